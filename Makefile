@@ -1,0 +1,65 @@
+# `make` alone says what there is. Every target makes its own environment in .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Committed, so that it can be uploaded in the KFP UI as it is.
+COMPILED := pipeline/compress.yaml
+EXTRAS := pipeline,timm,hub,dev
+# The pair that the committed results were measured with; the newest release is often not there for both.
+TORCH := torch==2.14.1 torchvision==0.29.1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format cifar10 constraints clean
+
+help: ## say what there is
+	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+demo: $(READY) ## prune a real ResNet-20 to 75 %, bring it back without data, write the report
+	$(BIN)/resprout run recipes/demo.yaml
+
+test: $(READY) ## run the tests (one file or more: make test TESTS=tests/resprout)
+	$(BIN)/python -m pytest $(TESTS)
+
+check: $(READY) ## lint, formatting, types, import rules, the compiled pipeline
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/resprout compile --output $(VENV)/compress.yaml
+	@diff -u $(COMPILED) $(VENV)/compress.yaml || { \
+		echo "error: $(COMPILED) is not what components/ and pipeline/compress.py compile to"; \
+		echo "  now: make format, and commit it"; exit 1; }
+
+format: $(READY) ## rewrite code, tables and the compiled pipeline as `check` and the tests want them
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/python docs/recipe_reference.py
+	$(BIN)/python benchmarks/tables.py
+	$(BIN)/resprout compile --output $(COMPILED)
+
+cifar10: $(READY) ## fetch all of CIFAR-10 (150 MB) for the benchmarks
+	$(BIN)/python examples/resnet20-cifar10/fetch_cifar10.py
+
+constraints: $(READY) ## resolve constraints.txt again (all newest: make constraints UPGRADE=--upgrade)
+	printf '%s\n' $(TORCH) | $(BIN)/uv pip compile pyproject.toml --constraints - --all-extras --universal \
+		--python-version 3.10 --no-annotate --no-header --no-emit-index-url --quiet $(UPGRADE) --output-file constraints.txt
+
+clean: ## remove the environment and what the tools leave behind; runs/ and data/ stay
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# Bytecode is compiled here, once: PyTorch takes seconds to compile, and each stage of a run is a process of its own.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+		echo "error: Resprout needs Python 3.10 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)"; \
+		echo "  now: install one and say which: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' || { \
+		echo "error: '$(PYTHON)' cannot make virtual environments"; \
+		echo "  now: install its venv package, on Debian: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt uv
+	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python \
+		--constraints constraints.txt --build-constraints constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@

@@ -1,0 +1,58 @@
+"""The errors that Resprout raises on purpose.
+
+    ResproutError
+    ├── ArtifactError          an artifact is missing, truncated, tampered with, or of another kind or schema
+    ├── UnsupportedModelError  a network or a checkpoint that Resprout cannot or will not work with
+    ├── RecipeError            a recipe that does not say something that can be run
+    ├── DatasetError           a labelled test set that cannot be read or does not fit the teacher
+    └── StorageError           object storage refused, or did not answer
+
+Each says what is wrong, why that matters and what to do now. A person sees those three lines; a
+traceback is for mistakes of ours.
+"""
+
+from __future__ import annotations
+
+
+class ResproutError(Exception):
+    """What is wrong, why that stops the work, and what to do now.
+
+    Args:
+        what: one sentence with the offending value in it.
+        why: the reason that this cannot be ignored.
+        now: the remedy.
+    """
+
+    def __init__(self, what: str, *, why: str = "", now: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.why = why
+        self.now = now
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        if self.why:
+            lines.append(f"  why: {self.why}")
+        if self.now:
+            lines.append(f"  now: {self.now}")
+        return "\n".join(lines)
+
+
+class ArtifactError(ResproutError):
+    """An artifact is missing, truncated, tampered with, or of another kind or schema."""
+
+
+class UnsupportedModelError(ResproutError):
+    """A network or a checkpoint that Resprout cannot or will not work with."""
+
+
+class RecipeError(ResproutError):
+    """A recipe that does not say something that can be run."""
+
+
+class DatasetError(ResproutError):
+    """A labelled test set that cannot be read or does not fit the teacher."""
+
+
+class StorageError(ResproutError):
+    """Object storage refused, or did not answer."""

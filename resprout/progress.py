@@ -1,0 +1,60 @@
+"""How long work reports where it stands: a callback, and one line format that people and programs read.
+
+The core calls a `Report`; it never prints. In a component the callback is `print_lines`, whose lines
+travel through a pod's log, or through the local runner, which draws a bar from them.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where one stage stands: `done` of `total` `unit`s, with the figures worth watching (losses, agreement)."""
+
+    stage: str
+    done: int
+    total: int
+    unit: str
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+    def line(self) -> str:
+        """`progress dreams 40/200 iterations bn=0.41 ce=0.02`: what `parse` reads back."""
+        figures = "".join(f" {name}={value:.4g}" for name, value in self.figures.items())
+        return f"progress {self.stage} {self.done}/{self.total} {self.unit}{figures}"
+
+
+Report = Callable[[Progress], None]
+
+_LINE = re.compile(r"progress (?P<stage>\S+) (?P<done>\d+)/(?P<total>\d+) (?P<unit>\S+)(?P<figures>(?: \S+=\S+)*)\s*$")
+
+
+def silent(progress: Progress) -> None:
+    """The default `Report`: says nothing."""
+
+
+def parse(line: str) -> Progress | None:
+    """Read a `Progress.line` found at the end of a log line; None when the line is anything else."""
+    match = _LINE.search(line)
+    if match is None:
+        return None
+    figures = {name: float(value) for name, value in (pair.split("=") for pair in match["figures"].split())}
+    return Progress(match["stage"], int(match["done"]), int(match["total"]), match["unit"], figures)
+
+
+def print_lines(every_seconds: float = 1.0) -> Report:
+    """A `Report` that prints `Progress.line`, one per `every_seconds`, and one for each tenth of the work."""
+    last_printed, last_tenth = float("-inf"), -1
+
+    def report(progress: Progress) -> None:
+        nonlocal last_printed, last_tenth
+        now, tenth = time.monotonic(), 10 * progress.done // max(progress.total, 1)
+        if tenth != last_tenth or progress.done == progress.total or now - last_printed >= every_seconds:
+            last_printed, last_tenth = now, tenth
+            print(progress.line(), flush=True)
+
+    return report

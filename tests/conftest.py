@@ -1,0 +1,78 @@
+"""What many tests need: a very small teacher that was really trained, and the images it was trained on."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from resprout import models
+from resprout.masking import apply_mask
+from resprout.types import DreamSet, InputSpec, ModelInfo, PruningMask, Student, Teacher
+
+NUM_CLASSES = 4
+SPEC = InputSpec(shape=(3, 16, 16), mean=(0.5, 0.45, 0.4), std=(0.25, 0.2, 0.3))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    # tiny networks lose more to handing work over than they gain, and results stay the same on any machine
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def _structured_images() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(7)
+    labels = torch.arange(256) % NUM_CLASSES
+    prototypes = functional.interpolate(
+        torch.randn(NUM_CLASSES, 3, 4, 4, generator=generator), size=16, mode="bilinear", align_corners=False
+    )
+    noise = torch.randn(256, 3, 16, 16, generator=generator)
+    return 1.5 * prototypes[labels] + 0.5 * noise, labels
+
+
+@pytest.fixture(scope="session")
+def _trained(_structured_images: tuple[Tensor, Tensor]) -> Teacher:
+    images, labels = _structured_images
+    info = ModelInfo("cifar_resnet8", NUM_CLASSES, SPEC, ("red", "green", "blue", "grey"), {"width": 8})
+    network = models.build(info.architecture, num_classes=NUM_CLASSES, arguments=info.arguments)
+    optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9)
+    for step in range(24):
+        batch = torch.arange(32 * step, 32 * (step + 1)) % len(images)
+        optimizer.zero_grad()
+        functional.cross_entropy(network(images[batch]), labels[batch]).backward()
+        optimizer.step()
+    return Teacher(info, network.eval().requires_grad_(False), source="tests", digest="0" * 64)
+
+
+@pytest.fixture
+def tiny_images(_structured_images: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """256 images of 4 classes that `tiny_teacher` was trained on, in normalised space; and their labels."""
+    images, labels = _structured_images
+    return images.clone(), labels.clone()
+
+
+@pytest.fixture
+def tiny_teacher(_trained: Teacher) -> Teacher:
+    """A trained `cifar_resnet8` of width 8: 9 BatchNorm layers, 3x16x16 images, 4 classes. Each test gets its own."""
+    return copy.deepcopy(_trained)
+
+
+@pytest.fixture
+def tiny_student(tiny_teacher: Teacher) -> Student:
+    """The tiny teacher with the smaller 85 % of each layer's weights gone, which costs it some of its answers."""
+    network = copy.deepcopy(tiny_teacher.network)
+    weights = {name: weight for name, weight in network.named_parameters() if weight.ndim > 1}
+    mask = PruningMask({name: weight.abs() > weight.abs().quantile(0.85) for name, weight in weights.items()})
+    apply_mask(network, mask)
+    return Student(tiny_teacher.info, network, mask)
+
+
+@pytest.fixture
+def tiny_dreams(tiny_images: tuple[Tensor, Tensor]) -> DreamSet:
+    """The images that the tiny teacher was trained on, in place of dreams: 192 to train on, 64 held out."""
+    images, labels = tiny_images
+    return DreamSet(images.half(), labels, num_held_out=64, num_classes=NUM_CLASSES)
