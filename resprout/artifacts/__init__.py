@@ -1,0 +1,50 @@
+"""Artifacts: what a stage writes and the next one reads; folders of safetensors with a manifest of digests."""
+
+from __future__ import annotations
+
+from resprout.artifacts.folder import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    Manifest,
+    digest_of,
+    load_artifact,
+    pack_bits,
+    read_manifest,
+    save_artifact,
+    sha256_of,
+    unpack_bits,
+    write_atomically,
+)
+from resprout.artifacts.networks import load_student, load_teacher, save_student, save_teacher
+from resprout.artifacts.typed import (
+    load_dreams,
+    load_evaluation,
+    load_statistics,
+    save_dreams,
+    save_evaluation,
+    save_statistics,
+)
+
+__all__ = [
+    "MANIFEST",
+    "SCHEMA_VERSION",
+    "Manifest",
+    "digest_of",
+    "load_artifact",
+    "load_dreams",
+    "load_evaluation",
+    "load_statistics",
+    "load_student",
+    "load_teacher",
+    "pack_bits",
+    "read_manifest",
+    "save_artifact",
+    "save_dreams",
+    "save_evaluation",
+    "save_statistics",
+    "save_student",
+    "save_teacher",
+    "sha256_of",
+    "unpack_bits",
+    "write_atomically",
+]

@@ -1,0 +1,265 @@
+"""Artifacts on disk: a folder of safetensors files and one `manifest.json`; never a pickle.
+
+The manifest holds the artifact's kind, its schema version, the recipe section and seed that made it, the
+sha256 of every file in the folder and of every input artifact. An artifact's digest is the sha256 of its
+manifest, which therefore stands for every byte: following the inputs from a report back gives the whole
+provenance. A manifest holds no time and no path, so that the same work gives the same digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from resprout import __version__
+from resprout.errors import ArtifactError
+
+MANIFEST = "manifest.json"
+SEAL = "manifest_sha256"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an artifact is, how it was made, and of what."""
+
+    kind: str
+    section: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    inputs: Sequence[Mapping[str, Any]] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+    resprout_version: str = __version__
+
+    def to_json(self) -> str:
+        """The manifest as it is written: sorted, with a digest of itself that shows a careless edit."""
+        fields = json.loads(json.dumps(self.__dict__))
+        return _dump({**fields, SEAL: _seal(fields)})
+
+
+def _dump(fields: Mapping[str, Any]) -> str:
+    return json.dumps(fields, indent=2, sort_keys=True) + "\n"
+
+
+def _seal(fields: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_dump(fields).encode()).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """The hexadecimal sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def _digest(file: Any) -> str:  # Python 3.10 has no hashlib.file_digest
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def write_atomically(path: Path) -> Iterator[Path]:
+    """Yield a temporary file path beside `path`; rename it over `path` when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_artifact(
+    directory: str | Path,
+    kind: str,
+    *,
+    tensors: Mapping[str, Mapping[str, Tensor]] | None = None,
+    about: Mapping[str, Any] | None = None,
+    section: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+    inputs: Mapping[str, str | Path] | None = None,
+    extras: Callable[[Path], None] | None = None,
+) -> str:
+    """Write an artifact folder, whole or not at all.
+
+    Args:
+        directory: where to; what stood there is replaced.
+        kind: `teacher`, `statistics`, `dreams`, `mask`, `student`, `evaluation`.
+        tensors: file stem -> named tensors; each becomes STEM.safetensors.
+        about: JSON facts that loading needs (shapes, names, units).
+        section: the recipe section that made it.
+        seed: the run's seed, where randomness was involved.
+        inputs: name -> folder of each artifact that it was made from; their digests are recorded.
+        extras: writes further files (a preview, a table) into the folder it is given.
+
+    Returns:
+        The artifact's digest.
+    """
+    directory = Path(directory)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    try:
+        for stem, named in (tensors or {}).items():
+            save_file({name: _storable(tensor) for name, tensor in named.items()}, temporary / f"{stem}.safetensors")
+        if extras is not None:
+            extras(temporary)
+        manifest = Manifest(
+            kind=kind,
+            section=dict(section or {}),
+            seed=seed,
+            inputs=[record_of(name, path) for name, path in (inputs or {}).items()],
+            files={
+                str(path.relative_to(temporary)): sha256_of(path)
+                for path in sorted(temporary.rglob("*"))
+                if path.is_file()
+            },
+            about=dict(about or {}),
+        )
+        (temporary / MANIFEST).write_text(manifest.to_json())
+        _make_readable(temporary)
+        shutil.rmtree(directory, ignore_errors=True)
+        os.replace(temporary, directory)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return sha256_of(directory / MANIFEST)
+
+
+def _make_readable(directory: Path) -> None:
+    # mkdtemp and safetensors write for the owner alone, and another stage may run as another user
+    directory.chmod(0o755)
+    for path in directory.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def _storable(tensor: Tensor) -> Tensor:
+    # safetensors refuses shared storage and non-contiguous memory (channels_last)
+    return tensor.detach().cpu().contiguous().clone()
+
+
+def record_of(name: str, directory: str | Path) -> dict[str, Any]:
+    """An artifact as its users' manifests record it: `{name, kind, sha256, inputs, section, seed, about}`.
+
+    The inputs are such records themselves.
+
+    Raises:
+        ArtifactError: there is none, or its manifest cannot be read.
+    """
+    path = Path(directory)
+    manifest = read_manifest(path)
+    return {
+        "name": name,
+        "kind": manifest.kind,
+        "sha256": sha256_of(path / MANIFEST),
+        "inputs": list(manifest.inputs),
+        "section": dict(manifest.section),
+        "seed": manifest.seed,
+        "about": {key: manifest.about[key] for key in ("source", "digest") if key in manifest.about},
+    }
+
+
+def digest_of(directory: str | Path) -> str:
+    """An artifact's digest: the sha256 of its manifest."""
+    read_manifest(directory)
+    return sha256_of(Path(directory) / MANIFEST)
+
+
+def read_manifest(directory: str | Path, kind: str | None = None) -> Manifest:
+    """Read and check a manifest, without checking the files it lists.
+
+    Raises:
+        ArtifactError: there is none, it is not JSON, was edited, or is of another kind or schema.
+    """
+    path = Path(directory) / MANIFEST
+    try:
+        fields = json.loads(path.read_text())
+        seal = fields.pop(SEAL, None)
+        manifest = Manifest(**fields)
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"{directory} is not an artifact: it has no {MANIFEST}",
+            now="give the folder that a Resprout stage wrote, and check that it was copied whole",
+        ) from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ArtifactError(
+            f"{path} cannot be read: {error}", why="it is truncated or was edited", now="make or fetch it again"
+        ) from None
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise ArtifactError(
+            f"{directory} has schema version {manifest.schema_version}; this is Resprout {__version__}, "
+            f"which reads version {SCHEMA_VERSION}",
+            now=f"use Resprout {manifest.resprout_version}, which wrote it, or make it again",
+        )
+    if seal != _seal(fields):
+        raise ArtifactError(
+            f"{path} was edited after it was written",
+            why="it says what the artifact is and what it was made from",
+            now="fetch it again, or make it again",
+        )
+    if kind is not None and manifest.kind != kind:
+        raise ArtifactError(f"{directory} is an artifact of kind '{manifest.kind}', not '{kind}'")
+    return manifest
+
+
+def load_artifact(directory: str | Path, kind: str) -> tuple[dict[str, dict[str, Tensor]], Manifest]:
+    """Read an artifact and check every byte of it against its manifest.
+
+    Returns:
+        The tensors (file stem -> name -> tensor, on the CPU) and the manifest.
+
+    Raises:
+        ArtifactError: a file is missing, differs from its digest, or cannot be read. Further files are left alone.
+    """
+    directory = Path(directory)
+    manifest = read_manifest(directory, kind)
+    found = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()} - {MANIFEST}
+    if missing := sorted(set(manifest.files) - found):
+        raise ArtifactError(f"{directory} lacks {', '.join(missing)}", now="copy it whole, or make it again")
+    for name, expected in manifest.files.items():
+        actual = sha256_of(directory / name)
+        if actual != expected:
+            raise ArtifactError(
+                f"{directory / name} has sha256 {actual[:16]}…, but its manifest says {expected[:16]}…",
+                why="it is truncated or was changed after it was written",
+                now="fetch it again, or make it again",
+            )
+    try:
+        tensors = {
+            Path(name).stem: load_file(directory / name) for name in manifest.files if name.endswith(".safetensors")
+        }
+    except SafetensorError as error:
+        raise ArtifactError(f"a file of {directory} is not safetensors: {error}") from None
+    return tensors, manifest
+
+
+def pack_bits(keep: Tensor) -> Tensor:
+    """A bool tensor as uint8, eight values a byte, most significant bit first; shape (ceil(numel / 8),)."""
+    flat = keep.flatten().to(torch.uint8)
+    padded = torch.nn.functional.pad(flat, (0, -flat.numel() % 8)).view(-1, 8)
+    return (padded << torch.arange(7, -1, -1, dtype=torch.uint8)).sum(1).to(torch.uint8)
+
+
+def unpack_bits(packed: Tensor, shape: Sequence[int]) -> Tensor:
+    """The bool tensor of `shape` that `pack_bits` packed."""
+    numel = 1
+    for size in shape:
+        numel *= size
+    if packed.numel() != (numel + 7) // 8:
+        raise ArtifactError(f"a mask of {packed.numel()} bytes cannot have shape {list(shape)}")
+    bits = (packed[:, None] >> torch.arange(7, -1, -1, dtype=torch.uint8)) & 1
+    return bits.flatten()[:numel].to(torch.bool).view(*shape)

@@ -1,0 +1,255 @@
+"""Statistics, dreams and evaluations as artifacts."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from resprout.artifacts.folder import Manifest, load_artifact, save_artifact
+from resprout.artifacts.networks import Inputs, Section, plain_section
+from resprout.errors import ArtifactError
+from resprout.types import (
+    BNStatistics,
+    DreamSet,
+    Evaluation,
+    InputSpec,
+    LayerStatistics,
+    ModelCost,
+    ModelScore,
+)
+
+SPACE = "normalised model input"
+
+
+def save_statistics(statistics: BNStatistics, directory: str | Path, *, inputs: Inputs = None) -> str:
+    """Write BatchNorm statistics, with a table (statistics.csv) and a plot (statistics.png); returns the digest."""
+    from resprout.artifacts.pictures import save_statistics_plot  # loads matplotlib, which most stages never need
+
+    def extras(folder: Path) -> None:
+        _write_table(statistics, folder / "statistics.csv")
+        save_statistics_plot(statistics, folder / "statistics.png")
+
+    tensors = {}
+    for layer in statistics.layers:
+        tensors[f"{layer.name}.mean"] = layer.mean
+        tensors[f"{layer.name}.variance"] = layer.variance
+    return save_artifact(
+        directory,
+        kind="statistics",
+        tensors={"statistics": tensors},
+        about={
+            "layers": [
+                {"name": layer.name, "channels": layer.channels, "eps": layer.eps, "spatial": list(layer.spatial)}
+                for layer in statistics.layers
+            ]
+        },
+        inputs=inputs,
+        extras=extras,
+    )
+
+
+def load_statistics(directory: str | Path) -> BNStatistics:
+    """Read BatchNorm statistics, in network order.
+
+    Raises:
+        ArtifactError: damaged, of another kind, or not what its manifest describes.
+    """
+    tensors, manifest = load_artifact(directory, "statistics")
+    named = _tensors(tensors, "statistics", directory)
+    try:
+        layers = [
+            LayerStatistics(
+                name=layer["name"],
+                mean=named[f"{layer['name']}.mean"],
+                variance=named[f"{layer['name']}.variance"],
+                eps=float(layer["eps"]),
+                spatial=tuple(layer["spatial"]),
+            )
+            for layer in manifest.about["layers"]
+        ]
+    except (KeyError, TypeError) as error:
+        raise _misdescribed(directory, error) from None
+    return BNStatistics(tuple(layers))
+
+
+def save_dreams(
+    dreams: DreamSet,
+    directory: str | Path,
+    *,
+    input: InputSpec,
+    section: Section = None,
+    seed: int | None = None,
+    inputs: Inputs = None,
+) -> str:
+    """Write dreams, their loss curves, and preview.png (up to 64 of them, in pixel space); returns the digest.
+
+    Args:
+        dreams: in normalised model-input space.
+        directory: where to.
+        input: the teacher's, which leads from that space back to pixels; recorded with the dreams.
+        section: the recipe's synthesis section.
+        seed: the run's seed.
+        inputs: name -> folder of each artifact that they were made from.
+    """
+    from resprout.artifacts.pictures import save_preview
+
+    return save_artifact(
+        directory,
+        kind="dreams",
+        tensors={
+            "dreams": {"images": dreams.images, "targets": dreams.targets},
+            **({"curves": dreams.curves} if dreams.curves else {}),
+        },
+        about={
+            "space": SPACE,
+            "input": asdict(input),
+            "num_images": len(dreams.images),
+            "num_held_out": dreams.num_held_out,
+            "num_classes": dreams.num_classes,
+            "curves": list(dreams.curves),
+        },
+        section=plain_section(section),
+        seed=seed,
+        inputs=inputs,
+        extras=lambda folder: save_preview(dreams, input, folder / "preview.png"),
+    )
+
+
+def load_dreams(directory: str | Path) -> DreamSet:
+    """Read dreams, in normalised model-input space.
+
+    Raises:
+        ArtifactError: damaged, of another kind or another space, or not what its manifest describes.
+    """
+    tensors, manifest = load_artifact(directory, "dreams")
+    if manifest.about.get("space") != SPACE:
+        raise ArtifactError(
+            f"the dreams in {directory} are in space '{manifest.about.get('space')}', not '{SPACE}'",
+            why="networks expect normalised images",
+        )
+    named, curves = _tensors(tensors, "dreams", directory), tensors.get("curves", {})
+    try:
+        return DreamSet(
+            images=named["images"],
+            targets=named["targets"],
+            num_held_out=int(manifest.about["num_held_out"]),
+            num_classes=int(manifest.about["num_classes"]),
+            curves={name: curves[name] for name in manifest.about["curves"]},
+        )
+    except (KeyError, TypeError) as error:
+        raise _misdescribed(directory, error) from None
+
+
+def save_evaluation(
+    evaluation: Evaluation, directory: str | Path, *, section: Section = None, inputs: Inputs = None
+) -> str:
+    """Write an evaluation, with metrics.json (flat: `recovered.top1` -> number); returns the digest."""
+    confusions = {score.name: score.confusion for score in evaluation.scores if score.confusion is not None}
+    metrics = json.dumps(flat_metrics(evaluation), indent=2) + "\n"
+    return save_artifact(
+        directory,
+        kind="evaluation",
+        tensors={"confusion": confusions} if confusions else {},
+        about={
+            "scores": [
+                {
+                    "name": score.name,
+                    "agreement": score.agreement,
+                    "kl_divergence": score.kl_divergence,
+                    "top1": score.top1,
+                }
+                for score in evaluation.scores
+            ],
+            # a list, because a manifest sorts the keys of its mappings
+            "costs": [{"name": name, **asdict(cost)} for name, cost in evaluation.costs.items()],
+            "num_test_images": evaluation.num_test_images,
+            "num_held_out_dreams": evaluation.num_held_out_dreams,
+            "class_names": list(evaluation.class_names),
+        },
+        section=plain_section(section),
+        inputs=inputs,
+        extras=lambda folder: _write_text(folder / "metrics.json", metrics),
+    )
+
+
+def load_evaluation(directory: str | Path) -> Evaluation:
+    """Read an evaluation.
+
+    Raises:
+        ArtifactError: damaged, of another kind, or not what its manifest describes.
+    """
+    tensors, manifest = load_artifact(directory, "evaluation")
+    confusions = tensors.get("confusion", {})
+    try:
+        return _evaluation(manifest, confusions)
+    except (KeyError, TypeError) as error:
+        raise _misdescribed(directory, error) from None
+
+
+def flat_metrics(evaluation: Evaluation) -> dict[str, float]:
+    """Every figure of an evaluation under a flat name: `teacher.top1`, `recovered.agreement`, `pruned.sparsity`, …
+
+    What was not measured, and what is not finite, is left out: JSON has no word for it.
+    """
+    named: dict[str, Any] = {
+        "num_test_images": evaluation.num_test_images,
+        "num_held_out_dreams": evaluation.num_held_out_dreams,
+    }
+    for score in evaluation.scores:
+        for measure in ("top1", "agreement", "kl_divergence"):
+            named[f"{score.name}.{measure}"] = getattr(score, measure)
+    for name, cost in evaluation.costs.items():
+        named.update({f"{name}.{measure}": value for measure, value in asdict(cost).items()})
+    return {name: value for name, value in named.items() if value is not None and math.isfinite(value)}
+
+
+def _evaluation(manifest: Manifest, confusions: Mapping[str, Tensor]) -> Evaluation:
+    about = manifest.about
+    return Evaluation(
+        scores=[ModelScore(**score, confusion=confusions.get(score["name"])) for score in about["scores"]],
+        costs={cost["name"]: ModelCost(**{k: v for k, v in cost.items() if k != "name"}) for cost in about["costs"]},
+        num_test_images=int(about["num_test_images"]),
+        num_held_out_dreams=int(about["num_held_out_dreams"]),
+        class_names=tuple(about["class_names"]),
+    )
+
+
+def _tensors(tensors: Mapping[str, Mapping[str, Tensor]], stem: str, directory: str | Path) -> Mapping[str, Tensor]:
+    if stem not in tensors:
+        raise ArtifactError(f"{directory} holds no {stem}.safetensors", now="make it again, or fetch it again")
+    return tensors[stem]
+
+
+def _misdescribed(directory: str | Path, error: Exception) -> ArtifactError:
+    return ArtifactError(
+        f"the manifest of {directory} does not describe what the folder holds: {error}",
+        why="it was edited, or put together by hand",
+        now="make it again, or fetch it again",
+    )
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def _write_table(statistics: BNStatistics, path: Path) -> None:
+    columns = ["layer", "channels", "height", "width", "eps"]
+    columns += [f"{what}_{how}" for what in ("mean", "variance") for how in ("min", "average", "max")]
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        for layer in statistics.layers:
+            height, width = layer.spatial if len(layer.spatial) == 2 else ("", "")
+            figures = [
+                f"{float(value):.6g}"
+                for values in (layer.mean, layer.variance)
+                for value in (values.min(), values.mean(), values.max())
+            ]
+            writer.writerow([layer.name, layer.channels, height, width, layer.eps, *figures])

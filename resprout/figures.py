@@ -1,0 +1,89 @@
+"""What components log of each stage's result: plain numbers whose names say their units, and a few words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from resprout.batchnorm import batch_norm_layers
+from resprout.evaluation import percent, summary_rows, verdict
+from resprout.types import BNStatistics, DreamSet, Evaluation, Student, Teacher
+
+MOST_CLASSES_TO_LOOK_AT = 100
+
+
+def of_teacher(teacher: Teacher) -> dict[str, float]:
+    """How large the network is, and how many BatchNorm layers remember its training data."""
+    return {
+        "parameters": sum(parameter.numel() for parameter in teacher.network.parameters()),
+        "batchnorm_layers": len(batch_norm_layers(teacher.network)),
+        "classes": teacher.info.num_classes,
+    }
+
+
+def name_of_teacher(teacher: Teacher) -> dict[str, str]:
+    """What it is and what it takes, in words."""
+    return {
+        "architecture": teacher.info.architecture,
+        "input": "x".join(str(size) for size in teacher.info.input.shape),
+    }
+
+
+def of_statistics(statistics: BNStatistics) -> dict[str, float]:
+    """How much there is to match."""
+    return {"layers": len(statistics.layers), "channels": statistics.num_channels}
+
+
+def of_dreams(dreams: DreamSet) -> dict[str, float]:
+    """How many dreams there are, and each loss in the last iteration, averaged over the groups."""
+    counts = {"images": dreams.num_training, "held_out_images": dreams.num_held_out}
+    return {**counts, **{f"final_{name}": float(curve[-1]) for name, curve in dreams.curves.items()}}
+
+
+def of_student(student: Student) -> dict[str, float]:
+    """What the mask leaves."""
+    mask = student.mask
+    return {
+        "maskable_weights": mask.num_weights,
+        "kept_weights": mask.num_kept,
+        "sparsity_percent": 100 * mask.sparsity,
+    }
+
+
+def of_curves(curves: Mapping[str, Tensor]) -> dict[str, list[float]]:
+    """Curves as JSON."""
+    return {name: [float(value) for value in curve] for name, curve in curves.items()}
+
+
+def of_evaluation(evaluation: Evaluation) -> dict[str, float]:
+    """Each network's accuracy, agreement and sparsity in percent, and the recovered one's multiply-accumulates."""
+    found: dict[str, float] = {
+        "num_test_images": evaluation.num_test_images,
+        "num_held_out_dreams": evaluation.num_held_out_dreams,
+    }
+    for score in evaluation.scores:
+        shares = {"top1": score.top1, "agreement": score.agreement}
+        found |= {f"{score.name}_{what}_percent": 100 * share for what, share in shares.items() if share is not None}
+    for name, cost in evaluation.costs.items():
+        found[f"{name}_sparsity_percent"] = 100 * cost.sparsity
+        found[f"{name}_effective_mega_macs"] = cost.effective_macs / 1e6
+    return found
+
+
+def confusion_of(evaluation: Evaluation) -> tuple[list[str], list[list[int]]] | None:
+    """Class names and the recovered network's confusion matrix; None without one, or too large to look at."""
+    confusion = evaluation.score("recovered").confusion
+    if confusion is None or len(confusion) > MOST_CLASSES_TO_LOOK_AT:
+        return None
+    return list(evaluation.class_names), confusion.tolist()
+
+
+def markdown_of(evaluation: Evaluation) -> str:
+    """The verdict and the table."""
+    rows = [
+        f"| {row.label} | {percent(row.top1) or '-'} | {percent(row.agreement) or '-'} |"
+        for row in summary_rows(evaluation)
+    ]
+    head = ["| | top-1 | agrees with the teacher on held-out dreams |", "|---|---|---|"]
+    return "\n".join([f"**{verdict(evaluation)}**", "", *head, *rows, ""])

@@ -1,0 +1,146 @@
+"""Networks by name: torchvision's, the CIFAR ones, every timm classifier, a user's own function.
+
+Names are looked up in that order, so `resnet18` is torchvision's and `timm:resnet18` is timm's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import nn
+
+from resprout.errors import UnsupportedModelError
+from resprout.models import cifar
+
+TORCHVISION = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "wide_resnet50_2",
+    "mobilenet_v2",
+    "vgg16_bn",
+    "vgg19_bn",
+    "densenet121",
+    "shufflenet_v2_x1_0",
+)
+
+
+def names() -> list[str]:
+    """The architectures that need no further package: the CIFAR ones and torchvision's; timm adds all of its own."""
+    return sorted([*cifar.ARCHITECTURES, *TORCHVISION])
+
+
+def build(
+    architecture: str,
+    *,
+    num_classes: int,
+    arguments: Mapping[str, Any] | None = None,
+    input_shape: tuple[int, int, int] | None = None,
+    allow_custom_code: bool = False,
+) -> nn.Module:
+    """An untrained classifier. Its weights depend on nothing but the arguments; the global generator is left alone.
+
+    Args:
+        architecture: one of `names()`, `timm:NAME` or another name that timm knows, or a user's
+            `package.module:function`, called with num_classes and the arguments.
+        num_classes: the length of the logits.
+        arguments: keyword arguments of the architecture's constructor.
+        input_shape: (channels, height, width) of its images; only the channels matter here. Default: three channels.
+        allow_custom_code: allow `package.module:function`.
+
+    Raises:
+        UnsupportedModelError: the name is unknown (the nearest known one is suggested), the arguments do not suit
+            it, timm is needed and missing, or it is custom code and that was not allowed.
+    """
+    channels = input_shape[0] if input_shape else 3
+    keywords = dict(arguments or {})
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would seed GPUs too
+        try:
+            return _build(architecture, num_classes, channels, keywords, allow_custom_code)
+        except TypeError as error:
+            raise UnsupportedModelError(
+                f"{architecture} cannot be built with the arguments {keywords}: {error}",
+                now="correct teacher.arguments",
+            ) from error
+
+
+def is_custom(architecture: str) -> bool:
+    """Whether the name is a user's own `package.module:function`."""
+    return ":" in architecture and not architecture.startswith("timm:")
+
+
+def _build(architecture: str, num_classes: int, channels: int, arguments: dict[str, Any], allow: bool) -> nn.Module:
+    if is_custom(architecture):
+        return _custom(architecture, num_classes, arguments, allow)
+    if architecture in cifar.ARCHITECTURES:
+        return cifar.ARCHITECTURES[architecture](num_classes, channels, **arguments)
+    if architecture in TORCHVISION:
+        if channels != 3:
+            raise UnsupportedModelError(
+                f"{architecture} takes images of 3 channels, not {channels}",
+                now="use a CIFAR or timm architecture, which take any number",
+            )
+        from torchvision import models as vision  # takes seconds to import
+
+        return getattr(vision, architecture)(weights=None, num_classes=num_classes, **arguments)  # type: ignore[no-any-return]
+    return _timm(architecture, num_classes, channels, arguments)
+
+
+def _timm(architecture: str, num_classes: int, channels: int, arguments: dict[str, Any]) -> nn.Module:
+    name = architecture.removeprefix("timm:").removeprefix("//")
+    try:
+        import timm
+    except ImportError:
+        if architecture.startswith("timm:"):
+            raise timm_is_missing(architecture) from None
+        raise _unknown(architecture, names(), "; or it is one of timm's: pip install timm") from None
+    if not timm.is_model(name):
+        raise _unknown(architecture, [*names(), *timm.list_models()])
+    return timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=channels, **arguments)
+
+
+def timm_is_missing(what: str) -> UnsupportedModelError:
+    """The error for a model that needs timm where it is not installed."""
+    return UnsupportedModelError(
+        f"{what} needs timm, which is not installed", now="pip install timm   (or: pip install 'resprout[timm]')"
+    )
+
+
+def custom_code_is_refused(architecture: str) -> UnsupportedModelError:
+    """The error for a user's own function where the recipe does not allow it."""
+    return UnsupportedModelError(
+        f"the architecture {architecture} is custom code, which was not allowed",
+        why="it runs with your rights on this machine",
+        now="read the code; when you trust it, set teacher.allow_custom_code: true in the recipe",
+    )
+
+
+def _unknown(architecture: str, known: list[str], further: str = "") -> UnsupportedModelError:
+    near = get_close_matches(architecture.removeprefix("timm:").removeprefix("//"), known, n=1)
+    return UnsupportedModelError(
+        f"there is no architecture '{architecture}'",
+        why="a weights file does not say how its network is built",
+        now=(f"did you mean {near[0]}?" if near else "`resprout models list` shows those there are") + further,
+    )
+
+
+def _custom(architecture: str, num_classes: int, arguments: dict[str, Any], allow: bool) -> nn.Module:
+    if not allow:
+        raise custom_code_is_refused(architecture)
+    module_name, _, function_name = architecture.partition(":")
+    try:
+        function = getattr(import_module(module_name), function_name)
+    except (ImportError, AttributeError) as error:
+        raise UnsupportedModelError(
+            f"the architecture {architecture} cannot be imported: {error}",
+            now="give it as package.module:function, with the package installed in this environment",
+        ) from error
+    network = function(num_classes=num_classes, **arguments)
+    if not isinstance(network, nn.Module):
+        raise UnsupportedModelError(f"{architecture} gives {type(network).__name__}, not a torch.nn.Module")
+    return network

@@ -1,0 +1,44 @@
+"""Which bytes and which settings a result came from, followed back through the manifests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from resprout.artifacts import read_manifest
+from resprout.artifacts.folder import record_of
+
+__all__ = ["recipe_of", "record_of", "recovery_curves"]
+
+# an artifact's kind -> the recipe section that its manifest holds
+_SECTIONS = {
+    "teacher": "teacher",
+    "dreams": "synthesis",
+    "student": "pruning",
+    "recovered": "recovery",
+    "evaluation": "evaluation",
+}
+
+
+def recipe_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe that made an evaluation, put together from the sections that its record's chain holds."""
+    chain = {item["kind"]: item for item in reversed([*_walk(record)])}
+    seeds = [item["seed"] for item in chain.values() if item.get("seed") is not None]
+    sections = {name: dict(chain[kind]["section"]) for kind, name in _SECTIONS.items() if kind in chain}
+    return {**({"seed": seeds[0]} if seeds else {}), **sections}
+
+
+def recovery_curves(directory: str | Path) -> dict[str, Tensor]:
+    """The curves that recovery left in a recovered student's manifest: name -> float32, shape (epochs,)."""
+    curves = read_manifest(directory).about.get("curves", {})
+    return {name: torch.tensor(values, dtype=torch.float32) for name, values in curves.items()}
+
+
+def _walk(record: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield record
+    for item in record.get("inputs", ()):
+        yield from _walk(item)

@@ -1,0 +1,323 @@
+"""A recipe: what to do with which teacher, as one frozen section per stage.
+
+Every field's docstring is what `resprout recipe explain SECTION.FIELD` prints. A section that offers several
+methods is a union discriminated on `method`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+from resprout.errors import RecipeError
+
+
+class Section(BaseModel):
+    """What all sections share: frozen, strict about names, documented by attribute docstrings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+def _method_or(default: str) -> Callable[[Any], Any]:
+    """Fill in the method of a section that names none, so that `pruning: {sparsity: 0.9}` is enough."""
+
+    def fill_in(fields: Any) -> Any:
+        return {"method": default, **fields} if isinstance(fields, Mapping) else fields
+
+    return fill_in
+
+
+class InputSection(Section):
+    """The images that the teacher expects; needed only where its source does not say."""
+
+    shape: tuple[int, int, int]
+    """Channels, height, width; for example [3, 32, 32]."""
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    """Per channel, in [0, 1] pixel space: normalised = (pixel - mean) / std. Default: ImageNet's."""
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    """Per channel, above 0, in [0, 1] pixel space. Default: ImageNet's."""
+
+
+class TeacherSection(Section):
+    """Where the trained network comes from."""
+
+    source: str
+    """A folder of ours, a .safetensors or weights-only .pt file, torchvision://NAME?weights=W, timm://NAME,
+    hf://REPO, or https://… (with sha256)."""
+    architecture: str | None = None
+    """What to build for a bare weights file: a torchvision, timm or CIFAR name, or your own package.module:function."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments for the architecture's constructor."""
+    num_classes: int | None = Field(default=None, ge=2)
+    """The number of classes, where the source does not say."""
+    class_names: tuple[str, ...] | None = None
+    """One name per class, in the order of the logits; default: "0", "1", …"""
+    input: InputSection | None = None
+    """The images it expects, where the source does not say."""
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """The weights file's sha256; required for https://, checked wherever given."""
+    allow_custom_code: bool = False
+    """Allow `architecture` to name your own package.module:function, which runs with your rights."""
+
+
+class DeepInversionSection(Section):
+    """Dreams from BatchNorm statistics (DeepInversion, arXiv 1912.08795), in the fast engine."""
+
+    method: Literal["deep_inversion"] = "deep_inversion"
+    num_images: int = Field(default=1024, ge=1)
+    """Dreams to train on."""
+    num_held_out: int = Field(default=128, ge=0)
+    """Further dreams that are never trained on; agreement with the teacher is judged on them."""
+    group_size: int = Field(default=128, ge=2)
+    """Images synthesized together; BatchNorm statistics are matched over a group. Part of the result, unlike the number
+    of workers."""
+    iterations: int = Field(default=50, ge=1)
+    """Optimiser steps per group; inputs much larger than CIFAR's may want more: watch the loss curves in the report."""
+    learning_rate: float = Field(default=0.1, gt=0)
+    """Adam's peak step size, in normalised input space; a cosine brings it to 0."""
+    target_loss: Literal["cross_entropy", "entropy"] = "cross_entropy"
+    """Pull each dream to its class (cross_entropy), or to any confident class (entropy)."""
+    target_weight: float = Field(default=1.0, ge=0)
+    """Weight of the target loss."""
+    batch_norm_distance: Literal["absolute", "normalised"] = "normalised"
+    """How statistics are compared: absolute L2 per layer (Eq. 4, arXiv 2511.20702), or in units of the teacher's
+    standard deviation, averaged per layer."""
+    batch_norm_weight: float = Field(default=10.0, ge=0)
+    """Weight of the BatchNorm distance."""
+    first_layer_multiplier: float = Field(default=1.0, gt=0)
+    """Extra weight of the first BatchNorm layer, which sees colours and edges."""
+    total_variation_weight: float = Field(default=1e-4, ge=0)
+    """Weight of the anisotropic total variation, summed over an image, averaged over the group."""
+    l2_weight: float = Field(default=0.0, ge=0)
+    """Weight of an image's mean square."""
+    pyramid: bool = True
+    """Optimise images as a sum of resolutions instead of single pixels: dreams get the spectrum of photographs."""
+    jitter: int = Field(default=2, ge=0)
+    """Roll images by up to this many pixels each way, anew in each iteration."""
+    flip: bool = True
+    """Mirror the images in a random half of the iterations."""
+    student_weight: float = Field(default=0.0, ge=0)
+    """Weight of the student-aware term (Adaptive DeepInversion): favour images on which student and teacher
+    disagree."""
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
+    """What the network runs in; losses and statistics are float32 always. auto: bfloat16 where the machine has it."""
+
+
+class PaperSynthesisSection(Section):
+    """The released recipe of arXiv 2511.20702: batches of 32, 200 iterations, Adam 0.05, entropy + 10 BN + 1e-5 TV,
+    clamp ±3, float32.
+    """
+
+    method: Literal["paper"] = "paper"
+    num_images: int = Field(default=1024, ge=1)
+    """Dreams to train on."""
+    num_held_out: int = Field(default=128, ge=0)
+    """Further dreams that are never trained on; agreement with the teacher is judged on them."""
+
+
+SynthesisSection = Annotated[
+    DeepInversionSection | PaperSynthesisSection,
+    Field(discriminator="method"),
+    BeforeValidator(_method_or("deep_inversion")),
+]
+
+
+class PruningBase(Section):
+    """What every pruner is told."""
+
+    sparsity: float = Field(default=0.75, gt=0, lt=1)
+    """The share of maskable weights to remove, in (0, 1)."""
+    exclude: tuple[str, ...] = ()
+    """Globs over parameter names whose weights all stay, for example ["conv1.weight", "fc.*"]."""
+
+
+class GlobalMagnitudeSection(PruningBase):
+    """The smallest weights of the whole network go (global L1)."""
+
+    method: Literal["global_magnitude"] = "global_magnitude"
+
+
+class LayerMagnitudeSection(PruningBase):
+    """The smallest weights of each layer go: every layer ends at the same sparsity."""
+
+    method: Literal["layer_magnitude"] = "layer_magnitude"
+
+
+class RandomSection(PruningBase):
+    """Random weights go: the baseline that any criterion must beat."""
+
+    method: Literal["random"] = "random"
+
+
+PruningSection = Annotated[
+    GlobalMagnitudeSection | LayerMagnitudeSection | RandomSection,
+    Field(discriminator="method"),
+    BeforeValidator(_method_or("global_magnitude")),
+]
+
+
+class DistillationSection(Section):
+    """BatchNorm re-estimated on dreams, then the teacher distilled into the student on dreams."""
+
+    method: Literal["distillation"] = "distillation"
+    epochs: int = Field(default=40, ge=1)
+    """Passes over the dreams."""
+    batch_size: int = Field(default=64, ge=2)
+    """Dreams per optimiser step."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """AdamW, or SGD with momentum 0.9."""
+    learning_rate: float = Field(default=3e-3, gt=0)
+    """The peak step size."""
+    schedule: Literal["one_cycle", "constant"] = "one_cycle"
+    """one_cycle: linear warm-up, then a cosine to 0. constant: the peak throughout, after the warm-up."""
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    """The share of all steps spent warming up, in [0, 1)."""
+    weight_decay: float = Field(default=1e-4, ge=0)
+    """Decoupled for AdamW, L2 for SGD."""
+    temperature: float = Field(default=4.0, gt=0)
+    """Softens both logits; KL is scaled by its square (Hinton et al., arXiv 1503.02531)."""
+    feature_weight: float = Field(default=5.0, ge=0)
+    """Weight of the per-block feature matching; 0 leaves KL alone."""
+    reestimate_batchnorm: bool = True
+    """Re-estimate the student's BatchNorm statistics on dreams before training."""
+    keep_batchnorm_frozen: bool = False
+    """Train with running statistics instead of a batch's own, and leave them as they are."""
+    jitter: int = Field(default=4, ge=0)
+    """Augmentation: shift each image by up to this many pixels each way (zero padding)."""
+    flip: bool = True
+    """Augmentation: mirror each image with probability 1/2."""
+    mixup: float = Field(default=1.0, ge=0)
+    """Augmentation: blend pairs of dreams with a Beta(mixup, mixup) share; 0 is off."""
+    keep: Literal["best", "last"] = "best"
+    """Which epoch's student to keep: the one with the lowest KL on held-out dreams, or the last."""
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
+    """What the networks run in; losses are float32 always. auto: bfloat16 where the machine has it."""
+
+
+class PaperRecoverySection(Section):
+    """The recipe of arXiv 2511.20702: BatchNorm frozen, KL at temperature 3, SGD 0.001 momentum 0.9, 15 epochs,
+    batches of 32.
+    """
+
+    method: Literal["paper"] = "paper"
+
+
+RecoverySection = Annotated[
+    DistillationSection | PaperRecoverySection,
+    Field(discriminator="method"),
+    BeforeValidator(_method_or("distillation")),
+]
+
+
+class EvaluationSection(Section):
+    """What the networks are judged on, besides held-out dreams."""
+
+    data: str | None = None
+    """A labelled test set: a folder with one folder of images per class, or our packed .safetensors; none: dreams
+    alone."""
+    max_images: int | None = Field(default=None, ge=1)
+    """Judge on this many images, evenly spread over the set; none: all."""
+    batch_size: int = Field(default=250, ge=1)
+    """Images per forward pass; changes speed and memory, never a result."""
+
+
+class Recipe(Section):
+    """One compression, from a teacher to a recovered, evaluated student."""
+
+    name: str = Field(default="unnamed", pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
+    """What runs are called; default: the recipe file's name."""
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    """The one seed that all randomness comes from."""
+    teacher: TeacherSection
+    synthesis: SynthesisSection = DeepInversionSection()
+    pruning: PruningSection = GlobalMagnitudeSection()
+    recovery: RecoverySection = DistillationSection()
+    evaluation: EvaluationSection = EvaluationSection()
+
+
+SECTIONS: dict[str, Any] = {
+    "teacher": TeacherSection,
+    "synthesis": SynthesisSection,
+    "pruning": PruningSection,
+    "recovery": RecoverySection,
+    "evaluation": EvaluationSection,
+}
+
+
+def load(path: str | Path) -> Recipe:
+    """Read a recipe from a YAML file.
+
+    Raises:
+        RecipeError: no such file, not YAML, or a field that is unknown, missing or out of range.
+    """
+    path = Path(path)
+    try:
+        fields = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise RecipeError(
+            f"there is no recipe {path}", now="`resprout recipe list` shows those that come with Resprout"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe {path} is not YAML: {error}") from None
+    if not isinstance(fields, dict):
+        raise RecipeError(f"recipe {path} is not a mapping of sections", now="start from one in recipes/")
+    fields.setdefault("name", path.stem.lower())
+    recipe: Recipe = validate(Recipe, fields, f"recipe {path.name}")
+    return recipe
+
+
+def validate(kind: Any, fields: Mapping[str, Any], where: str) -> Any:
+    """`fields` as a section; `where` starts the message of a refusal.
+
+    Every problem gets a line: the dotted field, what is wrong with it, the value; an unknown field gets the nearest
+    known one.
+
+    Raises:
+        RecipeError: with all the problems at once.
+    """
+    if where in SECTIONS:
+        where = f"recipe section {where}"
+    try:
+        return TypeAdapter(kind).validate_python(fields)
+    except ValidationError as error:
+        problems = [_problem(detail, kind) for detail in error.errors()]
+        raise RecipeError("\n".join(f"{where}, {problem}" for problem in problems)) from None
+
+
+def section(name: str, fields: Mapping[str, Any]) -> Any:
+    """One stage's section from a plain dict, as a component receives it (numbers may be floats)."""
+    return validate(SECTIONS[name], _with_whole_numbers(fields), name)
+
+
+def _with_whole_numbers(value: Any) -> Any:
+    # KFP hands ints inside dicts back as floats; fields become floats again where they are, free-form arguments do not
+    if isinstance(value, Mapping):
+        return {name: _with_whole_numbers(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_with_whole_numbers(part) for part in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _problem(detail: Mapping[str, Any], kind: Any) -> str:
+    methods = {"deep_inversion", "paper", "global_magnitude", "layer_magnitude", "random", "distillation"}
+    location = [str(part) for part in detail["loc"] if part not in methods]
+    field_name = ".".join(location) or "the whole"
+    if detail["type"] == "extra_forbidden":
+        near = get_close_matches(location[-1], sorted(_field_names(kind)), n=1)
+        return f"{field_name}: no such field" + (f"; did you mean {near[0]}?" if near else "")
+    if detail["type"] == "missing":
+        return f"{field_name}: is required"
+    message = detail["msg"][0].lower() + detail["msg"][1:]
+    return f"{field_name}: {message}, got {detail['input']!r}"
+
+
+def _field_names(kind: Any) -> set[str]:
+    if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        return set().union(*(_field_names(part) for part in get_args(kind)))
+    inner = (_field_names(information.annotation) for information in kind.model_fields.values())
+    return set(kind.model_fields).union(*inner)

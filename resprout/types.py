@@ -1,0 +1,304 @@
+"""What travels between the stages: frozen dataclasses whose invariants are checked once, here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resprout.errors import ArtifactError, UnsupportedModelError
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """The images a network expects.
+
+    Args:
+        shape: (channels, height, width).
+        mean: per channel, in [0, 1] pixel space; normalised = (pixel - mean) / std.
+        std: per channel, above 0.
+    """
+
+    shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.shape) != 3 or min(self.shape) < 1:
+            raise UnsupportedModelError(
+                f"input shape {list(self.shape)} is not (channels, height, width)",
+                now="set teacher.input.shape, for example [3, 32, 32]",
+            )
+        if len(self.mean) != self.shape[0] or len(self.std) != self.shape[0]:
+            raise UnsupportedModelError(
+                f"normalisation has {len(self.mean)} means and {len(self.std)} standard deviations "
+                f"for {self.shape[0]} channels",
+                now="give teacher.input.mean and teacher.input.std one value per channel",
+            )
+        if min(self.std) <= 0:
+            raise UnsupportedModelError(
+                f"normalisation has a standard deviation of {min(self.std)}",
+                why="images are divided by it",
+                now="give teacher.input.std values above 0, in [0, 1] pixel space",
+            )
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """From [0, 1] pixel space, shape (..., channels, height, width), to normalised model-input space."""
+        return (pixels - self._column(self.mean, pixels)) / self._column(self.std, pixels)
+
+    def to_pixels(self, images: Tensor) -> Tensor:
+        """From normalised model-input space back to pixels, clamped to [0, 1]."""
+        return (images * self._column(self.std, images) + self._column(self.mean, images)).clamp(0, 1)
+
+    @staticmethod
+    def _column(values: tuple[float, ...], like: Tensor) -> Tensor:
+        return torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """How to build a network and how to feed it; everything about a classifier but its weights.
+
+    Args:
+        architecture: a name that `resprout.models.build` knows.
+        num_classes: the length of the logits, at least 2.
+        input: what images it takes.
+        class_names: one per class, in the order of the logits.
+        arguments: keyword arguments of the architecture's constructor (JSON values).
+        custom_code: the architecture is a user's own `package.module:function`, which the recipe allowed.
+    """
+
+    architecture: str
+    num_classes: int
+    input: InputSpec
+    class_names: tuple[str, ...]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    custom_code: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_classes < 2:
+            raise UnsupportedModelError(f"a classifier needs at least 2 classes, not {self.num_classes}")
+        if len(self.class_names) != self.num_classes:
+            raise UnsupportedModelError(
+                f"{len(self.class_names)} class names for {self.num_classes} classes",
+                now="give teacher.class_names one name per class, or leave it out",
+            )
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A trained classifier, in evaluation mode, its weights frozen.
+
+    `source` says where it came from, without secrets; `digest` is the sha256 of the weights file that was read.
+    """
+
+    info: ModelInfo
+    network: nn.Module
+    source: str = ""
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class LayerStatistics:
+    """One BatchNorm layer's running statistics.
+
+    Args:
+        name: its dotted module name.
+        mean: float32, shape (channels,).
+        variance: float32, shape (channels,), not negative.
+        eps: the layer's own, as in (x - mean) / sqrt(variance + eps).
+        spatial: (height, width) of its input for an image of the teacher's input shape; () for a 1-d layer.
+    """
+
+    name: str
+    mean: Tensor
+    variance: Tensor
+    eps: float
+    spatial: tuple[int, ...] = ()
+
+    @property
+    def channels(self) -> int:
+        return int(self.mean.numel())
+
+
+@dataclass(frozen=True)
+class BNStatistics:
+    """The running statistics of every BatchNorm layer, in network order."""
+
+    layers: tuple[LayerStatistics, ...]
+
+    def __post_init__(self) -> None:
+        for layer in self.layers:
+            if layer.mean.shape != layer.variance.shape or layer.mean.ndim != 1:
+                raise ArtifactError(f"statistics of {layer.name}: mean and variance differ in shape or are not vectors")
+            if not (torch.isfinite(layer.mean).all() and torch.isfinite(layer.variance).all()):
+                raise ArtifactError(f"statistics of {layer.name} hold NaN or infinity")
+            if (layer.variance < 0).any():
+                raise ArtifactError(f"statistics of {layer.name} hold a negative variance")
+
+    @property
+    def num_channels(self) -> int:
+        return sum(layer.channels for layer in self.layers)
+
+
+@dataclass(frozen=True)
+class DreamSet:
+    """Synthesized images and the classes they were synthesized for.
+
+    Args:
+        images: float16, shape (n, channels, height, width), in **normalised model-input space**; the last
+            `num_held_out` are never trained on, so that agreement measured on them means something.
+        targets: int64, shape (n,).
+        num_held_out: how many at the end are held out.
+        num_classes: the number of classes that the targets are drawn from.
+        curves: per-iteration losses, averaged over the groups: name -> float32, shape (iterations,).
+    """
+
+    images: Tensor
+    targets: Tensor
+    num_held_out: int
+    num_classes: int
+    curves: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 4 or self.targets.shape != self.images.shape[:1]:
+            raise ArtifactError(
+                f"dreams of shape {list(self.images.shape)} with targets of shape {list(self.targets.shape)}"
+            )
+        if not 0 <= self.num_held_out <= len(self.images):
+            raise ArtifactError(f"{self.num_held_out} held-out dreams of {len(self.images)}")
+        if not torch.isfinite(self.images).all():
+            raise ArtifactError(
+                "dreams hold NaN or infinity",
+                why="no student can learn from them",
+                now="lower synthesis.learning_rate",
+            )
+
+    @property
+    def num_training(self) -> int:
+        return len(self.images) - self.num_held_out
+
+    @property
+    def training(self) -> tuple[Tensor, Tensor]:
+        """(images, targets) to train on."""
+        return self.images[: self.num_training], self.targets[: self.num_training]
+
+    @property
+    def held_out(self) -> tuple[Tensor, Tensor]:
+        """(images, targets) to select and to judge on."""
+        return self.images[self.num_training :], self.targets[self.num_training :]
+
+
+@dataclass(frozen=True)
+class PruningMask:
+    """Which weights stay: parameter name (`layer1.0.conv1.weight`) -> bool tensor of the parameter's shape."""
+
+    keep: Mapping[str, Tensor]
+
+    def __post_init__(self) -> None:
+        for name, kept in self.keep.items():
+            if kept.dtype != torch.bool:
+                raise ArtifactError(f"the mask of {name} is {kept.dtype}, not bool")
+
+    @property
+    def num_weights(self) -> int:
+        return sum(kept.numel() for kept in self.keep.values())
+
+    @property
+    def num_kept(self) -> int:
+        return sum(int(kept.sum()) for kept in self.keep.values())
+
+    @property
+    def sparsity(self) -> float:
+        """The share of maskable weights that are gone, in [0, 1]."""
+        return 1 - self.num_kept / self.num_weights
+
+    def density(self) -> dict[str, float]:
+        """Per parameter, the share of weights that stay, in [0, 1]."""
+        return {name: float(kept.float().mean()) for name, kept in self.keep.items()}
+
+
+@dataclass(frozen=True)
+class Student:
+    """A pruned classifier: the teacher's architecture, its own weights, and the mask they obey bit for bit."""
+
+    info: ModelInfo
+    network: nn.Module
+    mask: PruningMask
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """A labelled test set.
+
+    Args:
+        images: uint8, shape (n, channels, height, width), in pixel space.
+        labels: int64, shape (n,).
+        class_names: one per class, in label order.
+        source: where it was read from.
+    """
+
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class ModelScore:
+    """How one network does.
+
+    Args:
+        name: `teacher`, `pruned`, `repaired` (BatchNorm re-estimated on dreams) or `recovered`.
+        agreement: the share of held-out dreams, and of blends of them, on which its top-1 is the teacher's, in [0, 1];
+            None without any.
+        kl_divergence: mean KL(teacher || network) on the same at temperature 1, in nats.
+        top1: accuracy on the labelled test set, in [0, 1]; None where none was given.
+        confusion: counts, int64, shape (classes, classes), row = label, column = prediction.
+    """
+
+    name: str
+    agreement: float | None
+    kl_divergence: float | None
+    top1: float | None = None
+    confusion: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """What one network costs.
+
+    Args:
+        parameters: all of them.
+        nonzero_parameters: those that are not exactly zero.
+        dense_macs: multiply-accumulates of one image through convolutions and linear layers.
+        effective_macs: the same, counting only weights that are not zero.
+        sparsity: the share of maskable weights that are zero, in [0, 1].
+    """
+
+    parameters: int
+    nonzero_parameters: int
+    dense_macs: int
+    effective_macs: int
+    sparsity: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Every network's score and cost, teacher first."""
+
+    scores: Sequence[ModelScore]
+    costs: Mapping[str, ModelCost]
+    num_test_images: int
+    num_held_out_dreams: int
+    class_names: tuple[str, ...]
+
+    def score(self, name: str) -> ModelScore:
+        """The score of the network called `name`; KeyError when it was not evaluated."""
+        for score in self.scores:
+            if score.name == name:
+                return score
+        raise KeyError(name)

@@ -1,0 +1,408 @@
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor
+
+from resprout import artifacts
+from resprout.batchnorm import batch_norm_layers
+from resprout.errors import ArtifactError, ResproutError, UnsupportedModelError
+from resprout.recipe import DeepInversionSection, TeacherSection
+from resprout.types import (
+    BNStatistics,
+    DreamSet,
+    Evaluation,
+    LayerStatistics,
+    ModelCost,
+    ModelScore,
+    PruningMask,
+    Student,
+    Teacher,
+)
+
+
+def statistics_of(teacher: Teacher) -> BNStatistics:
+    layers = batch_norm_layers(teacher.network).items()
+    return BNStatistics(
+        tuple(LayerStatistics(name, bn.running_mean, bn.running_var, bn.eps, (16, 16)) for name, bn in layers)
+    )
+
+
+def evaluation() -> Evaluation:
+    cost = ModelCost(parameters=100, nonzero_parameters=30, dense_macs=1000, effective_macs=300, sparsity=0.7)
+    return Evaluation(
+        scores=[
+            ModelScore("teacher", 1.0, 0.0, 0.1 + 0.2, torch.arange(4).view(2, 2)),
+            ModelScore("recovered", 0.96, 1 / 3),
+            ModelScore("pruned", None, None),
+        ],
+        costs={"teacher": cost, "recovered": dataclasses.replace(cost, sparsity=0.75)},
+        num_test_images=10,
+        num_held_out_dreams=128,
+        class_names=("cat", "dog"),
+    )
+
+
+def same_tensors(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_a_teacher_comes_back_bit_for_bit(tiny_teacher: Teacher, tmp_path: Path) -> None:
+    artifacts.save_teacher(tiny_teacher, tmp_path / "teacher")
+    loaded = artifacts.load_teacher(tmp_path / "teacher")
+    assert dataclasses.replace(loaded, network=tiny_teacher.network) == tiny_teacher
+    assert same_tensors(loaded.network.state_dict(), tiny_teacher.network.state_dict())
+    assert not loaded.network.training
+    assert not any(parameter.requires_grad for parameter in loaded.network.parameters())
+
+
+def test_a_channels_last_teacher_comes_back_the_same(tiny_teacher: Teacher, tmp_path: Path) -> None:
+    artifacts.save_teacher(tiny_teacher, tmp_path / "plain")
+    tiny_teacher.network.to(memory_format=torch.channels_last)
+    artifacts.save_teacher(tiny_teacher, tmp_path / "last")
+    assert artifacts.digest_of(tmp_path / "plain") == artifacts.digest_of(tmp_path / "last")
+
+
+def test_a_teachers_manifest_holds_neither_secret_nor_path(tiny_teacher: Teacher, tmp_path: Path) -> None:
+    section = TeacherSection(source="https://user:hunter2@host/secret-place/w.pt?token=s3cret", sha256="0" * 64)
+    artifacts.save_teacher(
+        dataclasses.replace(tiny_teacher, source="https://host/w.pt"), tmp_path / "t", section=section
+    )
+    text = (tmp_path / "t" / "manifest.json").read_text()
+    assert not any(secret in text for secret in ("hunter2", "s3cret", "secret-place", str(tmp_path)))
+    assert json.loads(text)["section"]["source"] == "https://host/w.pt"
+
+
+def test_statistics_come_back_bit_for_bit_and_in_order(tiny_teacher: Teacher, tmp_path: Path) -> None:
+    statistics = statistics_of(tiny_teacher)
+    artifacts.save_statistics(statistics, tmp_path / "statistics")
+    loaded = artifacts.load_statistics(tmp_path / "statistics")
+    for before, after in zip(statistics.layers, loaded.layers, strict=True):
+        assert (before.name, before.eps, before.spatial) == (after.name, after.eps, after.spatial)
+        assert torch.equal(before.mean, after.mean)
+        assert torch.equal(before.variance, after.variance)
+
+
+def test_the_statistics_table_says_what_the_tensors_say(tiny_teacher: Teacher, tmp_path: Path) -> None:
+    statistics = statistics_of(tiny_teacher)
+    artifacts.save_statistics(statistics, tmp_path / "statistics")
+    with (tmp_path / "statistics" / "statistics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["layer"] for row in rows] == [layer.name for layer in statistics.layers]
+    for row, layer in zip(rows, statistics.layers, strict=True):
+        assert float(row["variance_max"]) == pytest.approx(float(layer.variance.max()), rel=1e-5)
+        assert float(row["mean_average"]) == pytest.approx(float(layer.mean.mean()), rel=1e-4, abs=1e-6)
+    with Image.open(tmp_path / "statistics" / "statistics.png") as plot:
+        assert plot.width > 400
+
+
+def test_dreams_come_back_bit_for_bit(tiny_teacher: Teacher, tiny_dreams: DreamSet, tmp_path: Path) -> None:
+    dreams = dataclasses.replace(tiny_dreams, curves={"z": torch.rand(5), "a": torch.rand(5)})
+    section = DeepInversionSection(iterations=5)
+    artifacts.save_dreams(dreams, tmp_path / "dreams", input=tiny_teacher.info.input, section=section, seed=3)
+    loaded = artifacts.load_dreams(tmp_path / "dreams")
+    assert torch.equal(loaded.images, dreams.images)
+    assert loaded.images.dtype == torch.float16
+    assert torch.equal(loaded.targets, dreams.targets)
+    assert (loaded.num_held_out, loaded.num_classes) == (dreams.num_held_out, dreams.num_classes)
+    assert list(loaded.curves) == ["z", "a"]
+    assert same_tensors(dict(loaded.curves), dict(dreams.curves))
+    manifest = artifacts.read_manifest(tmp_path / "dreams")
+    assert manifest.about["space"] == "normalised model input"
+    assert (manifest.seed, manifest.section["iterations"]) == (3, 5)
+
+
+def test_the_preview_shows_dreams_in_pixel_space(tiny_teacher: Teacher, tmp_path: Path) -> None:
+    spec = tiny_teacher.info.input
+    pixels = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])[:, :, None, None].expand(2, 3, 16, 16)
+    dreams = DreamSet(spec.normalise(pixels).half(), torch.tensor([1, 0]), num_held_out=0, num_classes=2)
+    artifacts.save_dreams(dreams, tmp_path / "dreams", input=spec)
+    with Image.open(tmp_path / "dreams" / "preview.png") as preview:
+        colours = [preview.getpixel((preview.width * place // 4, preview.height // 2)) for place in (1, 3)]
+    assert colours == [(0, 0, 255), (255, 0, 0)]  # in the order of the classes
+
+
+@pytest.mark.parametrize("kind", ["student", "recovered"])
+def test_a_student_comes_back_bit_for_bit(tiny_student: Student, tmp_path: Path, kind: str) -> None:
+    artifacts.save_student(tiny_student, tmp_path / "student", kind=kind, about={"note": "kept"})
+    loaded = artifacts.load_student(tmp_path / "student")
+    assert loaded.info == tiny_student.info
+    assert same_tensors(loaded.network.state_dict(), tiny_student.network.state_dict())
+    assert same_tensors(dict(loaded.mask.keep), dict(tiny_student.mask.keep))
+    manifest = artifacts.read_manifest(tmp_path / "student")
+    assert (manifest.kind, manifest.about["note"]) == (kind, "kept")
+
+
+def test_density_counts_the_weights_that_stay(tiny_student: Student, tmp_path: Path) -> None:
+    artifacts.save_student(tiny_student, tmp_path / "student")
+    density = json.loads((tmp_path / "student" / "density.json").read_text())
+    weights = dict(tiny_student.network.named_parameters())
+    for name, layer in density["layers"].items():
+        assert layer["kept"] == int(torch.count_nonzero(weights[name]))
+        assert layer["density"] == pytest.approx(layer["kept"] / weights[name].numel())
+    assert density["total"]["sparsity"] == pytest.approx(tiny_student.mask.sparsity)
+
+
+def test_a_mask_takes_one_bit_a_weight(tiny_student: Student, tmp_path: Path) -> None:
+    artifacts.save_student(tiny_student, tmp_path / "student")
+    tensors, _ = artifacts.load_artifact(tmp_path / "student", "student")
+    packed = sum(bits.numel() for bits in tensors["mask"].values())
+    assert packed <= tiny_student.mask.num_weights / 8 + len(tiny_student.mask.keep)
+
+
+def test_a_student_whose_pruned_weight_came_back_is_not_written(tiny_student: Student, tmp_path: Path) -> None:
+    name, keep = next(iter(tiny_student.mask.keep.items()))
+    with torch.no_grad():
+        dict(tiny_student.network.named_parameters())[name][~keep] = 1e-9
+    with pytest.raises(ArtifactError, match=f"weights of {name} are not zero"):
+        artifacts.save_student(tiny_student, tmp_path / "student")
+
+
+def test_an_evaluation_comes_back_the_same(tmp_path: Path) -> None:
+    before = evaluation()
+    artifacts.save_evaluation(before, tmp_path / "evaluation")
+    after = artifacts.load_evaluation(tmp_path / "evaluation")
+    for left, right in zip(before.scores, after.scores, strict=True):
+        assert dataclasses.replace(left, confusion=None) == dataclasses.replace(right, confusion=None)
+        assert (left.confusion is None) == (right.confusion is None)
+    assert torch.equal(before.score("teacher").confusion, after.score("teacher").confusion)
+    assert list(after.costs.items()) == list(before.costs.items())
+    assert dataclasses.replace(after, scores=[], costs={}) == dataclasses.replace(before, scores=[], costs={})
+
+
+def test_metrics_are_flat_numbers_without_what_was_not_measured(tmp_path: Path) -> None:
+    artifacts.save_evaluation(evaluation(), tmp_path / "evaluation")
+    metrics = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
+    assert metrics["recovered.agreement"] == 0.96
+    assert metrics["recovered.sparsity"] == 0.75
+    assert metrics["num_held_out_dreams"] == 128
+    assert "recovered.top1" not in metrics
+    assert all(isinstance(value, int | float) for value in metrics.values())
+
+
+@given(st.lists(st.booleans(), max_size=70), st.integers(1, 3))
+def test_packed_bits_unpack_to_the_same_mask(bits: list[bool], rows: int) -> None:
+    keep = torch.tensor(bits * rows, dtype=torch.bool).view(rows, len(bits))
+    packed = artifacts.pack_bits(keep)
+    assert packed.dtype == torch.uint8
+    assert packed.numel() == -(-keep.numel() // 8)
+    assert torch.equal(artifacts.unpack_bits(packed, keep.shape), keep)
+
+
+def test_bits_are_packed_as_numpy_packs_them() -> None:
+    keep = torch.rand(7, 5, generator=torch.Generator().manual_seed(0)) < 0.5
+    assert artifacts.pack_bits(keep).tolist() == numpy.packbits(keep.numpy()).tolist()
+
+
+@pytest.fixture
+def written(tiny_teacher: Teacher, tiny_student: Student, tmp_path: Path) -> Path:
+    artifacts.save_teacher(tiny_teacher, tmp_path / "teacher")
+    artifacts.save_student(tiny_student, tmp_path / "student", inputs={"teacher": tmp_path / "teacher"})
+    return tmp_path
+
+
+def edit(path: Path, change: Callable[[dict], object]) -> None:
+    fields = json.loads(path.read_text())
+    change(fields)
+    path.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
+
+
+def resealed(path: Path, change: Callable[[dict], object]) -> None:
+    """Edit a manifest as someone does who knows how it is sealed."""
+    fields = json.loads(path.read_text())
+    change(fields)
+    fields.pop("manifest_sha256")
+    path.write_text(artifacts.Manifest(**fields).to_json())
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "mask.safetensors", "density.json"])
+def test_one_flipped_bit_is_refused(written: Path, name: str) -> None:
+    path = written / "student" / name
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(ArtifactError, match=f"{name} has sha256"):
+        artifacts.load_student(written / "student")
+
+
+def test_a_truncated_file_is_refused(written: Path) -> None:
+    path = written / "teacher" / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ArtifactError, match=r"weights\.safetensors has sha256") as refusal:
+        artifacts.load_teacher(written / "teacher")
+    assert "truncated" in refusal.value.why
+
+
+def test_a_missing_file_is_refused(written: Path) -> None:
+    (written / "student" / "mask.safetensors").unlink()
+    with pytest.raises(ArtifactError, match=r"lacks mask\.safetensors"):
+        artifacts.load_student(written / "student")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"kind": "teacher", "unknown": 1}'])
+def test_a_damaged_manifest_is_refused(written: Path, content: str) -> None:
+    (written / "teacher" / "manifest.json").write_text(content)
+    with pytest.raises(ArtifactError, match=r"manifest\.json cannot be read"):
+        artifacts.load_teacher(written / "teacher")
+
+
+def test_an_edited_manifest_is_refused(written: Path) -> None:
+    edit(written / "teacher" / "manifest.json", lambda fields: fields["about"].update(source="elsewhere"))
+    with pytest.raises(ArtifactError, match="was edited"):
+        artifacts.load_teacher(written / "teacher")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda fields: fields["about"].pop("model"),
+        lambda fields: fields["about"]["model"].update(extra=1),
+        lambda fields: fields["about"]["model"].update(num_classes=7),
+        lambda fields: fields["about"]["model"]["arguments"].update(width=4),
+        lambda fields: fields["about"]["model"]["arguments"].update(depth_of_field=4),
+        lambda fields: fields["about"].pop("mask_shapes"),
+        lambda fields: fields["about"]["mask_shapes"].update({"conv1.weight": [4, 4]}),
+        lambda fields: fields["about"]["mask_shapes"].update({"conv1.weight": [8, 27]}),
+    ],
+)
+def test_a_manifest_that_misdescribes_its_folder_is_refused(written: Path, change: Callable[[dict], object]) -> None:
+    resealed(written / "student" / "manifest.json", change)
+    with pytest.raises(ResproutError):
+        artifacts.load_student(written / "student")
+
+
+def test_a_mask_that_the_weights_do_not_obey_is_refused(tiny_student: Student, tmp_path: Path) -> None:
+    artifacts.save_student(tiny_student, tmp_path / "student")
+    tighter = PruningMask({name: torch.zeros_like(keep) for name, keep in tiny_student.mask.keep.items()})
+    tensors, manifest = artifacts.load_artifact(tmp_path / "student", "student")
+    tensors["mask"] = {name: artifacts.pack_bits(keep) for name, keep in tighter.keep.items()}
+    artifacts.save_artifact(tmp_path / "student", kind="student", tensors=tensors, about=manifest.about)
+    with pytest.raises(ArtifactError, match="not zero"):
+        artifacts.load_student(tmp_path / "student")
+
+
+def test_the_wrong_kind_is_refused(written: Path) -> None:
+    with pytest.raises(ArtifactError, match="of kind 'teacher', not 'dreams'"):
+        artifacts.load_dreams(written / "teacher")
+    with pytest.raises(ArtifactError, match="of kind 'teacher', not 'student'"):
+        artifacts.load_student(written / "teacher")
+
+
+def test_another_schema_is_refused_and_says_which_version_reads_it(written: Path) -> None:
+    resealed(written / "teacher" / "manifest.json", lambda fields: fields.update(schema_version=99))
+    with pytest.raises(ArtifactError, match="schema version 99") as refusal:
+        artifacts.load_teacher(written / "teacher")
+    assert "use Resprout" in refusal.value.now
+
+
+def test_a_folder_that_is_no_artifact_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"has no manifest\.json"):
+        artifacts.load_teacher(tmp_path)
+
+
+def test_dreams_in_another_space_are_refused(tiny_teacher: Teacher, tiny_dreams: DreamSet, tmp_path: Path) -> None:
+    artifacts.save_dreams(tiny_dreams, tmp_path / "dreams", input=tiny_teacher.info.input)
+    resealed(tmp_path / "dreams" / "manifest.json", lambda fields: fields["about"].update(space="pixels"))
+    with pytest.raises(ArtifactError, match="space 'pixels'"):
+        artifacts.load_dreams(tmp_path / "dreams")
+
+
+@pytest.mark.parametrize("load", [artifacts.load_teacher, artifacts.load_student])
+def test_custom_code_is_refused_unless_allowed(
+    written: Path, load: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = written / load.__name__.removeprefix("load_")
+    (written / "own_network.py").write_text(
+        "from resprout.models import build\n"
+        "def make(num_classes, width):\n"
+        "    return build('cifar_resnet8', num_classes=num_classes, arguments={'width': width})\n"
+    )
+    custom = {"architecture": "own_network:make", "custom_code": True}
+    resealed(folder / "manifest.json", lambda fields: fields["about"]["model"].update(custom))
+    monkeypatch.syspath_prepend(str(written))
+    with pytest.raises(UnsupportedModelError, match="own_network:make is custom code"):
+        load(folder)
+    assert load(folder, allow_custom_code=True).info.architecture == "own_network:make"
+
+
+def test_custom_code_is_refused_also_where_the_manifest_calls_it_ordinary(written: Path) -> None:
+    resealed(
+        written / "teacher" / "manifest.json",
+        lambda fields: fields["about"]["model"].update(architecture="os:getcwd", custom_code=False),
+    )
+    with pytest.raises(UnsupportedModelError, match="custom code"):
+        artifacts.load_teacher(written / "teacher")
+
+
+def test_digests_lead_from_a_result_back_to_the_weights(
+    written: Path, tiny_teacher: Teacher, tiny_dreams: DreamSet
+) -> None:
+    artifacts.save_statistics(
+        statistics_of(tiny_teacher), written / "statistics", inputs={"teacher": written / "teacher"}
+    )
+    artifacts.save_dreams(
+        tiny_dreams,
+        written / "dreams",
+        input=tiny_teacher.info.input,
+        seed=5,
+        inputs={"teacher": written / "teacher", "statistics": written / "statistics"},
+    )
+    artifacts.save_evaluation(evaluation(), written / "evaluation", inputs={"dreams": written / "dreams"})
+    (dreams,) = artifacts.read_manifest(written / "evaluation").inputs
+    assert (dreams["kind"], dreams["seed"]) == ("dreams", 5)
+    assert dreams["sha256"] == artifacts.digest_of(written / "dreams")
+    statistics = next(record for record in dreams["inputs"] if record["name"] == "statistics")
+    assert statistics["sha256"] == artifacts.digest_of(written / "statistics")
+    (teacher,) = statistics["inputs"]
+    assert teacher["sha256"] == artifacts.digest_of(written / "teacher")
+    assert teacher["about"] == {"source": "tests", "digest": "0" * 64}
+
+
+def test_the_same_work_gives_the_same_digest_anywhere(
+    tiny_teacher: Teacher, tiny_dreams: DreamSet, tmp_path: Path
+) -> None:
+    digests = []
+    for place in (tmp_path / "here", tmp_path / "there"):
+        artifacts.save_teacher(tiny_teacher, place / "teacher")
+        inputs = {"teacher": place / "teacher"}
+        statistics = artifacts.save_statistics(statistics_of(tiny_teacher), place / "statistics", inputs=inputs)
+        dreams = artifacts.save_dreams(tiny_dreams, place / "dreams", input=tiny_teacher.info.input, inputs=inputs)
+        digests.append((statistics, dreams))
+    assert digests[0] == digests[1]
+
+
+def test_another_bit_gives_another_digest(tiny_student: Student, tmp_path: Path) -> None:
+    first = artifacts.save_student(tiny_student, tmp_path / "first")
+    with torch.no_grad():
+        next(tiny_student.network.parameters()).mul_(1.0001)
+    assert artifacts.save_student(tiny_student, tmp_path / "second") != first
+
+
+def test_a_failed_save_leaves_the_old_artifact_whole(written: Path) -> None:
+    before = artifacts.digest_of(written / "teacher")
+
+    def fail(folder: Path) -> None:
+        (folder / "half.txt").write_text("half")
+        raise RuntimeError("disk full")
+
+    with pytest.raises(RuntimeError, match="disk full"):
+        artifacts.save_artifact(written / "teacher", kind="teacher", extras=fail)
+    assert artifacts.digest_of(written / "teacher") == before
+    artifacts.load_teacher(written / "teacher")
+    assert sorted(path.name for path in written.iterdir()) == ["student", "teacher"]
+
+
+def test_saving_again_replaces_the_whole_folder(written: Path, tiny_teacher: Teacher) -> None:
+    (written / "teacher" / "notes.txt").write_text("from the last run")
+    artifacts.save_teacher(tiny_teacher, written / "teacher")
+    assert sorted(path.name for path in (written / "teacher").iterdir()) == ["manifest.json", "weights.safetensors"]

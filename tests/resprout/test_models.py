@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from resprout import models
+from resprout.batchnorm import batch_norm_layers
+from resprout.errors import UnsupportedModelError
+
+SLOW = ("vgg16_bn", "vgg19_bn", "wide_resnet50_2")
+ALL = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in models.names()]
+
+
+@pytest.mark.parametrize("architecture", ALL)
+def test_every_architecture_takes_any_number_of_classes_and_small_images(architecture: str) -> None:
+    network = models.build(architecture, num_classes=7, input_shape=(3, 32, 32)).eval()
+    with torch.no_grad():
+        logits = network(torch.zeros(2, 3, 32, 32))
+    assert logits.shape == (2, 7)
+    assert batch_norm_layers(network)
+
+
+# the widths of He et al., table 6, plus the projection shortcuts and BatchNorm that it leaves out
+@pytest.mark.parametrize(("depth", "millions"), [(20, 0.27), (32, 0.46), (56, 0.85)])
+def test_cifar_resnets_have_the_papers_size(depth: int, millions: float) -> None:
+    network = models.build(f"cifar_resnet{depth}", num_classes=10)
+    assert sum(weight.numel() for weight in network.parameters()) / 1e6 == pytest.approx(millions, abs=0.01)
+    assert len([name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]) == depth - 1 + 2
+
+
+def test_resnet20_has_the_names_that_checkpoints_use() -> None:
+    names = set(models.build("cifar_resnet20", num_classes=10).state_dict())
+    assert {"conv1.weight", "bn1.running_mean", "layer1.0.conv1.weight", "layer3.2.bn2.bias", "fc.bias"} <= names
+    assert {"layer2.0.downsample.0.weight", "layer2.0.downsample.1.running_var"} <= names
+    assert "layer1.0.downsample.0.weight" not in names
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size"), [("cifar_resnet20", 8), ("cifar_resnet18", 4), ("cifar_mobilenet_v2", 4)]
+)
+def test_small_image_networks_keep_resolution_where_large_ones_throw_it_away(architecture: str, size: int) -> None:
+    network = models.build(architecture, num_classes=2).eval()
+    last = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)][-1]
+    shapes = []
+    with torch.no_grad(), last.register_forward_hook(lambda module, inputs, output: shapes.append(output.shape)):
+        network(torch.zeros(1, 3, 32, 32))
+    assert shapes[0][2:] == (size, size)
+
+
+def test_arguments_and_channels_reach_the_constructor() -> None:
+    thin = models.build("cifar_resnet20", num_classes=10, arguments={"width": 4}, input_shape=(1, 28, 28))
+    assert thin.conv1.weight.shape == (4, 1, 3, 3)
+    half = models.build("cifar_vgg11_bn", num_classes=10, arguments={"width": 0.5})
+    assert half.classifier.in_features == 256
+    assert models.build("cifar_resnet18", num_classes=3, input_shape=(1, 32, 32)).conv1.in_channels == 1
+
+
+def test_weights_are_the_same_each_time_and_the_global_generator_is_left_alone() -> None:
+    state = torch.get_rng_state()
+    first, second = (models.build("cifar_resnet8", num_classes=4).state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_an_unknown_name_suggests_the_nearest() -> None:
+    with pytest.raises(UnsupportedModelError, match="no architecture 'cifar_resnt20'") as refusal:
+        models.build("cifar_resnt20", num_classes=10)
+    assert refusal.value.now == "did you mean cifar_resnet20?"
+
+
+@pytest.mark.parametrize("architecture", ["cifar_resnet20", "resnet18"])
+def test_arguments_that_do_not_suit_are_refused(architecture: str) -> None:
+    with pytest.raises(UnsupportedModelError, match="depth_of_field") as refusal:
+        models.build(architecture, num_classes=10, arguments={"depth_of_field": 3})
+    assert "teacher.arguments" in refusal.value.now
+
+
+def test_torchvision_networks_refuse_grey_images() -> None:
+    with pytest.raises(UnsupportedModelError, match="3 channels, not 1"):
+        models.build("resnet18", num_classes=10, input_shape=(1, 32, 32))
+
+
+@pytest.mark.parametrize("architecture", ["timm:resnet10t", "timm://resnet10t", "resnet10t", "timm:resnet10t.c3_in1k"])
+def test_timm_networks_go_by_several_names(architecture: str) -> None:
+    pytest.importorskip("timm")
+    network = models.build(architecture, num_classes=7, input_shape=(1, 32, 32)).eval()
+    with torch.no_grad():
+        assert network(torch.zeros(1, 1, 32, 32)).shape == (1, 7)
+    assert batch_norm_layers(network)
+
+
+def test_a_plain_name_is_torchvisions_and_a_prefixed_one_timms() -> None:
+    pytest.importorskip("timm")
+    assert type(models.build("resnet18", num_classes=2)).__module__.startswith("torchvision")
+    assert type(models.build("timm:resnet18", num_classes=2)).__module__.startswith("timm")
+
+
+@pytest.mark.parametrize("architecture", ["timm:resnet18", "resnet10t"])
+def test_missing_timm_says_how_to_get_it(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(UnsupportedModelError) as refusal:
+        models.build(architecture, num_classes=2)
+    assert "pip install timm" in refusal.value.now
+
+
+@pytest.fixture
+def own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "own_models.py").write_text(
+        "from pathlib import Path\n"
+        "from torch import nn\n"
+        "Path(__file__).with_name('was_run').touch()\n"
+        "def linear(num_classes, size=4):\n"
+        "    return nn.Linear(size, num_classes)\n"
+        "def number(num_classes):\n"
+        "    return num_classes\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "own_models", raising=False)
+    return tmp_path
+
+
+def test_custom_code_is_not_even_imported_unless_allowed(own_code: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match="own_models:linear is custom code") as refusal:
+        models.build("own_models:linear", num_classes=3)
+    assert "allow_custom_code" in refusal.value.now
+    assert not (own_code / "was_run").exists()
+
+
+def test_allowed_custom_code_is_called_with_its_arguments(own_code: Path) -> None:
+    network = models.build("own_models:linear", num_classes=3, arguments={"size": 9}, allow_custom_code=True)
+    assert network.weight.shape == (3, 9)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "message"),
+    [
+        ("own_models:absent", "cannot be imported"),
+        ("no_such_package.at_all:make", "cannot be imported"),
+        ("own_models:number", "gives int, not a torch"),
+    ],
+)
+def test_custom_code_that_gives_no_network_is_refused(own_code: Path, architecture: str, message: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=message):
+        models.build(architecture, num_classes=3, allow_custom_code=True)

@@ -1,0 +1,86 @@
+"""Recipes: strict about names and ranges, forgiving about how KFP spells numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resprout import recipe
+from resprout.errors import RecipeError
+
+
+def load(folder: Path, text: str) -> recipe.Recipe:
+    path = folder / "Mine.yaml"
+    path.write_text(text)
+    return recipe.load(path)
+
+
+def test_a_recipe_is_called_as_its_file_and_defaults_are_filled_in(tmp_path: Path):
+    loaded = load(tmp_path, "teacher: {source: here}")
+
+    assert loaded.name == "mine"
+    assert loaded.pruning == recipe.GlobalMagnitudeSection()
+
+
+def test_a_section_that_names_no_method_gets_the_usual_one(tmp_path: Path):
+    loaded = load(tmp_path, "teacher: {source: x}\npruning: {sparsity: 0.9}\nrecovery: {epochs: 5}")
+
+    assert loaded.pruning == recipe.GlobalMagnitudeSection(sparsity=0.9)
+    assert loaded.recovery == recipe.DistillationSection(epochs=5)
+    assert recipe.section("synthesis", {"iterations": 7.0}) == recipe.DeepInversionSection(iterations=7)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("teacher: {source: x}\nrecover: {}", "recover: no such field; did you mean recovery?"),
+        ("teacher: {source: x, sauce: y}", "teacher.sauce: no such field; did you mean source?"),
+        ("teacher: {source: x, input: {shapes: [3, 8, 8]}}", "did you mean shape?"),
+        ("teacher: {source: x}\nrecovery: {method: distillation, temprature: 3}", "did you mean temperature?"),
+        ("teacher: {source: x}\nrecovery: {method: distillation, learning_rate: -0.002}", "got -0.002"),
+        ("teacher: {}", "teacher.source: is required"),
+        ("seed: 1", "teacher: is required"),
+        ("[1, 2]", "not a mapping"),
+        ("a: [", "not YAML"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_field(tmp_path: Path, text: str, told: str):
+    with pytest.raises(RecipeError) as refused:
+        load(tmp_path, text)
+
+    assert told in str(refused.value)
+    assert "Mine.yaml" in str(refused.value)
+
+
+def test_all_problems_come_at_once(tmp_path: Path):
+    with pytest.raises(RecipeError) as refused:
+        load(tmp_path, "teacher: {source: x}\nseed: -1\npruning: {method: random, sparsity: 2}")
+
+    assert len(refused.value.what.splitlines()) == 2
+
+
+def test_a_recipe_that_is_not_there_is_refused_with_a_remedy(tmp_path: Path):
+    with pytest.raises(RecipeError, match="resprout recipe list"):
+        recipe.load(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("name", list(recipe.SECTIONS))
+def test_a_section_survives_numbers_that_came_back_as_floats(name: str):
+    made = recipe.Recipe(teacher=recipe.TeacherSection(source="x", arguments={"width": 8, "depths": [1, 2]}))
+    section = getattr(made, name)
+
+    received = recipe.section(name, floats(section.model_dump(mode="json", exclude_none=True)))
+
+    assert received == section
+    if name == "teacher":
+        assert [type(value) for value in (received.arguments["width"], *received.arguments["depths"])] == [int] * 3
+
+
+def floats(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: floats(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [floats(part) for part in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
