@@ -1,0 +1,156 @@
+"""Teachers: fetched from a file, a folder, a hub or an https address, and judged before anything is built on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from resprout import models
+from resprout.artifacts import load_teacher, sha256_of
+from resprout.errors import ArtifactError, RecipeError, UnsupportedModelError
+from resprout.progress import Report, silent
+from resprout.recipe import TeacherSection
+from resprout.sources import checks
+from resprout.sources.download import downloaded, without_secrets
+from resprout.sources.files import Candidate, read_weights
+from resprout.sources.hubs import from_hugging_face, from_timm, from_torchvision
+from resprout.types import InputSpec, ModelInfo, Teacher
+
+_PROBE = 7919  # a number of classes that no layer has by chance
+
+_HUBS = {"torchvision": from_torchvision, "timm": from_timm, "hf": from_hugging_face}
+
+
+def fetch(section: TeacherSection, *, base: str | Path = ".", report: Report = silent) -> Teacher:
+    """Fetch the teacher that a recipe names, and judge it.
+
+    What the recipe says goes before what the source says.
+
+    Args:
+        section: the recipe's teacher section.
+        base: the folder that a relative path starts from.
+        report: told how many bytes have been downloaded.
+
+    Returns:
+        The teacher: in evaluation mode, its weights frozen, its source free of secrets and of this machine's
+        paths, and the sha256 of the weights file that was read.
+
+    Raises:
+        RecipeError: the section does not say enough (input, architecture, sha256), or names no such source.
+        ArtifactError: there is no such file, it cannot be fetched, or its digest differs.
+        UnsupportedModelError: a pickle with code, custom code that was not allowed, weights that do not fit, NaN,
+            or no BatchNorm statistics to synthesize from.
+    """
+    return _judged(_open(section, Path(base), report), section)
+
+
+def _open(section: TeacherSection, base: Path, report: Report) -> Candidate:
+    scheme, separator, _ = section.source.partition("://")
+    if not separator:
+        return _from_path(base / Path(section.source).expanduser(), section)
+    if scheme in _HUBS:
+        return _HUBS[scheme](section.source, section.sha256)
+    if scheme == "https":
+        return _from_https(section, report)
+    raise RecipeError(
+        f"teacher.source: {scheme}:// is not a source" + (" (plain http is not safe)" if scheme == "http" else ""),
+        now="give a path, torchvision://NAME?weights=W, timm://NAME, hf://OWNER/REPO or https://…",
+    )
+
+
+def _from_path(path: Path, section: TeacherSection) -> Candidate:
+    if not path.exists():
+        raise ArtifactError(f"there is no teacher {path}", now="correct teacher.source")
+    if path.is_dir():
+        return _from_folder(path, section)
+    state, digest = read_weights(path, path.name, sha256=section.sha256)
+    return Candidate(state, path.name, digest)
+
+
+def _from_folder(path: Path, section: TeacherSection) -> Candidate:
+    teacher = load_teacher(path, allow_custom_code=section.allow_custom_code)
+    digest = sha256_of(path / "weights.safetensors")
+    if section.sha256 not in (None, digest):
+        raise ArtifactError(
+            f"the weights of teacher {path} have sha256 {digest}, but the recipe says {section.sha256}",
+            why="these are not the weights that were agreed on",
+            now="correct teacher.source or teacher.sha256",
+        )
+    info = teacher.info
+    source = teacher.source or path.resolve().name
+    state = teacher.network.state_dict()
+    return Candidate(state, source, digest, info.architecture, info.arguments, info.input, info.class_names)
+
+
+def _from_https(section: TeacherSection, report: Report) -> Candidate:
+    source = without_secrets(section.source)
+    if section.sha256 is None:
+        raise RecipeError(
+            f"teacher.sha256: is required for {source}",
+            why="without it, whoever answers for that address chooses your teacher",
+            now="ask its owner for the sha256 of the file, and put it into the recipe",
+        )
+    with downloaded(section.source, report=report) as path:
+        state, digest = read_weights(path, source, sha256=section.sha256)
+    return Candidate(state, source, digest)
+
+
+def _judged(candidate: Candidate, section: TeacherSection) -> Teacher:
+    info = _info(candidate, section)
+    network = models.build(
+        info.architecture,
+        num_classes=info.num_classes,
+        arguments=info.arguments,
+        input_shape=info.input.shape,
+        allow_custom_code=section.allow_custom_code,
+    )
+    checks.load_checked(network, candidate.state, candidate.source, info.architecture)
+    network.eval().requires_grad_(False)
+    checks.check_batch_norm(network, info.architecture)
+    checks.check_forward(network, info.input, info.num_classes, info.architecture)
+    return Teacher(info, network, candidate.source, candidate.digest)
+
+
+def _info(candidate: Candidate, section: TeacherSection) -> ModelInfo:
+    architecture = section.architecture or candidate.architecture
+    if architecture is None:
+        raise RecipeError(
+            f"teacher.architecture: is required for {candidate.source}",
+            why="a weights file does not say how its network is built",
+            now="give a name from `resprout models list`, any timm name, or your own package.module:function",
+        )
+    spec = InputSpec(**section.input.model_dump()) if section.input else candidate.input
+    if spec is None:
+        raise RecipeError(
+            f"teacher.input: is required for {candidate.source}",
+            why="weights do not say what images they take",
+            now="give teacher.input.shape, mean and std, for example shape: [3, 32, 32]",
+        )
+    arguments = section.arguments or candidate.arguments
+    allow = section.allow_custom_code
+    num_classes = section.num_classes or _num_classes(architecture, arguments, spec, candidate, allow)
+    names = section.class_names or candidate.class_names or tuple(map(str, range(num_classes)))
+    return ModelInfo(architecture, num_classes, spec, names, arguments, custom_code=models.is_custom(architecture))
+
+
+def _num_classes(
+    architecture: str, arguments: Mapping[str, object], spec: InputSpec, candidate: Candidate, allow_custom_code: bool
+) -> int:
+    """The length of the logits, read off the layer whose size follows the number of classes."""
+    probe = models.build(
+        architecture,
+        num_classes=_PROBE,
+        arguments=arguments,
+        input_shape=spec.shape,
+        allow_custom_code=allow_custom_code,
+    )
+    heads = [name for name, own in probe.state_dict().items() if own.ndim and own.shape[0] == _PROBE]
+    state = candidate.state
+    sizes = {state[name].shape[0] for name in heads if name in state and state[name].ndim}
+    if len(sizes) != 1:
+        raise UnsupportedModelError(
+            f"the weights of '{candidate.source}' do not show how many classes {architecture} tells apart",
+            why=f"they lack {', '.join(heads)}" if heads else "no layer of it follows the number of classes",
+            now="correct teacher.architecture, or give teacher.num_classes",
+        )
+    return sizes.pop()

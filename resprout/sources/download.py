@@ -1,0 +1,85 @@
+"""Downloads over https: to a temporary file, never to a parser, and without leaking credentials."""
+
+from __future__ import annotations
+
+import base64
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+from resprout.errors import ArtifactError
+from resprout.progress import Progress, Report, silent
+
+BLOCK = 1 << 20
+TIMEOUT = 60.0  # seconds without a byte
+
+
+class _OnlyHTTPS(HTTPRedirectHandler):
+    def redirect_request(
+        self, request: Request, response: Any, code: int, message: str, headers: Any, target: str
+    ) -> Request | None:
+        if urlsplit(target).scheme != "https":
+            response.close()
+            raise _failed(request.full_url, "it redirects to plain http")
+        return super().redirect_request(request, response, code, message, headers, target)
+
+
+def without_secrets(url: str) -> str:
+    """The URL without user, password, query and fragment: what may be recorded and shown."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+@contextmanager
+def downloaded(url: str, *, report: Report = silent) -> Iterator[Path]:
+    """Download an https URL to a temporary file, which is gone when the block ends.
+
+    A user and password in the URL are sent as basic authentication, to that host alone. Progress is reported
+    in bytes; where the server does not say how many there are, the total is what has arrived.
+
+    Raises:
+        ArtifactError: the server cannot be reached, refuses, redirects to plain http, or ends early.
+    """
+    with tempfile.TemporaryDirectory(prefix="resprout-") as folder:
+        path = Path(folder) / "download"
+        try:
+            _stream(url, path, report)
+        except (OSError, HTTPException, ValueError) as error:
+            if isinstance(error, HTTPError):
+                error.close()
+            raise _failed(url, str(error) or type(error).__name__) from None
+        yield path
+
+
+def _stream(url: str, path: Path, report: Report) -> None:
+    with build_opener(_OnlyHTTPS).open(_request(url), timeout=TIMEOUT) as response, path.open("wb") as file:
+        total, done = int(response.headers.get("Content-Length") or 0), 0
+        while block := response.read(BLOCK):
+            file.write(block)
+            done += len(block)
+            report(Progress("teacher", done, max(total, done), "bytes"))
+        if done < total:
+            raise HTTPException(f"it ended after {done} of {total} bytes")
+
+
+def _request(url: str) -> Request:
+    parts = urlsplit(url)
+    credentials, _, host = parts.netloc.rpartition("@")
+    request = Request(urlunsplit((parts.scheme, host, parts.path, parts.query, "")))  # noqa: S310  https alone gets here
+    if credentials:
+        token = base64.b64encode(unquote(credentials).encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {token}")
+    return request
+
+
+def _failed(url: str, reason: str) -> ArtifactError:
+    return ArtifactError(
+        f"{without_secrets(url)} cannot be downloaded: {reason}",
+        now="check the address and this machine's network, or download it by hand and give the file",
+    )

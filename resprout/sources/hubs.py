@@ -1,0 +1,167 @@
+"""Trained networks from hubs: torchvision, timm, Hugging Face. Each keeps the hub's own cache."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import torch
+
+from resprout import models
+from resprout.errors import ArtifactError, RecipeError, UnsupportedModelError
+from resprout.sources.files import Candidate, read_weights
+from resprout.types import InputSpec
+
+
+def torchvision_weights(uri: str) -> Any:
+    """The member of torchvision's weights enum that `torchvision://NAME?weights=W` names; default: its best.
+
+    Raises:
+        RecipeError: no such network here, no such weights, or another query.
+    """
+    from torchvision import models as vision  # takes seconds to import
+
+    parts = urlsplit(uri)
+    name, query = parts.netloc + parts.path, parse_qs(parts.query)
+    if name not in models.TORCHVISION:
+        raise RecipeError(
+            f"teacher.source: torchvision://{name} is none of {', '.join(models.TORCHVISION)}",
+            now="for other networks use timm://NAME or a weights file",
+        )
+    if set(query) - {"weights"}:
+        raise RecipeError(f"teacher.source: '{parts.query}' is not understood", now=f"torchvision://{name}?weights=W")
+    known = vision.get_model_weights(name)
+    chosen = query.get("weights", ["DEFAULT"])[0]
+    if chosen not in known.__members__:
+        raise RecipeError(
+            f"teacher.source: torchvision has no weights '{chosen}' for {name}",
+            now=f"it has {', '.join(weights.name for weights in known)}",
+        )
+    return known[chosen]
+
+
+def from_torchvision(uri: str, sha256: str | None) -> Candidate:
+    """`torchvision://NAME?weights=W`, with torchvision's own input transform and class names."""
+    weights = torchvision_weights(uri)
+    parts, transform = urlsplit(uri), weights.transforms()
+    name = parts.netloc + parts.path
+    source = f"torchvision://{name}?weights={weights.name}"
+    state, digest = read_weights(_torch_hub_file(weights.url), source, sha256=sha256)
+    size = transform.crop_size[0]
+    return Candidate(
+        state,
+        source,
+        digest,
+        architecture=name,
+        input=InputSpec((3, size, size), tuple(transform.mean), tuple(transform.std)),
+        class_names=tuple(weights.meta["categories"]),
+    )
+
+
+def from_timm(uri: str, sha256: str | None) -> Candidate:
+    """`timm://NAME` or `timm://NAME.TAG`: timm's pretrained weights, with its own input transform."""
+    name = uri.removeprefix("timm://")
+    try:
+        from timm.models import get_pretrained_cfg, is_model
+    except ImportError:
+        raise models.timm_is_missing(uri) from None
+    if not is_model(name):
+        models.build(f"timm:{name}", num_classes=2)  # raises, and knows the nearest name
+    pretrained = get_pretrained_cfg(name)
+    fields: dict[str, Any] = pretrained.to_dict() if pretrained else {}  # type: ignore[no-untyped-call]
+    repository, url = fields.get("hf_hub_id"), fields.get("url")
+    if not isinstance(repository or url, str) or not (repository or url):
+        raise UnsupportedModelError(f"timm has no pretrained weights for '{name}'", now="give a file of your own")
+    path = _hub_weights(repository, None) if repository else _torch_hub_file(str(url))
+    full_name = f"{fields['architecture']}.{fields['tag']}" if fields.get("tag") else name
+    state, digest = read_weights(path, uri, sha256=sha256)
+    return _timm_candidate(full_name, fields, {}, state, f"timm://{full_name}", digest)
+
+
+def from_hugging_face(uri: str, sha256: str | None) -> Candidate:
+    """`hf://OWNER/REPO` or `hf://OWNER/REPO@REVISION`: a repository with timm's config.json and model.safetensors."""
+    repository, _, revision = uri.removeprefix("hf://").partition("@")
+    if repository.count("/") != 1 or "?" in uri:
+        raise RecipeError(f"teacher.source: '{uri}' is not hf://OWNER/REPO or hf://OWNER/REPO@REVISION")
+    config = _timm_config(_hub_file(repository, "config.json", revision or None), uri)
+    state, digest = read_weights(_hub_weights(repository, revision or None), uri, sha256=sha256)
+    name, arguments = config.get("architecture"), config.get("model_args") or {}
+    return _timm_candidate(name, {**config, **config.get("pretrained_cfg", {})}, arguments, state, uri, digest)
+
+
+def _timm_config(path: Path, uri: str) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as error:
+        raise UnsupportedModelError(f"config.json of {uri} is not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise UnsupportedModelError(f"config.json of {uri} is not a mapping")
+    return config
+
+
+def _timm_candidate(
+    name: str | None, pretrained: Mapping[str, Any], arguments: Mapping[str, Any], state: Any, source: str, digest: str
+) -> Candidate:
+    spec = None
+    if {"input_size", "mean", "std"} <= set(pretrained):
+        spec = InputSpec(*(tuple(pretrained[part]) for part in ("input_size", "mean", "std")))
+    labels = pretrained.get("label_names")
+    return Candidate(
+        state,
+        source,
+        digest,
+        architecture=f"timm:{name}" if name else None,
+        # these two are given by the number of classes and the input
+        arguments={key: value for key, value in arguments.items() if key not in ("num_classes", "in_chans")},
+        input=spec,
+        class_names=tuple(map(str, labels)) if labels else None,
+    )
+
+
+def _hub_weights(repository: str, revision: str | None) -> Path:
+    try:
+        return _hub_file(repository, "model.safetensors", revision)
+    except ArtifactError as error:
+        try:
+            return _hub_file(repository, "pytorch_model.bin", revision)
+        except ArtifactError:
+            raise error from None
+
+
+def _hub_file(repository: str, name: str, revision: str | None) -> Path:
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    except ImportError:
+        raise UnsupportedModelError(
+            f"hf://{repository} needs huggingface_hub, which is not installed",
+            now="pip install huggingface-hub   (or: pip install 'resprout[hub]')",
+        ) from None
+    try:
+        return Path(hf_hub_download(repository, name, revision=revision))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        at = f" at {revision}" if revision else ""
+        raise ArtifactError(
+            f"{name} of hf://{repository}{at} cannot be fetched: {str(error).splitlines()[0]}",
+            now="check the name and this machine's network; for a private repository, log in with `hf auth login`",
+        ) from error
+
+
+def _torch_hub_file(url: str) -> Path:
+    name = Path(urlsplit(url).path).name
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if not path.exists():
+        # both hubs put the first digits of the sha256 into the file's name
+        prefix = torch.hub.HASH_REGEX.search(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(path), prefix.group(1) if prefix else None, progress=False)
+        except (OSError, RuntimeError) as error:
+            raise ArtifactError(
+                f"{url} cannot be downloaded: {error}",
+                now="check this machine's network, or download it by hand and give the file",
+            ) from None
+    return path
