@@ -1,0 +1,91 @@
+"""DeepInversion (arXiv 1912.08795) with balanced classes, normalised BatchNorm matching and few iterations."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from resprout.batchnorm import Moments, capture_moments
+from resprout.recipe import DeepInversionSection
+from resprout.synthesis import losses, pyramid
+from resprout.synthesis.engine import Descent, Objective, Watch, descend
+from resprout.synthesis.groups import Group, GroupResult
+from resprout.types import BNStatistics, InputSpec
+
+
+def synthesize_group(
+    network: nn.Module,
+    statistics: BNStatistics,
+    space: InputSpec,
+    num_classes: int,
+    section: DeepInversionSection,
+    group: Group,
+    *,
+    seed: int,
+    student: nn.Module | None = None,
+    watch: Watch,
+) -> GroupResult:
+    """One group of dreams.
+
+    Args:
+        network: the teacher as `precision.frozen_copy` made it, on the device to work on.
+        statistics: on the same device.
+        space: bounds the dreams to what a pixel in [0, 1] can be after normalisation.
+        student: a pruned student, likewise frozen, for the student-aware term.
+    """
+    device = statistics.layers[0].mean.device
+    generator = group.generator(seed)
+    targets = group.targets(num_classes, generator)
+    start = [level.to(device) for level in _start(group.size, space.shape, section.pyramid, generator)]
+    lower, upper = (space.normalise(torch.full((1, space.shape[0], 1, 1), value)).to(device) for value in (0.0, 1.0))
+    descent = Descent(section.iterations, section.learning_rate, jitter=section.jitter, flip=section.flip)
+    with capture_moments(network) as moments:
+        objective = _objective(network, student, moments, statistics, targets.to(device), section)
+        images, curves = descend(start, objective, descent, lower=lower, upper=upper, generator=generator, watch=watch)
+    return GroupResult(images.cpu(), targets, curves)
+
+
+def _start(batch: int, shape: tuple[int, int, int], as_pyramid: bool, generator: torch.Generator) -> list[Tensor]:
+    return pyramid.noise(batch, shape, generator) if as_pyramid else [torch.randn(batch, *shape, generator=generator)]
+
+
+def _objective(
+    network: nn.Module,
+    student: nn.Module | None,
+    moments: dict[str, Moments],
+    statistics: BNStatistics,
+    targets: Tensor,
+    section: DeepInversionSection,
+) -> Objective:
+    dtype = next(network.parameters()).dtype
+
+    def terms(images: Tensor) -> dict[str, Tensor]:
+        inputs = images.to(dtype=dtype, memory_format=torch.channels_last)
+        logits = network(inputs).float()
+        batch = [moments[layer.name] for layer in statistics.layers]
+        weighted = {
+            "bn": section.batch_norm_weight * _distance(batch, statistics, section),
+            **_target_term(logits, targets, section),
+        }
+        if section.total_variation_weight:
+            weighted["tv"] = section.total_variation_weight * losses.total_variation(images).mean()
+        if section.l2_weight:
+            weighted["l2"] = section.l2_weight * images.square().mean()
+        if student is not None and section.student_weight:
+            weighted["student"] = section.student_weight * losses.disagreement(logits, student(inputs).float())
+        return weighted
+
+    return terms
+
+
+def _target_term(logits: Tensor, targets: Tensor, section: DeepInversionSection) -> dict[str, Tensor]:
+    if section.target_loss == "entropy":
+        return {"entropy": section.target_weight * losses.entropy(logits)}
+    return {"ce": section.target_weight * functional.cross_entropy(logits, targets)}
+
+
+def _distance(batch: list[Moments], statistics: BNStatistics, section: DeepInversionSection) -> Tensor:
+    if section.batch_norm_distance == "absolute":
+        return losses.batch_norm_distance(batch, statistics)
+    return losses.normalised_batch_norm_distance(batch, statistics, section.first_layer_multiplier)

@@ -1,0 +1,106 @@
+"""The terms of the synthesis objective: pure functions of images, logits and moments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from resprout.batchnorm import Moments
+from resprout.types import BNStatistics
+
+
+def batch_norm_distance(moments: Sequence[Moments], target: BNStatistics) -> Tensor:
+    """How far a batch's channel statistics are from the teacher's running ones, in absolute terms.
+
+    Eq. 4, arXiv 2511.20702: the sum over layers of |mean - running_mean|_2 + |variance - running_variance|_2.
+
+    Args:
+        moments: one per BatchNorm layer, in the order of `target`; float32, shape (channels,).
+        target: the running statistics to match.
+
+    Returns:
+        A float32 scalar that gradients flow through.
+
+    Raises:
+        ValueError: the number of layers or of channels differs; the message names the first layer that does.
+    """
+    _check(moments, target)
+    distances = [
+        _norm(batch.mean - layer.mean) + _norm(batch.variance - layer.variance)
+        for batch, layer in zip(moments, target.layers, strict=True)
+    ]
+    return torch.stack(distances).sum()
+
+
+def normalised_batch_norm_distance(
+    moments: Sequence[Moments], target: BNStatistics, first_layer_multiplier: float = 1.0
+) -> Tensor:
+    """How far a batch's channel statistics are from the teacher's, in units of the teacher's standard deviation.
+
+    For each layer the root mean square over its channels of (mean - m) / s, plus that of (variance - v) / s²,
+    with s² = v + eps; then the mean over layers. Layers and channels count alike, whatever their scale and
+    number, so that one weight fits every architecture.
+
+    Args, returns and errors as `batch_norm_distance`; the first layer counts `first_layer_multiplier` times.
+    """
+    _check(moments, target)
+    weights = [first_layer_multiplier] + [1.0] * (len(moments) - 1)
+    distances = []
+    for weight, batch, layer in zip(weights, moments, target.layers, strict=True):
+        spread = layer.variance + layer.eps
+        mean_error = _norm((batch.mean - layer.mean) * spread.rsqrt())
+        variance_error = _norm((batch.variance - layer.variance) / spread)
+        distances.append((mean_error + variance_error) * (weight / layer.channels**0.5))
+    return torch.stack(distances).sum() / sum(weights)
+
+
+def total_variation(images: Tensor) -> Tensor:
+    """Anisotropic total variation of each image: the sum of |differences| between neighbouring pixels.
+
+    Args:
+        images: shape (batch, channels, height, width).
+
+    Returns:
+        Shape (batch,). The sum over the batch is the paper's L_TV.
+    """
+    down = (images[:, :, 1:, :] - images[:, :, :-1, :]).abs().flatten(1).sum(1)
+    right = (images[:, :, :, 1:] - images[:, :, :, :-1]).abs().flatten(1).sum(1)
+    return down + right
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Mean entropy of the predicted class distributions, in nats; logits of shape (batch, classes)."""
+    log_probabilities = functional.log_softmax(logits, dim=1)
+    return -(log_probabilities.exp() * log_probabilities).sum(1).mean()
+
+
+def disagreement(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
+    """1 - JS(teacher, student) with the Jensen-Shannon divergence in nats: low where they disagree.
+
+    The competition term of Adaptive DeepInversion (arXiv 1912.08795), averaged over the batch.
+    """
+    teacher = functional.log_softmax(teacher_logits, dim=1)
+    student = functional.log_softmax(student_logits, dim=1)
+    middle = torch.logaddexp(teacher, student) - math.log(2)
+    divergences = [
+        functional.kl_div(middle, side, log_target=True, reduction="batchmean") for side in (teacher, student)
+    ]
+    return 1 - (divergences[0] + divergences[1]) / 2
+
+
+def _norm(vector: Tensor) -> Tensor:
+    # vector_norm's gradient at exactly zero is 0; a square root of a sum of squares gives NaN there
+    norm: Tensor = torch.linalg.vector_norm(vector)
+    return norm
+
+
+def _check(moments: Sequence[Moments], target: BNStatistics) -> None:
+    if len(moments) != len(target.layers):
+        raise ValueError(f"moments of {len(moments)} BatchNorm layers, statistics of {len(target.layers)}")
+    for batch, layer in zip(moments, target.layers, strict=True):
+        if batch.mean.shape != layer.mean.shape:
+            raise ValueError(f"layer {layer.name} has {layer.channels} channels, the batch {batch.mean.numel()}")

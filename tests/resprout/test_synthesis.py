@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from resprout import statistics as bn_statistics
+from resprout.batchnorm import capture_moments
+from resprout.checkpoints import FolderCheckpoint
+from resprout.errors import ArtifactError, RecipeError
+from resprout.progress import Progress
+from resprout.recipe import DeepInversionSection, PaperSynthesisSection, SynthesisSection
+from resprout.synthesis import METHODS, merge, synthesize
+from resprout.synthesis.groups import plan, shard
+from resprout.synthesis.losses import disagreement, normalised_batch_norm_distance, total_variation
+from resprout.types import BNStatistics, DreamSet, Student, Teacher
+
+SMALL = DeepInversionSection(num_images=24, num_held_out=8, group_size=8, iterations=4, precision="float32")
+
+
+@pytest.fixture
+def statistics(tiny_teacher: Teacher) -> BNStatistics:
+    return bn_statistics.extract(tiny_teacher)
+
+
+def _distance(teacher: Teacher, statistics: BNStatistics, images: torch.Tensor) -> float:
+    with torch.no_grad(), capture_moments(teacher.network) as moments:
+        teacher.network(images)
+    return float(normalised_batch_norm_distance([moments[layer.name] for layer in statistics.layers], statistics))
+
+
+def test_dreams_carry_the_teachers_statistics_and_the_classes_asked_for(
+    tiny_teacher: Teacher, statistics: BNStatistics
+) -> None:
+    section = DeepInversionSection(num_images=32, num_held_out=0, group_size=32, iterations=80)
+    dreams = synthesize(tiny_teacher, statistics, section, seed=0)
+    noise = torch.randn(32, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    images = dreams.images.float()
+    assert _distance(tiny_teacher, statistics, images) < 0.5 * _distance(tiny_teacher, statistics, noise)
+    agreement = (tiny_teacher.network(images).argmax(1) == dreams.targets).float().mean()
+    assert agreement > 0.9
+
+
+def test_targets_are_balanced_and_every_dream_is_a_possible_image(
+    tiny_teacher: Teacher, statistics: BNStatistics
+) -> None:
+    dreams = synthesize(tiny_teacher, statistics, SMALL, seed=3)
+    assert dreams.targets.bincount().tolist() == [8, 8, 8, 8]
+    assert dreams.num_held_out == 8
+    pixels = dreams.images.float() * torch.tensor(tiny_teacher.info.input.std).view(3, 1, 1)
+    pixels = pixels + torch.tensor(tiny_teacher.info.input.mean).view(3, 1, 1)
+    assert pixels.min() > -1e-2
+    assert pixels.max() < 1 + 1e-2
+
+
+@pytest.mark.parametrize("num_shards", [2, 3, 4])
+def test_the_number_of_shards_never_changes_a_dream(
+    tiny_teacher: Teacher, statistics: BNStatistics, num_shards: int
+) -> None:
+    whole = synthesize(tiny_teacher, statistics, SMALL, seed=1)
+    parts = [
+        synthesize(tiny_teacher, statistics, SMALL, seed=1, shard_index=index, num_shards=num_shards)
+        for index in range(num_shards)
+    ]
+    merged = merge(parts)
+    assert torch.equal(merged.images, whole.images)
+    assert torch.equal(merged.targets, whole.targets)
+    assert merged.num_held_out == whole.num_held_out
+
+
+def test_a_seed_repeats_and_another_differs(tiny_teacher: Teacher, statistics: BNStatistics) -> None:
+    first, again, other = (synthesize(tiny_teacher, statistics, SMALL, seed=seed).images for seed in (5, 5, 6))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first[:8], first[8:16]), "groups must not repeat each other"
+
+
+class _StoppedError(Exception):
+    pass
+
+
+def test_an_interrupted_synthesis_resumes_to_the_same_bytes_without_redoing_finished_groups(
+    tiny_teacher: Teacher, statistics: BNStatistics, tmp_path: Path
+) -> None:
+    whole = synthesize(tiny_teacher, statistics, SMALL, seed=2)
+    checkpoint = FolderCheckpoint(tmp_path)
+
+    def stop_in_the_third_group(progress: Progress) -> None:
+        if progress.done > 2 * SMALL.iterations:
+            raise _StoppedError
+
+    with pytest.raises(_StoppedError):
+        synthesize(tiny_teacher, statistics, SMALL, seed=2, checkpoint=checkpoint, report=stop_in_the_third_group)
+    seen: list[int] = []
+    resumed = synthesize(
+        tiny_teacher, statistics, SMALL, seed=2, checkpoint=checkpoint, report=lambda p: seen.append(p.done)
+    )
+    assert torch.equal(resumed.images, whole.images)
+    assert all(torch.equal(resumed.curves[name], curve) for name, curve in whole.curves.items())
+    assert min(done for done in seen if done) > 2 * SMALL.iterations
+
+
+def test_a_checkpoint_of_another_seed_or_section_is_never_used(
+    tiny_teacher: Teacher, statistics: BNStatistics, tmp_path: Path
+) -> None:
+    checkpoint = FolderCheckpoint(tmp_path)
+    synthesize(tiny_teacher, statistics, SMALL, seed=0, checkpoint=checkpoint)
+    longer = SMALL.model_copy(update={"iterations": 5})
+    for section, seed in ((SMALL, 1), (longer, 0)):
+        fresh = synthesize(tiny_teacher, statistics, section, seed=seed)
+        assert torch.equal(
+            synthesize(tiny_teacher, statistics, section, seed=seed, checkpoint=checkpoint).images, fresh.images
+        )
+
+
+def test_the_teacher_is_left_as_it_was(tiny_teacher: Teacher, statistics: BNStatistics) -> None:
+    before = {name: tensor.clone() for name, tensor in tiny_teacher.network.state_dict().items()}
+    synthesize(tiny_teacher, statistics, SMALL, seed=0)
+    after = tiny_teacher.network.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in tiny_teacher.network.modules())
+
+
+def test_total_variation_weight_makes_smoother_dreams(tiny_teacher: Teacher, statistics: BNStatistics) -> None:
+    def roughness(weight: float) -> float:
+        section = SMALL.model_copy(update={"iterations": 20, "total_variation_weight": weight})
+        return float(total_variation(synthesize(tiny_teacher, statistics, section, seed=0).images.float()).mean())
+
+    assert roughness(1e-2) < 0.7 * roughness(0.0)
+
+
+def test_the_student_aware_term_finds_images_on_which_the_student_differs(
+    tiny_teacher: Teacher, statistics: BNStatistics, tiny_student: Student
+) -> None:
+    def twinship(weight: float) -> float:
+        section = SMALL.model_copy(update={"iterations": 20, "student_weight": weight})
+        dreams = synthesize(tiny_teacher, statistics, section, seed=0, student=tiny_student)
+        images = dreams.images.float()
+        return float(disagreement(tiny_teacher.network(images), tiny_student.network(images)))
+
+    assert twinship(20.0) < twinship(0.0) - 0.02
+
+
+def test_the_papers_recipe_runs_in_batches_of_32_and_labels_dreams_as_the_teacher_sees_them(
+    tiny_teacher: Teacher, statistics: BNStatistics
+) -> None:
+    section = PaperSynthesisSection(num_images=32, num_held_out=0)
+    dreams = synthesize(tiny_teacher, statistics, section, seed=0)
+    assert set(dreams.curves) == {"bn", "entropy", "tv"}
+    assert len(dreams.curves["bn"]) == 200
+    assert dreams.images.abs().max() <= 3
+    images = dreams.images.float()
+    assert (tiny_teacher.network(images).argmax(1) == dreams.targets).float().mean() > 0.9
+
+
+def test_synthesis_knows_every_method_of_the_recipe() -> None:
+    sections = get_args(get_args(SynthesisSection)[0])
+    assert {section.model_fields["method"].default for section in sections} == set(METHODS)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    num_images=st.integers(2, 300),
+    num_held_out=st.integers(0, 60).filter(lambda n: n != 1),
+    group_size=st.integers(2, 64),
+    num_shards=st.integers(1, 9),
+)
+def test_shards_cover_every_group_once_and_no_group_is_a_single_image(
+    num_images: int, num_held_out: int, group_size: int, num_shards: int
+) -> None:
+    groups = plan(num_images, num_held_out, group_size)
+    assert sum(group.size for group in groups if not group.held_out) == num_images
+    assert sum(group.size for group in groups if group.held_out) == num_held_out
+    assert min(group.size for group in groups) >= 2
+    assert [group for index in range(num_shards) for group in shard(groups, index, num_shards)] == groups
+
+
+def test_a_shard_without_a_group_is_refused(tiny_teacher: Teacher, statistics: BNStatistics) -> None:
+    with pytest.raises(RecipeError, match="shard 9 of 9 has nothing to do: there are 4 groups"):
+        synthesize(tiny_teacher, statistics, SMALL, seed=0, shard_index=8, num_shards=9)
+    assert shard(plan(24, 8, 8), 8, 9) == []
+
+
+def test_dreams_with_nan_are_refused() -> None:
+    images = torch.zeros(2, 3, 4, 4, dtype=torch.float16)
+    images[0, 0, 0, 0] = float("nan")
+    with pytest.raises(ArtifactError, match="NaN"):
+        DreamSet(images, torch.zeros(2, dtype=torch.int64), 0, 2)
