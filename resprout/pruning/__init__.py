@@ -1,0 +1,58 @@
+"""Pruning: a copy of the teacher in which the least needed weights are zero, and the mask that says which.
+
+Maskable are the weights of convolutions and linear layers; biases and BatchNorm always stay. Sparsity counts over
+the maskable weights that the recipe does not exclude. Excluded ones are not in the mask at all, so that
+`PruningMask.sparsity` is the sparsity that was asked for.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from resprout.masking import apply_mask
+from resprout.pruning.candidates import prunable_weights, refuse_dead_layers
+from resprout.pruning.magnitude import global_magnitude, layer_magnitude
+from resprout.pruning.random import uniformly_random
+from resprout.recipe import GlobalMagnitudeSection, LayerMagnitudeSection, RandomSection
+from resprout.types import PruningMask, Student, Teacher
+
+Method = Callable[[Mapping[str, Tensor], float, torch.Generator], dict[str, Tensor]]
+"""(weights by parameter name, sparsity, generator for methods that draw) -> which weights stay, by parameter name."""
+
+METHODS: dict[str, Method] = {
+    "global_magnitude": global_magnitude,
+    "layer_magnitude": layer_magnitude,
+    "random": uniformly_random,
+}
+
+
+def prune(
+    teacher: Teacher, section: GlobalMagnitudeSection | LayerMagnitudeSection | RandomSection, *, seed: int
+) -> Student:
+    """A pruned copy of the teacher.
+
+    Args:
+        teacher: is not changed.
+        section: the method, the sparsity, and globs of weights that stay.
+        seed: what `random` draws from; other methods give the same student for every seed.
+
+    Returns:
+        A student whose pruned weights are exactly 0 and whose other parameters are the teacher's.
+
+    Raises:
+        RecipeError: a layer would lose all its weights, an exclusion matches nothing, or nothing is left to prune.
+        UnsupportedModelError: the network has no convolution and no linear layer.
+    """
+    weights = prunable_weights(teacher.network, section.exclude)
+    keep = METHODS[section.method](weights, section.sparsity, torch.Generator().manual_seed(seed))
+    refuse_dead_layers(keep, section.sparsity, section.method)
+    student = Student(teacher.info, copy.deepcopy(teacher.network), PruningMask(keep))
+    apply_mask(student.network, student.mask)
+    return student
+
+
+__all__ = ["METHODS", "prune"]

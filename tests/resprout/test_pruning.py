@@ -1,0 +1,210 @@
+"""Pruning removes exactly as many weights as asked, the right ones, and leaves everything else alone."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, get_args
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn.utils import prune as torch_prune
+
+from resprout import recipe
+from resprout.errors import RecipeError, UnsupportedModelError
+from resprout.masking import apply_mask
+from resprout.pruning import METHODS, prune
+from resprout.pruning.magnitude import keep_largest
+from resprout.types import InputSpec, ModelInfo, Student, Teacher
+
+SPARSITIES = st.floats(0.01, 0.9)
+LAYER_SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=4)
+
+
+def section(method: str, sparsity: float, exclude: tuple[str, ...] = ()) -> Any:
+    return recipe.section("pruning", {"method": method, "sparsity": sparsity, "exclude": exclude})
+
+
+def teacher_of(network: nn.Module) -> Teacher:
+    info = ModelInfo("custom", 2, InputSpec((3, 8, 8), (0.5,) * 3, (0.5,) * 3), ("a", "b"))
+    return Teacher(info, network.eval().requires_grad_(False))
+
+
+def small_teacher(seed: int = 0) -> Teacher:
+    torch.manual_seed(seed)
+    convolutions = [nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Conv2d(6, 4, 3, groups=2), nn.Flatten()]
+    return teacher_of(nn.Sequential(*convolutions, nn.Linear(64, 2)))
+
+
+def weights_of(sizes: list[int], seed: int, levels: int = 8) -> dict[str, Tensor]:
+    """Random weights of few distinct magnitudes, so that ties are common."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        f"{i}.weight": torch.randint(-levels, levels + 1, (n,), generator=generator).float()
+        for i, n in enumerate(sizes)
+    }
+
+
+def masks(method: str, weights: dict[str, Tensor], sparsity: float, seed: int = 0) -> dict[str, Tensor]:
+    return METHODS[method](weights, sparsity, torch.Generator().manual_seed(seed))
+
+
+def flat(parts: dict[str, Tensor]) -> Tensor:
+    return torch.cat([part.flatten() for part in parts.values()])
+
+
+def state(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def test_methods_are_those_of_the_recipe() -> None:
+    union = get_args(get_args(recipe.PruningSection)[0])
+    assert set(METHODS) == {get_args(kind.model_fields["method"].annotation)[0] for kind in union}
+
+
+@pytest.mark.parametrize("method", ["global_magnitude", "random"])
+@given(sizes=LAYER_SIZES, sparsity=SPARSITIES, seed=st.integers(0, 99))
+def test_exactly_as_many_weights_go_as_asked(method: str, sizes: list[int], sparsity: float, seed: int) -> None:
+    keep = flat(masks(method, weights_of(sizes, seed), sparsity, seed))
+    assert int((~keep).sum()) == round(sparsity * sum(sizes))
+
+
+@given(sizes=LAYER_SIZES, sparsity=SPARSITIES, seed=st.integers(0, 99))
+def test_layer_magnitude_takes_the_same_share_of_each_layer(sizes: list[int], sparsity: float, seed: int) -> None:
+    weights = weights_of(sizes, seed)
+    for name, keep in masks("layer_magnitude", weights, sparsity).items():
+        magnitudes = weights[name].abs()
+        assert int((~keep).sum()) == round(sparsity * keep.numel())
+        if keep.any() and not keep.all():
+            assert magnitudes[keep].min() >= magnitudes[~keep].max()
+
+
+@given(sizes=LAYER_SIZES, sparsity=SPARSITIES, seed=st.integers(0, 99))
+def test_global_magnitude_keeps_nothing_smaller_than_what_it_drops(
+    sizes: list[int], sparsity: float, seed: int
+) -> None:
+    weights = weights_of(sizes, seed)
+    keep, magnitudes = flat(masks("global_magnitude", weights, sparsity)), flat(weights).abs()
+    if keep.any() and not keep.all():
+        assert magnitudes[keep].min() >= magnitudes[~keep].max()
+
+
+@pytest.mark.parametrize("method", ["global_magnitude", "layer_magnitude"])
+@given(sizes=LAYER_SIZES, low=SPARSITIES, high=SPARSITIES, scale=st.sampled_from([-4.0, 0.125, 64.0]))
+def test_magnitude_masks_nest_and_know_no_scale_or_sign(
+    method: str, sizes: list[int], low: float, high: float, scale: float
+) -> None:
+    weights, (low, high) = weights_of(sizes, seed=3), sorted((low, high))
+    fewer = flat(masks(method, weights, low))
+    assert torch.equal(fewer, flat(masks(method, {name: scale * weight for name, weight in weights.items()}, low)))
+    assert not (flat(masks(method, weights, high)) & ~fewer).any()
+
+
+def test_ties_go_in_order() -> None:
+    assert keep_largest(torch.tensor([1.0, 2, 1, 1, 0]), 3).tolist() == [False, True, False, True, False]
+    assert keep_largest(torch.ones(4), 0).tolist() == [True] * 4
+    assert keep_largest(torch.ones(4), 4).tolist() == [False] * 4
+
+
+@settings(max_examples=10)
+@given(sparsity=st.floats(0.05, 0.6), seed=st.integers(0, 9))
+def test_global_magnitude_is_torchs_own_global_l1(sparsity: float, seed: int) -> None:
+    teacher = small_teacher(seed)
+    second = copy.deepcopy(teacher.network)
+    layers = [module for module in second if isinstance(module, nn.Conv2d | nn.Linear)]
+    torch_prune.global_unstructured(
+        [(layer, "weight") for layer in layers], pruning_method=torch_prune.L1Unstructured, amount=sparsity
+    )
+    student = prune(teacher, section("global_magnitude", sparsity), seed=0)
+    ours = [module for module in student.network if isinstance(module, nn.Conv2d | nn.Linear)]
+    for layer, expected in zip(ours, layers, strict=True):
+        assert torch.equal(layer.weight, expected.weight)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_student_is_the_teacher_where_the_mask_is_true_and_zero_elsewhere(method: str) -> None:
+    teacher = small_teacher()
+    before = state(teacher.network)
+    student = prune(teacher, section(method, 0.5), seed=1)
+    assert set(student.mask.keep) == {"0.weight", "2.weight", "4.weight"}
+    assert student.mask.sparsity == pytest.approx(0.5, abs=1 / student.mask.num_weights)
+    for name, value in state(student.network).items():
+        kept = student.mask.keep.get(name, torch.ones_like(value, dtype=torch.bool))
+        assert torch.equal(value, torch.where(kept, before[name], torch.zeros_like(value))), name
+        assert torch.equal(teacher.network.state_dict()[name], before[name]), name
+    assert not student.network.training
+
+
+@pytest.mark.parametrize("method", ["global_magnitude", "layer_magnitude"])
+def test_pruning_a_student_again_changes_nothing(method: str) -> None:
+    once = prune(small_teacher(), section(method, 0.6), seed=0)
+    again = prune(Teacher(once.info, once.network), section(method, 0.6), seed=0)
+    assert torch.equal(flat(dict(once.mask.keep)), flat(dict(again.mask.keep)))
+
+
+def test_random_repeats_with_a_seed_differs_between_seeds_and_ignores_magnitudes() -> None:
+    drawn = [prune(small_teacher(), section("random", 0.5), seed=seed).mask for seed in (0, 0, 1)]
+    first, second, other = (flat(dict(mask.keep)) for mask in drawn)
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+    weights = {"big": torch.full((20_000,), 9.0), "small": torch.zeros(20_000)}
+    shares = [float(keep.float().mean()) for keep in masks("random", weights, 0.5).values()]
+    assert shares == pytest.approx([0.5, 0.5], abs=0.02)  # five standard deviations
+
+
+def test_excluded_weights_stay_and_do_not_count() -> None:
+    teacher = small_teacher()
+    student = prune(teacher, section("global_magnitude", 0.5, ("0.*", "4.weight")), seed=0)
+    assert set(student.mask.keep) == {"2.weight"}
+    assert student.mask.num_kept == student.mask.num_weights - round(0.5 * 108)
+    assert torch.equal(student.network[0].weight, teacher.network[0].weight)
+
+
+def test_transposed_convolutions_are_maskable_and_a_shared_weight_counts_once() -> None:
+    network = nn.Sequential(nn.ConvTranspose2d(3, 3, 1), nn.Linear(8, 8), nn.Linear(8, 8))
+    network[2].weight = network[1].weight
+    student = prune(teacher_of(network), section("global_magnitude", 0.5), seed=0)
+    assert {name: kept.numel() for name, kept in student.mask.keep.items()} == {"0.weight": 9, "1.weight": 64}
+
+
+def test_an_exclusion_that_matches_nothing_names_the_nearest_weight() -> None:
+    with pytest.raises(RecipeError, match=r"'4.weights' matches no(.|\n)*nearest is '4.weight'"):
+        prune(small_teacher(), section("random", 0.5, ("0.*", "4.weights")), seed=0)
+
+
+def test_nothing_to_prune_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"matches every one of the 3(.|\n)*nothing is left"):
+        prune(small_teacher(), section("random", 0.5, ("*",)), seed=0)
+    with pytest.raises(UnsupportedModelError, match="no convolution and no linear layer"):
+        prune(teacher_of(nn.Sequential(nn.BatchNorm2d(3))), section("random", 0.5), seed=0)
+
+
+def test_a_layer_that_would_lose_everything_is_an_error_with_a_way_out() -> None:
+    teacher = small_teacher()
+    teacher.network[2].weight.mul_(1e-6)
+    with pytest.raises(RecipeError, match=r"all weights of 2.weight \(108\)") as refusal:
+        prune(teacher, section("global_magnitude", 0.6), seed=0)
+    for remedy in ("lower pruning.sparsity", '"2.weight" to pruning.exclude', "layer_magnitude"):
+        assert remedy in refusal.value.now
+    assert prune(teacher, section("global_magnitude", 0.6, ("2.weight",)), seed=0)
+    assert prune(teacher, section("layer_magnitude", 0.6), seed=0)
+
+
+def test_the_remedy_for_layer_magnitude_is_not_itself() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 1, 1), nn.Linear(1, 1), nn.Linear(1, 1), nn.Linear(1, 1), nn.Linear(1, 1))
+    with pytest.raises(RecipeError, match=r"1.weight \(1\), 2.weight \(1\), 3.weight \(1\) and 1 more") as refusal:
+        prune(teacher_of(network), section("layer_magnitude", 0.6), seed=0)
+    assert "layer_magnitude" not in refusal.value.now
+
+
+def test_apply_mask_holds_a_disturbed_student_to_its_mask() -> None:
+    student: Student = prune(small_teacher(), section("global_magnitude", 0.7), seed=0)
+    expected = state(student.network)
+    for name, kept in student.mask.keep.items():
+        student.network.get_parameter(name).sub_(3.0 * ~kept)
+    apply_mask(student.network, student.mask)
+    for name, value in state(student.network).items():
+        assert torch.equal(value, expected[name]), name
+        assert not (torch.signbit(value) & (value == 0)).any(), name
