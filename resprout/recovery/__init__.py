@@ -1,0 +1,128 @@
+"""Recovery: a pruned student's accuracy brought back on dreams."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from resprout import precision
+from resprout.checkpoints import Checkpoint, fingerprint
+from resprout.errors import ArtifactError
+from resprout.progress import Progress, Report, silent
+from resprout.recipe import DistillationSection, PaperRecoverySection
+from resprout.recovery.calibration import reestimate
+from resprout.recovery.distillation import distil
+from resprout.types import DreamSet, Student, Teacher
+
+# The recipe released with arXiv 2511.20702
+PAPER = DistillationSection(
+    epochs=15,
+    batch_size=32,
+    optimizer="sgd",
+    learning_rate=1e-3,
+    schedule="constant",
+    warmup=0.0,
+    weight_decay=0.0,
+    temperature=3.0,
+    feature_weight=0.0,
+    reestimate_batchnorm=False,
+    keep_batchnorm_frozen=True,
+    jitter=0,
+    flip=False,
+    mixup=0.0,
+    keep="last",
+    precision="float32",
+)
+METHODS = ("distillation", "paper")
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What recovery gives.
+
+    Args:
+        recovered: the student after distillation.
+        repaired: the student with its BatchNorm statistics re-estimated on dreams and nothing trained.
+        curves: name -> float32, shape (epochs,).
+        metrics: the last epoch's figures.
+    """
+
+    recovered: Student
+    repaired: Student
+    curves: Mapping[str, Tensor]
+    metrics: Mapping[str, float]
+
+
+def recover(
+    teacher: Teacher,
+    student: Student,
+    dreams: DreamSet,
+    section: DistillationSection | PaperRecoverySection,
+    *,
+    seed: int,
+    report: Report = silent,
+    checkpoint: Checkpoint | None = None,
+    device: torch.device | None = None,
+) -> Recovery:
+    """Bring the pruned student's accuracy back by distilling the teacher on dreams.
+
+    Args:
+        teacher, student: are not changed; the student's mask holds bit for bit afterwards.
+        dreams: in the teacher's normalised input space.
+        section: how.
+        seed: with the section and the inputs, determines every bit of the result on one kind of machine.
+        report: is told how far the work is.
+        checkpoint: an unfinished training goes on from here.
+        device: default: the first GPU, or the CPU.
+
+    Raises:
+        ArtifactError: the dreams do not fit the teacher's input, or are too few for one batch statistic.
+    """
+    _check(teacher, dreams)
+    device = device or precision.best_device()
+    plain = PAPER if isinstance(section, PaperRecoverySection) else section
+    repaired = repair(student, dreams, device)
+    start = repaired if plain.reestimate_batchnorm else student
+    key = f"recovery-{fingerprint(teacher.network, start.network, dreams.images, plain.model_dump(), seed)}"
+    report(Progress("recovery", 0, plain.epochs, "epochs"))
+    network, curves = distil(
+        teacher.network,
+        start.network,
+        student.mask,
+        dreams,
+        plain,
+        seed=seed,
+        device=device,
+        watch=lambda epoch, figures: report(Progress("recovery", epoch, plain.epochs, "epochs", figures)),
+        checkpoint=checkpoint,
+        key=key,
+    )
+    network.requires_grad_(False)
+    metrics = {name: float(curve[-1]) for name, curve in curves.items()}
+    return Recovery(Student(student.info, network, student.mask), repaired, curves, metrics)
+
+
+def repair(student: Student, dreams: DreamSet, device: torch.device | None = None) -> Student:
+    """A copy of the student with its BatchNorm statistics re-estimated on the training dreams."""
+    device = device or precision.best_device()
+    network = copy.deepcopy(student.network).to(device).to(memory_format=torch.channels_last)
+    reestimate(network, dreams.training[0].to(device=device, dtype=torch.float32))
+    return Student(student.info, network.cpu().eval().requires_grad_(False), student.mask)
+
+
+def _check(teacher: Teacher, dreams: DreamSet) -> None:
+    expected, found = tuple(teacher.info.input.shape), tuple(dreams.images.shape[1:])
+    if expected != found:
+        raise ArtifactError(
+            f"dreams are {list(found)}, but the teacher takes {list(expected)}",
+            now="synthesize dreams from this teacher",
+        )
+    if dreams.num_training < 2:
+        raise ArtifactError(f"{dreams.num_training} dreams to train on", now="raise synthesis.num_images")
+
+
+__all__ = ["METHODS", "PAPER", "Recovery", "recover", "repair"]

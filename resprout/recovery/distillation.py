@@ -1,0 +1,228 @@
+"""Distilling the teacher into its pruned student on dreams."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from resprout import precision
+from resprout.batchnorm import batch_norm_layers
+from resprout.checkpoints import Checkpoint
+from resprout.masking import apply_mask
+from resprout.recipe import DistillationSection
+from resprout.recovery.augmentation import augment
+from resprout.recovery.features import block_names, capture_features, feature_distance
+from resprout.seeding import generator as seeded
+from resprout.types import DreamSet, PruningMask
+
+EpochWatch = Callable[[int, dict[str, float]], None]
+
+
+def kl_divergence(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """KL(teacher || student) at a temperature, times its square, so that gradients keep their scale.
+
+    Hinton et al., arXiv 1503.02531. Logits of shape (batch, classes); returns the mean over the batch, in nats.
+    """
+    teacher = functional.log_softmax(teacher_logits / temperature, dim=1)
+    student = functional.log_softmax(student_logits / temperature, dim=1)
+    return functional.kl_div(student, teacher, log_target=True, reduction="batchmean") * temperature**2
+
+
+@dataclass
+class _State:
+    """Everything that a resumed run needs to end with the same bits."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator
+    best: dict[str, Tensor]
+    best_kl: float = math.inf
+    epoch: int = 0
+    curves: dict[str, list[float]] = field(default_factory=dict)
+
+
+def distil(
+    teacher: nn.Module,
+    student: nn.Module,
+    mask: PruningMask,
+    dreams: DreamSet,
+    section: DistillationSection,
+    *,
+    seed: int,
+    device: torch.device,
+    watch: EpochWatch,
+    checkpoint: Checkpoint | None = None,
+    key: str = "distillation",
+) -> tuple[nn.Module, dict[str, Tensor]]:
+    """Train a copy of the student to answer as the teacher does; pruned weights stay exactly 0.
+
+    Args:
+        teacher, student: are not changed.
+        dreams: its training part is trained on, its held-out part chooses the epoch to keep.
+        watch: is told the epoch and its figures.
+        checkpoint, key: where an unfinished training is kept and found.
+
+    Returns:
+        The student in evaluation mode on the CPU, and a curve per figure, float32, shape (epochs,).
+    """
+    dtype = precision.resolve(section.precision, device)
+    frozen_teacher = precision.frozen_copy(teacher, dtype, device)
+    state = _start(student, section, seed, device)
+    if checkpoint is not None:
+        _restore(state, checkpoint, key, section)
+    images = dreams.training[0].to(device=device, dtype=torch.float32)
+    held_out = dreams.held_out[0].to(device=device, dtype=torch.float32)
+    blocks = block_names(state.network) if section.feature_weight else []
+    every = math.ceil(section.epochs / 20)
+    for epoch in range(state.epoch, section.epochs):
+        figures = _epoch(state, frozen_teacher, images, blocks, mask, section, epoch, dtype)
+        figures |= _judge(state, frozen_teacher, held_out, section)
+        for name, value in figures.items():
+            state.curves.setdefault(name, []).append(value)
+        state.epoch = epoch + 1
+        if checkpoint is not None and (state.epoch % every == 0 or state.epoch == section.epochs):
+            _keep(state, checkpoint, key)
+        watch(state.epoch, figures)
+    state.network.load_state_dict(state.best)
+    return state.network.cpu().eval(), {name: torch.tensor(values) for name, values in state.curves.items()}
+
+
+def _start(student: nn.Module, section: DistillationSection, seed: int, device: torch.device) -> _State:
+    network = copy.deepcopy(student).to(device).to(memory_format=torch.channels_last).requires_grad_(True)
+    parameters = list(network.parameters())
+    optimizer: torch.optim.Optimizer
+    if section.optimizer == "adamw":
+        optimizer = torch.optim.AdamW(
+            parameters, lr=section.learning_rate, weight_decay=section.weight_decay, fused=True
+        )
+    else:
+        optimizer = torch.optim.SGD(
+            parameters, lr=section.learning_rate, momentum=0.9, weight_decay=section.weight_decay
+        )
+    return _State(network, optimizer, seeded(seed, "recovery"), _snapshot(network))
+
+
+def _epoch(
+    state: _State,
+    teacher: nn.Module,
+    images: Tensor,
+    blocks: list[str],
+    mask: PruningMask,
+    section: DistillationSection,
+    epoch: int,
+    dtype: torch.dtype,
+) -> dict[str, float]:
+    _training_mode(state.network, section.keep_batchnorm_frozen)
+    steps = max(1, len(images) // section.batch_size)
+    totals = torch.zeros(2, device=images.device)
+    with ExitStack() as hooks:
+        student_features = hooks.enter_context(capture_features(state.network, blocks))
+        teacher_features = hooks.enter_context(capture_features(teacher, blocks))
+        for step, batch in enumerate(_shuffled(images, steps, state.generator)):
+            _set_learning_rate(state.optimizer, section, (epoch * steps + step) / (section.epochs * steps))
+            views = augment(
+                batch, jitter=section.jitter, flip=section.flip, mixup=section.mixup, generator=state.generator
+            ).contiguous(memory_format=torch.channels_last)
+            with torch.no_grad():
+                answers = teacher(views.to(dtype)).float()
+            with torch.autocast(views.device.type, dtype, enabled=dtype != torch.float32):
+                logits = state.network(views)
+            kl = kl_divergence(logits.float(), answers, section.temperature)
+            features = feature_distance(student_features, teacher_features) if blocks else torch.zeros_like(kl)
+            state.optimizer.zero_grad()
+            (kl + section.feature_weight * features).backward()
+            state.optimizer.step()
+            apply_mask(state.network, mask)
+            totals += torch.stack([kl.detach(), features.detach()]) / steps
+    figures = dict(zip(("train_kl", "train_features"), totals.tolist(), strict=True))
+    return figures if blocks else {"train_kl": figures["train_kl"]}
+
+
+def _judge(state: _State, teacher: nn.Module, held_out: Tensor, section: DistillationSection) -> dict[str, float]:
+    """Score the epoch on held-out dreams and remember the student if it is the best so far."""
+    if not len(held_out):
+        state.best = _snapshot(state.network)
+        return {}
+    state.network.eval()
+    device_type = held_out.device.type
+    dtype = next(teacher.parameters()).dtype
+    with torch.no_grad(), torch.autocast(device_type, dtype, enabled=dtype != torch.float32):
+        batches = [batch.contiguous(memory_format=torch.channels_last) for batch in held_out.split(250)]
+        answers = torch.cat([teacher(batch.to(dtype)).float() for batch in batches])
+        logits = torch.cat([state.network(batch).float() for batch in batches])
+    kl = float(kl_divergence(logits, answers, 1.0))
+    if section.keep == "last" or kl <= state.best_kl:
+        state.best, state.best_kl = _snapshot(state.network), kl
+    return {"held_out_kl": kl, "agreement": float((logits.argmax(1) == answers.argmax(1)).float().mean())}
+
+
+def _training_mode(network: nn.Module, keep_batchnorm_frozen: bool) -> None:
+    network.train()
+    if keep_batchnorm_frozen:
+        for layer in batch_norm_layers(network).values():
+            layer.eval()
+
+
+def _shuffled(images: Tensor, steps: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """The images in random order, in `steps` batches as even as can be."""
+    order = torch.randperm(len(images), generator=generator).to(images.device)
+    for chosen in order.tensor_split(steps):
+        yield images[chosen]
+
+
+def _set_learning_rate(optimizer: torch.optim.Optimizer, section: DistillationSection, done: float) -> None:
+    if done < section.warmup:
+        factor = (done + 1e-3) / (section.warmup + 1e-3)
+    elif section.schedule == "constant":
+        factor = 1.0
+    else:
+        factor = 0.5 * (1 + math.cos(math.pi * (done - section.warmup) / (1 - section.warmup)))
+    for group in optimizer.param_groups:
+        group["lr"] = section.learning_rate * factor
+
+
+def _snapshot(network: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+
+
+def _keep(state: _State, checkpoint: Checkpoint, key: str) -> None:
+    tensors = {f"network.{name}": tensor for name, tensor in state.network.state_dict().items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in state.best.items()}
+    for index, values in state.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
+    tensors["generator"] = state.generator.get_state()
+    about = {"epoch": state.epoch, "best_kl": state.best_kl, "curves": state.curves}
+    checkpoint.save(key, tensors, about)
+
+
+def _restore(state: _State, checkpoint: Checkpoint, key: str, section: DistillationSection) -> None:
+    found = checkpoint.load(key)
+    if found is None:
+        return
+    tensors, about = found
+    state.network.load_state_dict(_under("network.", tensors))
+    state.best = _under("best.", tensors)
+    parameters = list(state.network.parameters())
+    moments: dict[int, dict[str, Any]] = {}
+    for name, tensor in _under("optimizer.", tensors).items():
+        index, field_name = name.split(".", 1)
+        like = parameters[int(index)]
+        # The fused kernels walk memory: a moment must lie in memory as its parameter does (channels_last)
+        laid_out = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
+        moments.setdefault(int(index), {})[field_name] = laid_out
+    groups = state.optimizer.state_dict()["param_groups"]
+    state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    state.generator.set_state(tensors["generator"])
+    state.epoch, state.best_kl, state.curves = about["epoch"], about["best_kl"], about["curves"]
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

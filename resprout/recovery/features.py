@@ -1,0 +1,71 @@
+"""Where a network's features are matched: the ends of its blocks, found without knowing the architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resprout.batchnorm import BatchNorm, batch_norm_layers
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+
+def block_names(network: nn.Module) -> list[str]:
+    """The outermost composite members of containers that hold a BatchNorm layer, in definition order.
+
+    Residual blocks in ResNets, inverted residuals in MobileNets, dense blocks in DenseNets. A plain chain such
+    as VGG has none: there the BatchNorm layers themselves are taken.
+    """
+    blocks = list(_blocks(network, ""))
+    return blocks or list(batch_norm_layers(network))
+
+
+def _blocks(module: nn.Module, prefix: str) -> Iterator[str]:
+    for name, child in module.named_children():
+        path = f"{prefix}{name}"
+        in_container = type(module) in _CONTAINERS
+        composite = any(True for _ in child.children()) and type(child) not in _CONTAINERS
+        if in_container and composite and any(isinstance(part, BatchNorm) for part in child.modules()):
+            yield path
+        else:
+            yield from _blocks(child, f"{path}.")
+
+
+@contextmanager
+def capture_features(network: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """Collect what the named modules return, anew in each forward pass; the hooks end with the block."""
+    features: dict[str, Tensor] = {}
+
+    def hook_for(name: str) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            features[name] = output
+
+        return hook
+
+    handles = [network.get_submodule(name).register_forward_hook(hook_for(name)) for name in names]
+    try:
+        yield features
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def feature_distance(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
+    """Mean over blocks of |student - teacher|² / |teacher|²: a relative error, so that every block counts alike.
+
+    Args:
+        student, teacher: the same names, with equal shapes (batch, ...); any float type.
+
+    Returns:
+        A float32 scalar; gradients flow to the student alone.
+    """
+    errors = []
+    for name, reference in teacher.items():
+        reference = reference.detach()
+        error = (student[name] - reference).square().mean(dtype=torch.float32)
+        errors.append(error / reference.square().mean(dtype=torch.float32).clamp_min(1e-12))
+    return torch.stack(errors).mean()

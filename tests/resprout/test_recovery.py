@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from resprout import models
+from resprout.batchnorm import batch_norm_layers
+from resprout.checkpoints import FolderCheckpoint
+from resprout.errors import ArtifactError
+from resprout.progress import Progress
+from resprout.recipe import DistillationSection, PaperRecoverySection, RecoverySection
+from resprout.recovery import METHODS, recover, repair
+from resprout.recovery.augmentation import augment
+from resprout.recovery.calibration import reestimate
+from resprout.recovery.distillation import kl_divergence
+from resprout.recovery.features import block_names, capture_features, feature_distance
+from resprout.types import DreamSet, Student, Teacher
+
+SHORT = DistillationSection(epochs=3, batch_size=32, precision="float32")
+
+
+def _agreement(teacher: Teacher, student: Student, images: torch.Tensor) -> float:
+    return float((teacher.network(images).argmax(1) == student.network(images).argmax(1)).float().mean())
+
+
+@pytest.mark.parametrize("section", [SHORT, SHORT.model_copy(update={"optimizer": "sgd"}), PaperRecoverySection()])
+def test_recovery_never_revives_a_pruned_weight(
+    tiny_teacher: Teacher, tiny_student: Student, tiny_dreams: DreamSet, section: DistillationSection
+) -> None:
+    result = recover(tiny_teacher, tiny_student, tiny_dreams, section, seed=0)
+    parameters = dict(result.recovered.network.named_parameters())
+    for name, kept in tiny_student.mask.keep.items():
+        pruned = parameters[name][~kept]
+        assert torch.equal(pruned.view(torch.int32), torch.zeros_like(pruned, dtype=torch.int32)), "not even -0.0"
+    assert result.recovered.mask is tiny_student.mask
+
+
+def test_recovery_brings_agreement_back(tiny_teacher: Teacher, tiny_student: Student, tiny_dreams: DreamSet) -> None:
+    section = SHORT.model_copy(update={"epochs": 8, "jitter": 1})
+    result = recover(tiny_teacher, tiny_student, tiny_dreams, section, seed=0)
+    images = tiny_dreams.held_out[0].float()
+    before = _agreement(tiny_teacher, tiny_student, images)
+    assert before < 0.9, "the test needs a student that pruning hurt"
+    assert _agreement(tiny_teacher, result.recovered, images) > before + 0.05
+
+
+def test_inputs_of_recovery_are_left_as_they_were(
+    tiny_teacher: Teacher, tiny_student: Student, tiny_dreams: DreamSet
+) -> None:
+    before = [copy.deepcopy(network.state_dict()) for network in (tiny_teacher.network, tiny_student.network)]
+    recover(tiny_teacher, tiny_student, tiny_dreams, SHORT, seed=0)
+    for network, state in zip((tiny_teacher.network, tiny_student.network), before, strict=True):
+        assert all(torch.equal(network.state_dict()[name], tensor) for name, tensor in state.items())
+
+
+class _StoppedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_an_interrupted_recovery_resumes_to_the_same_bits(
+    tiny_teacher: Teacher, tiny_student: Student, tiny_dreams: DreamSet, tmp_path: Path, optimizer: str
+) -> None:
+    section = SHORT.model_copy(update={"epochs": 4, "optimizer": optimizer, "mixup": 1.0})
+    whole = recover(tiny_teacher, tiny_student, tiny_dreams, section, seed=0)
+    checkpoint = FolderCheckpoint(tmp_path)
+
+    def stop_after_two(progress: Progress) -> None:
+        if progress.done == 2:
+            raise _StoppedError
+
+    with pytest.raises(_StoppedError):
+        recover(tiny_teacher, tiny_student, tiny_dreams, section, seed=0, checkpoint=checkpoint, report=stop_after_two)
+    seen: list[int] = []
+    resumed = recover(
+        tiny_teacher,
+        tiny_student,
+        tiny_dreams,
+        section,
+        seed=0,
+        checkpoint=checkpoint,
+        report=lambda p: seen.append(p.done),
+    )
+    assert seen == [0, 3, 4]
+    for name, tensor in whole.recovered.network.state_dict().items():
+        assert torch.equal(resumed.recovered.network.state_dict()[name], tensor), name
+    assert all(torch.equal(resumed.curves[name], curve) for name, curve in whole.curves.items())
+
+
+def test_the_papers_recipe_leaves_batch_norm_frozen(
+    tiny_teacher: Teacher, tiny_student: Student, tiny_dreams: DreamSet
+) -> None:
+    result = recover(tiny_teacher, tiny_student, tiny_dreams, PaperRecoverySection(), seed=0)
+    before = batch_norm_layers(tiny_student.network)
+    for name, layer in batch_norm_layers(result.recovered.network).items():
+        assert torch.equal(layer.running_mean, before[name].running_mean)
+        assert torch.equal(layer.running_var, before[name].running_var)
+    assert len(result.curves["train_kl"]) == 15
+
+
+def test_the_epoch_with_the_lowest_held_out_kl_is_kept(
+    tiny_teacher: Teacher, tiny_student: Student, tiny_dreams: DreamSet
+) -> None:
+    # a constant, far too large step makes later epochs worse than the best one
+    section = SHORT.model_copy(update={"epochs": 5, "learning_rate": 0.3, "schedule": "constant", "warmup": 0.5})
+    result = recover(tiny_teacher, tiny_student, tiny_dreams, section, seed=0)
+    images = tiny_dreams.held_out[0].float()
+    kl = float(kl_divergence(result.recovered.network(images), tiny_teacher.network(images), 1.0))
+    assert kl == pytest.approx(float(result.curves["held_out_kl"].min()), rel=1e-4)
+
+
+def test_dreams_of_another_shape_are_refused(
+    tiny_teacher: Teacher, tiny_student: Student, tiny_dreams: DreamSet
+) -> None:
+    small = DreamSet(tiny_dreams.images[:, :, :8, :8].contiguous(), tiny_dreams.targets, 0, 4)
+    with pytest.raises(ArtifactError, match=r"\[3, 8, 8\].*\[3, 16, 16\]"):
+        recover(tiny_teacher, tiny_student, small, SHORT, seed=0)
+
+
+def test_kl_divergence_matches_torch_and_vanishes_for_twins() -> None:
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, 5, 7, generator=generator)
+    expected = functional.kl_div((student / 3).log_softmax(1), (teacher / 3).softmax(1), reduction="batchmean") * 9
+    torch.testing.assert_close(kl_divergence(student, teacher, 3.0), expected)
+    assert kl_divergence(teacher, teacher, 3.0).item() == pytest.approx(0, abs=1e-6)
+    softened = torch.distributions.Categorical(logits=teacher), torch.distributions.Categorical(logits=student)
+    torch.testing.assert_close(
+        kl_divergence(student, teacher, 1.0), torch.distributions.kl_divergence(*softened).mean()
+    )
+
+
+def test_reestimated_statistics_are_those_of_the_whole_set() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(3, momentum=0.3), nn.ReLU())
+    network.eval()
+    contrast = torch.arange(1.0, 51).view(-1, 1, 1, 1)
+    images = torch.randn(50, 3, 6, 6, generator=torch.Generator().manual_seed(1)) * contrast
+    reestimate(network, images, batch_size=16)
+    variance, mean = torch.var_mean(images.double(), dim=(0, 2, 3), unbiased=False)
+    torch.testing.assert_close(network[0].running_mean.double(), mean, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(network[0].running_var.double(), variance, atol=1e-2, rtol=1e-4)
+    assert network[0].momentum == 0.3
+    assert not network[0].training
+
+
+def test_repair_changes_statistics_and_nothing_else(tiny_student: Student, tiny_dreams: DreamSet) -> None:
+    repaired = repair(tiny_student, tiny_dreams)
+    before, after = tiny_student.network.state_dict(), repaired.network.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.rsplit(".", 1)[1] in ("running_mean", "running_var") for name in changed)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "expected"),
+    [
+        ("cifar_resnet20", [f"layer{stage}.{block}" for stage in (1, 2, 3) for block in (0, 1, 2)]),
+        ("densenet121", [f"features.denseblock{n}" for n in (1, 2, 3, 4)]),
+        ("mobilenet_v2", [f"features.{n}" for n in range(19)]),
+    ],
+)
+def test_blocks_are_found_without_knowing_the_architecture(architecture: str, expected: list[str]) -> None:
+    with torch.device("meta"):
+        network = models.build(architecture, num_classes=10)
+    found = block_names(network)
+    assert set(expected) <= set(found)
+    assert len(found) <= len(expected) + 3  # DenseNet's transitions are blocks too
+
+
+def test_a_plain_chain_is_matched_at_its_batch_norm_layers() -> None:
+    chain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
+    assert block_names(chain) == ["1", "4"]
+
+
+def test_feature_distance_is_relative_and_zero_for_twins(tiny_teacher: Teacher, tiny_student: Student) -> None:
+    images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(2))
+    names = block_names(tiny_teacher.network)
+    with capture_features(tiny_teacher.network, names) as teacher:
+        tiny_teacher.network(images)
+    with capture_features(tiny_student.network, names) as student:
+        tiny_student.network(images)
+    distance = feature_distance(student, teacher)
+    assert distance > 0
+    assert feature_distance(teacher, teacher) == 0
+    scaled = [{name: 5 * value for name, value in features.items()} for features in (student, teacher)]
+    torch.testing.assert_close(feature_distance(*scaled), distance)
+
+
+def test_augmentation_shifts_and_mirrors_each_image_on_its_own() -> None:
+    images = torch.arange(2 * 3 * 5 * 5, dtype=torch.float32).view(2, 3, 5, 5) + 1
+    views = augment(
+        images.repeat(20, 1, 1, 1), jitter=1, flip=True, mixup=0.0, generator=torch.Generator().manual_seed(0)
+    )
+    padded = functional.pad(images, (1, 1, 1, 1))
+    for view, source in zip(views, list(padded) * 20, strict=True):
+        crops = [source[:, y : y + 5, x : x + 5] for y in range(3) for x in range(3)]
+        assert any(torch.equal(view, crop) or torch.equal(view, crop.flip(2)) for crop in crops)
+    assert len({view.numpy().tobytes() for view in views}) > 10
+
+
+def test_mixup_keeps_every_pixel_between_its_sources() -> None:
+    images = torch.rand(16, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    mixed = augment(images, jitter=0, flip=False, mixup=1.0, generator=torch.Generator().manual_seed(1))
+    assert (mixed <= images.amax(0) + 1e-6).all()
+    assert (mixed >= images.amin(0) - 1e-6).all()
+    assert not torch.equal(mixed, images)
+
+
+def test_recovery_knows_every_method_of_the_recipe() -> None:
+    sections = get_args(get_args(RecoverySection)[0])
+    assert {section.model_fields["method"].default for section in sections} == set(METHODS)
