@@ -1,0 +1,111 @@
+"""What an evaluation says: the rows of its table, and one honest sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from resprout.types import Evaluation, ModelScore
+
+LABELS = {"repaired": "BatchNorm repaired"}
+
+NEGLIGIBLE = 5
+"""Tenths of a point: what pruning cost below this is not worth dividing by."""
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """One network's line in the table that the command line and the report show.
+
+    Args:
+        name: as in `ModelScore`.
+        label: what people read.
+        top1: in [0, 1]; None without labelled data.
+        agreement: with the teacher on held-out dreams and their blends, in [0, 1]; None without any, and for the
+            teacher itself.
+    """
+
+    name: str
+    label: str
+    top1: float | None
+    agreement: float | None
+
+
+def summary_rows(evaluation: Evaluation) -> tuple[SummaryRow, ...]:
+    """One row per network, in the evaluation's order: the teacher first."""
+    return tuple(
+        SummaryRow(
+            name=score.name,
+            label=LABELS.get(score.name, score.name),
+            top1=score.top1,
+            agreement=None if score.name == "teacher" else score.agreement,
+        )
+        for score in evaluation.scores
+    )
+
+
+def percent(share: float | None) -> str:
+    """`92.1 %` for 0.921; nothing for None."""
+    return "" if share is None else f"{_tenths(share) / 10:.1f} %"
+
+
+def verdict(evaluation: Evaluation) -> str:
+    """What became of the accuracy that pruning cost, in one sentence.
+
+    It is about top-1 where there is labelled data, otherwise about agreement with the teacher on held-out dreams.
+    Points are differences of the percentages that the table shows, so that a reader can check them there.
+    """
+    names = {score.name for score in evaluation.scores}
+    if not {"pruned", "recovered"} <= names:
+        return "There is nothing to compare: a pruned and a recovered network were not both evaluated."
+    if evaluation.score("teacher").top1 is not None:
+        return _compare(evaluation, lambda score: score.top1, "")
+    if evaluation.score("teacher").agreement is not None:
+        return _compare(evaluation, lambda score: score.agreement, " of agreement with the teacher on held-out dreams")
+    return "Nothing was measured: there was no labelled test set, and no dream was held out."
+
+
+def _compare(evaluation: Evaluation, measure: Callable[[ModelScore], float | None], kind: str) -> str:
+    shares = {score.name: measure(score) for score in evaluation.scores}
+    at = {name: _tenths(share) for name, share in shares.items() if share is not None}
+    lost, regained = at["teacher"] - at["pruned"], at["recovered"] - at["pruned"]
+    if lost < NEGLIGIBLE:
+        return _little_lost(lost, at["recovered"] - at["teacher"], kind)
+    sentence = _regained(lost, regained, kind)
+    repaired = at.get("repaired", at["recovered"]) - at["pruned"]
+    if repaired > max(regained, 0):
+        sentence += f", while re-estimating BatchNorm alone brought back {_points(repaired)}"
+    return f"{sentence}; no training image was read."
+
+
+def _regained(lost: int, regained: int, kind: str) -> str:
+    if regained < 0:
+        return (
+            f"Recovery made it worse: pruning cost {_points(lost)} points{kind}, and recovery {_points(-regained)} more"
+        )
+    if regained == 0:
+        return f"None of the {_points(lost)} points{kind} that pruning cost are back"
+    if regained > lost:
+        return f"All {_points(lost)} points{kind} that pruning cost are back, and {_points(regained - lost)} more"
+    if regained == lost:
+        return f"All {_points(lost)} points{kind} that pruning cost are back"
+    return f"{_points(regained)} of the {_points(lost)} points{kind} that pruning cost are back"
+
+
+def _little_lost(lost: int, above_teacher: int, kind: str) -> str:
+    cost = "nothing" if lost <= 0 else f"next to nothing ({_points(lost)} points{kind})"
+    measured = " (measured as agreement with the teacher on held-out dreams)" if kind and lost <= 0 else ""
+    if above_teacher == 0:
+        end = "level with the teacher"
+    else:
+        end = f"{_points(abs(above_teacher))} points {'above' if above_teacher > 0 else 'below'} the teacher"
+    return f"Pruning cost {cost}{measured}, and the recovered network ends {end}; no training image was read."
+
+
+def _tenths(share: float) -> int:
+    """A share in [0, 1] in tenths of a percent, as the table rounds it."""
+    return round(share * 1000)
+
+
+def _points(tenths: int) -> str:
+    return f"{tenths / 10:.1f}"
