@@ -1,0 +1,20 @@
+"""Component: what the teacher's BatchNorm layers remember of its training data."""
+
+from kfp import dsl
+
+from components._image import CPU_IMAGE
+
+
+@dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
+def extract_statistics(
+    teacher: dsl.Input[dsl.Model], statistics: dsl.Output[dsl.Artifact], metrics: dsl.Output[dsl.Metrics]
+):
+    """Read the running statistics of every BatchNorm layer."""
+    from resprout import artifacts, figures
+    from resprout.statistics import extract
+
+    # whether custom code may run was decided when the teacher was fetched
+    extracted = extract(artifacts.load_teacher(teacher.path, allow_custom_code=True))
+    artifacts.save_statistics(extracted, statistics.path, inputs={"teacher": teacher.path})
+    for name, value in figures.of_statistics(extracted).items():
+        metrics.log_metric(name, value)

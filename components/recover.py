@@ -1,0 +1,47 @@
+"""Component: the pruned student's accuracy brought back on dreams."""
+
+from kfp import dsl
+
+from components._image import GPU_IMAGE
+
+
+@dsl.component(base_image=GPU_IMAGE, install_kfp_package=False)
+def recover(
+    teacher: dsl.Input[dsl.Model],
+    student: dsl.Input[dsl.Model],
+    dreams: dsl.Input[dsl.Dataset],
+    section: dict,
+    seed: int,
+    checkpoints: str,
+    repaired: dsl.Output[dsl.Model],
+    recovered: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+):
+    """Re-estimate the student's BatchNorm on dreams, then distil the teacher into it."""
+    from resprout import artifacts, figures, recipe, recovery
+    from resprout.checkpoints import FolderCheckpoint
+    from resprout.progress import print_lines
+
+    settings = recipe.section("recovery", section)
+    result = recovery.recover(
+        artifacts.load_teacher(teacher.path, allow_custom_code=True),
+        artifacts.load_student(student.path, allow_custom_code=True),
+        artifacts.load_dreams(dreams.path),
+        settings,
+        seed=seed,
+        report=print_lines(),
+        checkpoint=FolderCheckpoint(checkpoints) if checkpoints else None,
+    )
+    inputs = {"teacher": teacher.path, "student": student.path, "dreams": dreams.path}
+    artifacts.save_student(result.repaired, repaired.path, kind="repaired", section=settings, seed=seed, inputs=inputs)
+    artifacts.save_student(
+        result.recovered,
+        recovered.path,
+        kind="recovered",
+        section=settings,
+        seed=seed,
+        inputs=inputs,
+        about={"curves": figures.of_curves(result.curves)},
+    )
+    for name, value in result.metrics.items():
+        metrics.log_metric(name, value)

@@ -1,0 +1,180 @@
+"""The command line: `resprout run RECIPE` and what helps to write a recipe and to read a result."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from resprout import __version__
+from resprout.errors import ResproutError
+
+# torch and kfp take seconds to import: commands import them when they need them
+
+EXIT_CODES = """Exit codes: 0 done; 1 refused or failed, with the reason; 2 wrong usage; 130 interrupted."""
+
+app = typer.Typer(
+    name="resprout",
+    help=f"Prune a trained image classifier and bring its accuracy back without its data.\n\n{EXIT_CODES}",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+recipe_app = typer.Typer(
+    help="Recipes: what there is, what a field means, whether yours is right.", no_args_is_help=True
+)
+models_app = typer.Typer(help="Models that a run left behind.", no_args_is_help=True)
+app.add_typer(recipe_app, name="recipe")
+app.add_typer(models_app, name="models")
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe's YAML file.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Change one field of the recipe; may be repeated."),
+]
+
+
+@contextmanager
+def errors_told(verbose: bool = False) -> Iterator[None]:
+    """Turn a ResproutError into its what, why and now on stderr, and exit code 1."""
+    try:
+        yield
+    except ResproutError as error:
+        if verbose:
+            typer.echo(getattr(error, "traceback", "") or traceback.format_exc(), err=True)
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"resprout {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Prune a trained image classifier and bring its accuracy back without its data."""
+
+
+@app.command(epilog=EXIT_CODES)
+def run(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    runs: Annotated[Path, typer.Option(metavar="DIR", help="Where run folders go.")] = Path("runs"),
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The run folder itself.", show_default="RUNS/NAME-HASH")
+    ] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Plain lines even on a terminal.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Prune, recover and judge a teacher as a recipe says.
+
+    The same command finds the same run folder again: after a kill or Ctrl-C it goes on from what is kept there.
+    Paths in a recipe are relative to where you are.
+    """
+    from pipeline import command
+
+    with errors_told(verbose):
+        chosen = command.load(recipe, overrides or [])
+        try:
+            command.run(chosen, runs=runs, output=output, plain=plain)
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+
+@app.command(name="compile")
+def compile_pipeline(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where to write the YAML.")] = Path(
+        "pipeline.yaml"
+    ),
+) -> None:
+    """Write the pipeline as KFP's YAML, to upload in the KFP UI."""
+    from pipeline import command
+
+    with errors_told():
+        command.compile_to(output)
+        typer.echo(f"wrote {output}")
+
+
+@recipe_app.command(name="list")
+def list_recipes() -> None:
+    """The recipes that come with Resprout."""
+    from pipeline import recipes
+
+    for path in recipes.shipped():
+        typer.echo(f"{path.stem:<10} {recipes.headline(path)}\n{'':<10} {path}")
+
+
+@recipe_app.command()
+def show(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """A recipe with every default filled in."""
+    from pipeline import command, recipes
+
+    with errors_told():
+        typer.echo(recipes.as_yaml(command.load(recipe, overrides or [])), nl=False)
+
+
+@recipe_app.command()
+def explain(
+    field: Annotated[str | None, typer.Argument(metavar="FIELD", help="For example recovery.temperature.")] = None,
+) -> None:
+    """What a section or a field means; without one, all of them."""
+    from pipeline import recipes
+
+    with errors_told():
+        typer.echo(recipes.explain(field or ""))
+
+
+@recipe_app.command()
+def schema() -> None:
+    """The JSON Schema of a recipe, from which editors complete."""
+    from pipeline import recipes
+
+    typer.echo(recipes.schema())
+
+
+@recipe_app.command()
+def check(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Say whether a recipe can be run; every problem at once. Exit code 1 when not."""
+    from pipeline import command
+
+    with errors_told():
+        chosen = command.load(recipe, overrides or [])
+        typer.echo(f"{recipe} is a valid recipe called {chosen.name}")
+
+
+@models_app.command(name="list")
+def list_architectures() -> None:
+    """The architectures that a recipe can name; timm's come on top where timm is installed."""
+    from resprout import models
+
+    typer.echo("\n".join(models.names()))
+
+
+@models_app.command(name="show")
+def show_model(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A teacher or student folder, for example runs/NAME/model.")
+    ],
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")] = False,
+) -> None:
+    """A model's size, sparsity and density per layer, and which bytes went into it; checks every digest."""
+    from pipeline import inspection
+
+    with errors_told(verbose):
+        inspection.show(directory)
+
+
+if __name__ == "__main__":
+    sys.exit(app())

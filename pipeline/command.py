@@ -1,0 +1,147 @@
+"""What `resprout run` and `resprout compile` do, once their words have been understood."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from pipeline import recipes
+from pipeline.runners import RunFolder, folder_for
+from pipeline.runners import run as run_in
+from pipeline.watch import screen_for
+from resprout import __version__
+from resprout import recipe as recipe_module
+from resprout.artifacts.folder import write_atomically
+from resprout.errors import ResproutError
+from resprout.recipe import Recipe
+from resprout.types import Evaluation
+
+
+def load(path: Path, overrides: Sequence[str]) -> Recipe:
+    """A recipe from its file, with some fields changed."""
+    return recipes.override(recipe_module.load(path), overrides)
+
+
+def compile_to(path: Path) -> None:
+    """Write the pipeline as KFP's YAML; the same bytes each time."""
+    compiler = _kfp().compiler
+    from pipeline.compress import compress
+
+    with write_atomically(path) as temporary:
+        named = temporary.with_suffix(".yaml")  # the compiler looks at the suffix
+        compiler.Compiler().compile(compress, str(named))
+        named.rename(temporary)
+
+
+def run(recipe: Recipe, *, runs: Path, output: Path | None, plain: bool) -> None:
+    """Run a recipe on this machine, showing what happens.
+
+    Raises:
+        ResproutError: with what, why and now.
+        KeyboardInterrupt: after having said what was kept and how to go on.
+    """
+    _kfp()
+    check_data_exists(recipe)
+    folder = RunFolder(output) if output else folder_for(recipe, runs)
+    folder.refuse_foreign()
+    console = Console(file=sys.stdout)  # the stream itself: KFP's output is redirected around it
+    console.print(header(recipe, folder), highlight=False, markup=False, soft_wrap=True)
+    if kept := folder.kept():
+        console.print(f"going on from {' and '.join(kept)}", highlight=False, markup=False)
+    screen = screen_for(console, plain=plain)
+    try:
+        run_in(recipe, folder, screen)
+    except KeyboardInterrupt:
+        screen.close()
+        console.print(interrupted(folder), highlight=False, markup=False, soft_wrap=True)
+        raise
+    finally:
+        screen.close()
+    _conclude(folder, console)
+
+
+def check_data_exists(recipe: Recipe) -> None:
+    """Refuse a labelled test set that is not there before anything expensive."""
+    data = recipe.evaluation.data
+    if data is not None and not Path(data).exists():
+        raise ResproutError(
+            f"evaluation.data {data} does not exist",
+            why=f"paths in a recipe are relative to where you are, {Path.cwd()}",
+            now="correct it, or leave evaluation.data out: held-out dreams still give a verdict",
+        )
+
+
+def header(recipe: Recipe, folder: RunFolder) -> str:
+    """`resprout 0.1.0   recipe demo   seed 0   2 CPU cores, bfloat16   runs/demo-7f3a`."""
+    from resprout import precision
+
+    device = precision.best_device()
+    dtype = str(precision.resolve(getattr(recipe.synthesis, "precision", "float32"), device)).removeprefix("torch.")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    where = f"{cores} CPU core{'s' if cores != 1 else ''}" if device.type == "cpu" else f"{device.type} GPU"
+    parts = [f"resprout {__version__}", f"recipe {recipe.name}", f"seed {recipe.seed}", f"{where}, {dtype}"]
+    return "   ".join([*parts, str(folder.path)])
+
+
+def interrupted(folder: RunFolder) -> str:
+    """What was kept, and the command that goes on from there."""
+    again = shlex.join(["resprout", *sys.argv[1:]])
+    kept = " and ".join(folder.kept())
+    if not kept:
+        return f"interrupted\n  kept: nothing yet, no long stage had finished a part\n  now: {again}   starts again"
+    return f"interrupted\n  kept: {kept}, in {folder.path}\n  now: {again}   goes on from there"
+
+
+def _conclude(folder: RunFolder, console: Console) -> None:
+    from resprout import artifacts
+    from resprout.evaluation import verdict
+
+    evaluation = artifacts.load_evaluation(folder.path / "evaluation")
+    model = folder.path / "model"
+    lines = [
+        "",
+        *table(evaluation),
+        verdict(evaluation),
+        "",
+        f"report  {folder.path / 'report.html'}",
+        f"model   {model}/  (resprout models show {shlex.quote(str(model))})",
+        f"digest  {artifacts.digest_of(model)}",
+    ]
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def table(evaluation: Evaluation) -> list[str]:
+    """Every network's top-1 and agreement; a column that nothing was measured for is left out."""
+    from resprout.evaluation import percent, summary_rows
+
+    rows = summary_rows(evaluation)
+    columns = [("", [row.label for row in rows])]
+    if any(row.top1 is not None for row in rows):
+        columns.append(("top-1", [percent(row.top1) for row in rows]))
+    if any(row.agreement is not None for row in rows):
+        columns.append(("agrees with the teacher on held-out dreams", [percent(row.agreement) for row in rows]))
+    padded = [(f"{title:<{width}}", [f"{cell:<{width}}" for cell in cells]) for title, cells, width in _widths(columns)]
+    return ["   ".join(cells).rstrip() for cells in zip(*([title, *column] for title, column in padded), strict=True)]
+
+
+def _widths(columns: list[tuple[str, list[str]]]) -> list[tuple[str, list[str], int]]:
+    return [(title, cells, max(map(len, [title, *cells]))) for title, cells in columns]
+
+
+def _kfp() -> Any:
+    try:
+        import kfp
+        import kfp.compiler
+    except ImportError as error:
+        raise ResproutError(
+            f"Kubeflow Pipelines cannot be imported: {error}",
+            why="the pipeline runs on it, on a laptop too",
+            now="pip install 'resprout[pipeline]'",
+        ) from None
+    return kfp

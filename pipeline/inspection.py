@@ -1,0 +1,75 @@
+"""What is inside a model that a run left behind."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from resprout import artifacts
+from resprout.artifacts import Manifest
+from resprout.artifacts.networks import STUDENT_KINDS
+from resprout.errors import ArtifactError
+from resprout.types import PruningMask
+
+
+def show(directory: Path) -> None:
+    """Print a model's facts, its density per layer and its provenance, after every digest was checked.
+
+    Raises:
+        ArtifactError: not a model, damaged, or changed after it was written.
+    """
+    lines = [*describe(directory)]
+    Console(file=sys.stdout).print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def describe(directory: Path) -> Iterator[str]:
+    """The lines that `show` prints."""
+    kind = artifacts.read_manifest(directory).kind
+    if kind not in ("teacher", *STUDENT_KINDS):
+        raise ArtifactError(
+            f"{directory} is an artifact of kind '{kind}', not a model", now="give a run's model folder"
+        )
+    tensors, manifest = artifacts.load_artifact(directory, kind)
+    weights = tensors.get("weights", {})
+    model = manifest.about["model"]
+    yield f"{directory}: {manifest.kind}, {model['architecture']}, {model['num_classes']} classes, " + (
+        f"input {'x'.join(str(size) for size in model['input']['shape'])}"
+    )
+    count = sum(tensor.numel() for name, tensor in weights.items() if not _is_statistic(name))
+    yield f"parameters  {count:,}"
+    if "mask" in tensors:
+        shapes = manifest.about["mask_shapes"]
+        mask = PruningMask({name: artifacts.unpack_bits(tensors["mask"][name], shapes[name]) for name in shapes})
+        yield f"sparsity    {100 * mask.sparsity:.1f} % of {mask.num_weights:,} weights that can be masked"
+        yield ""
+        yield from _densities(mask)
+    yield ""
+    yield f"digest      {artifacts.digest_of(directory)}  (every file matches its own)"
+    yield from _provenance(manifest)
+
+
+def _is_statistic(name: str) -> bool:
+    return name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+
+
+def _densities(mask: PruningMask) -> Iterator[str]:
+    width = max(len(name) for name in mask.keep)
+    yield f"{'layer':<{width}}  {'weights':>12}  {'kept':>12}  density"
+    for name, kept in mask.keep.items():
+        yield f"{name:<{width}}  {kept.numel():>12,}  {int(kept.sum()):>12,}  {100 * float(kept.float().mean()):5.1f} %"
+
+
+def _provenance(manifest: Manifest) -> Iterator[str]:
+    yield "made from"
+    yield from _inputs(manifest.inputs, 1) if manifest.inputs else [f"  {manifest.about.get('source', 'nothing else')}"]
+
+
+def _inputs(inputs: Sequence[Mapping[str, Any]], depth: int) -> Iterator[str]:
+    for record in inputs:
+        source = record.get("about", {}).get("source")
+        yield f"{'  ' * depth}{record['name']:<12} {record['sha256']}" + (f"  {source}" if source else "")
+        yield from _inputs(record.get("inputs", ()), depth + 1)

@@ -1,0 +1,244 @@
+"""Running a recipe on this machine, in a folder that the same command always finds again."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+import yaml
+
+from pipeline import local_kfp
+from pipeline.local_kfp import Task
+from pipeline.watch import Screen, Watch
+from resprout import __version__
+from resprout.artifacts.folder import write_atomically
+from resprout.errors import ArtifactError, ResproutError
+from resprout.recipe import Recipe
+
+# component -> its outputs -> where a person finds them in the run folder
+LAYOUT = {
+    "fetch_teacher": {"teacher": "teacher"},
+    "extract_statistics": {"statistics": "statistics"},
+    "synthesize": {"dreams": "dreams"},
+    "prune": {"student": "student"},
+    "recover": {"repaired": "repaired", "recovered": "model"},
+    "evaluate": {"evaluation": "evaluation", "report": "report.html"},
+}
+LOCK = ".lock"
+LOCK_PATIENCE_SECONDS = 20.0
+
+
+class StageFailedError(ResproutError):
+    """A stage of a run failed; `traceback` holds what it wrote before its message."""
+
+    def __init__(self, message: str, traceback: str) -> None:
+        super().__init__(message)
+        self.traceback = traceback
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where one recipe's run keeps everything: results, log, and what it needs to go on after a kill."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """What long stages have done so far; gone once the run ended well."""
+        return self.path / "checkpoints"
+
+    @property
+    def work(self) -> Path:
+        """Scratch of the run at work."""
+        return self.path / ".work"
+
+    @property
+    def log(self) -> Path:
+        """Every line that any stage wrote."""
+        return self.path / "log.txt"
+
+    def refuse_foreign(self) -> None:
+        """Refuse a folder that holds something and was not made by a run.
+
+        Raises:
+            ResproutError: a run would replace what is there.
+        """
+        if self.path.exists() and not (self.path / LOCK).exists() and any(self.path.iterdir()):
+            raise ResproutError(
+                f"{self.path} is not empty and not a run's folder",
+                why="a run replaces folders like model/ and dreams/ in it",
+                now="give --output a new folder",
+            )
+
+    def kept(self) -> list[str]:
+        """What is there to go on from, for people: `4 groups of dreams`, `recovery's last epoch`."""
+        names = [path.name for path in self.checkpoints.glob("*.safetensors")]
+        groups = sum(name.startswith("synthesis") for name in names)
+        return [
+            *([f"{groups} group{'s' if groups > 1 else ''} of dreams"] if groups else []),
+            *(["recovery's last finished epoch"] if any(name.startswith("recovery") for name in names) else []),
+        ]
+
+
+def folder_for(recipe: Recipe, runs: Path) -> RunFolder:
+    """`runs/NAME-HASH`, where the hash stands for the resolved recipe, seed included, and Resprout's version."""
+    text = json.dumps({"recipe": recipe.model_dump(mode="json"), "version": __version__}, sort_keys=True)
+    return RunFolder(runs / f"{recipe.name}-{hashlib.sha256(text.encode()).hexdigest()[:6]}")
+
+
+def arguments(recipe: Recipe, checkpoints: str) -> dict[str, Any]:
+    """The pipeline's parameters for a recipe."""
+    fields = recipe.model_dump(mode="json", exclude_none=True)  # kfp.local knows no null; no field's default is other
+    sections = {name: fields[name] for name in ("teacher", "synthesis", "pruning", "recovery", "evaluation")}
+    return {
+        **sections,
+        "seed": recipe.seed,
+        "student_aware": getattr(recipe.synthesis, "student_weight", 0) > 0,
+        "checkpoints": checkpoints,
+    }
+
+
+def run(recipe: Recipe, folder: RunFolder, screen: Screen) -> None:
+    """Run the pipeline for a recipe and leave its results in the folder.
+
+    Raises:
+        StageFailedError: a stage failed; what long stages finished is kept in the folder.
+        ResproutError: another run is at work in the folder.
+        KeyboardInterrupt: on SIGINT and SIGTERM, when everything that was started has been killed.
+    """
+    from pipeline.compress import compress
+
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with _locked(folder) as lock, _terminated_like_interrupted(), folder.log.open("a") as file:
+        log = cast(TextIO, _Redacting(file, recipe.teacher.source))
+        shutil.rmtree(folder.work, ignore_errors=True)
+        _write_recipe(recipe, folder)
+        watch = _Collect(screen, log, recipe)
+        try:
+            ended_well = local_kfp.run(
+                compress,
+                arguments(recipe, str(folder.checkpoints.resolve())),
+                root=folder.work.resolve(),
+                log=log,
+                listener=watch,
+                keep_open=[lock],
+            )
+            if not ended_well:
+                failed = watch.failure
+                raise StageFailedError(failed.message, failed.traceback) if failed else RuntimeError("see log.txt")
+            _publish(watch.finished, folder)
+            shutil.rmtree(folder.checkpoints, ignore_errors=True)
+        finally:
+            shutil.rmtree(folder.work, ignore_errors=True)
+
+
+class _Collect(Watch):
+    """A watch that also remembers each finished task, and looks at the test set once the teacher is there."""
+
+    def __init__(self, screen: Screen, log: TextIO, recipe: Recipe) -> None:
+        super().__init__(screen, log)
+        self._recipe = recipe
+        self.finished: list[Task] = []
+
+    def ended(self, task: Task, exit_code: int) -> None:
+        """See `Listener`."""
+        super().ended(task, exit_code)
+        self.finished.append(task)
+        if task.name == "fetch_teacher" and exit_code == 0:
+            _check_data(self._recipe, task.outputs["teacher"])
+
+
+def _check_data(recipe: Recipe, teacher: Path) -> None:
+    """Refuse a test set that does not fit the teacher now, not after synthesis and recovery."""
+    if recipe.evaluation.data is None:
+        return
+    from resprout import artifacts, datasets
+
+    info = artifacts.load_teacher(teacher, allow_custom_code=recipe.teacher.allow_custom_code).info
+    datasets.load_labelled(Path(recipe.evaluation.data), info=info, max_images=1)
+
+
+class _Redacting(io.TextIOBase):
+    """A log in which the teacher's source stands without user, password and query (a signed URL's key)."""
+
+    def __init__(self, log: TextIO, source: str) -> None:
+        self._log = log
+        self._source = source
+
+    def write(self, text: str) -> int:
+        """See `io.TextIOBase`."""
+        return self._log.write(text.replace(self._source, _shown(self._source)))
+
+    def flush(self) -> None:
+        """See `io.TextIOBase`."""
+        self._log.flush()
+
+
+def _shown(source: str) -> str:
+    from resprout.sources.download import without_secrets
+
+    return without_secrets(source) if source.startswith("https://") else source
+
+
+def _write_recipe(recipe: Recipe, folder: RunFolder) -> None:
+    fields = recipe.model_dump(mode="json")
+    fields["teacher"]["source"] = _shown(recipe.teacher.source)
+    with write_atomically(folder.path / "recipe.yaml") as path:
+        path.write_text(yaml.safe_dump(fields, sort_keys=False, allow_unicode=True))
+
+
+def _publish(tasks: list[Task], folder: RunFolder) -> None:
+    """Move each output to its place; a reader never finds half of one."""
+    for task in tasks:
+        for output, name in LAYOUT[task.name].items():
+            _move(task.outputs[output], folder.path / name)
+    with write_atomically(folder.path / "metrics.json") as path:
+        shutil.copyfile(folder.path / "evaluation" / "metrics.json", path)
+
+
+def _move(source: Path, destination: Path) -> None:
+    if not source.exists():
+        raise ArtifactError(f"{source} was not written", why="the stage that makes it said that it ended well")
+    if destination.is_dir():  # of an earlier run of the same recipe: a folder cannot be renamed over another
+        destination.rename(source.with_name(f"{source.name}.replaced"))
+    os.replace(source, destination)
+
+
+@contextlib.contextmanager
+def _locked(folder: RunFolder) -> Iterator[int]:
+    """Hold the folder alone. Tasks inherit the lock, so that one that outlives a killed run keeps others out."""
+    with (folder.path / LOCK).open("w") as file:
+        give_up = time.monotonic() + LOCK_PATIENCE_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > give_up:
+                    raise ResproutError(
+                        f"another run is at work in {folder.path}",
+                        why="two runs would overwrite each other's results",
+                        now="wait for it, or stop it; --runs DIR runs in another place",
+                    ) from None
+                time.sleep(0.1)
+        yield file.fileno()
+
+
+@contextlib.contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,226 @@
+"""What a person sees of a run: bars on a terminal, plain lines elsewhere, everything in log.txt."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from pipeline.local_kfp import Listener, Task
+from resprout import progress
+from resprout.progress import Progress
+
+STAGES = {
+    "fetch_teacher": "teacher",
+    "extract_statistics": "statistics",
+    "synthesize": "dreams",
+    "prune": "pruning",
+    "recover": "recovery",
+    "evaluate": "evaluation",
+}
+WIDTH = 100
+
+
+class Screen(Protocol):
+    """Shows how far one stage is, and lines that stay."""
+
+    def begin(self, stage: str) -> None:
+        """A stage starts."""
+
+    def advance(self, where: Progress) -> None:
+        """The stage at work stands here now."""
+
+    def line(self, text: str, right: str = "") -> None:
+        """Something that stays, with `right` at the right edge; it ends the stage at work."""
+
+    def close(self) -> None:
+        """Nothing more comes."""
+
+
+class PlainScreen:
+    """A line per stage and per tenth of it, for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._tenth = 0
+
+    def begin(self, stage: str) -> None:
+        """See `Screen`."""
+        self._tenth = 0
+
+    def advance(self, where: Progress) -> None:
+        """See `Screen`."""
+        tenth = 10 * where.done // max(where.total, 1)
+        if tenth > self._tenth:
+            self._tenth = tenth
+            text = f"{where.stage:<13}{where.done}/{where.total} {where.unit}  {figures(where)}"
+            self._console.print(text.rstrip(), highlight=False, markup=False, soft_wrap=True)
+
+    def line(self, text: str, right: str = "") -> None:
+        """See `Screen`."""
+        self._console.print(_spread(text, right, WIDTH), highlight=False, markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """See `Screen`."""
+
+
+class BarScreen:
+    """A bar for the stage at work, above it a line for each that is done."""
+
+    def __init__(self, console: Console) -> None:
+        self._bars = Bars(
+            TextColumn("{task.description:<12}"),
+            BarColumn(20),
+            TextColumn("{task.fields[text]}"),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            console=console,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._current: TaskID | None = None
+        self._bars.start()
+
+    def begin(self, stage: str) -> None:
+        """See `Screen`."""
+        self._drop()
+        self._current = self._bars.add_task(stage, total=None, text="")
+
+    def advance(self, where: Progress) -> None:
+        """See `Screen`."""
+        if self._current is not None:
+            text = f"{where.done}/{where.total} {where.unit}  {figures(where)}"
+            self._bars.update(self._current, completed=where.done, total=where.total, text=text)
+
+    def line(self, text: str, right: str = "") -> None:
+        """See `Screen`."""
+        self._drop()
+        console = self._bars.console
+        spread = _spread(text, right, min(WIDTH, console.width))
+        console.print(spread, highlight=False, markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """See `Screen`."""
+        self._drop()
+        self._bars.stop()
+
+    def _drop(self) -> None:
+        if self._current is not None:
+            self._bars.remove_task(self._current)
+            self._current = None
+
+
+def screen_for(console: Console, *, plain: bool) -> Screen:
+    """Bars where somebody watches a terminal, plain lines elsewhere or when asked for."""
+    return BarScreen(console) if console.is_terminal and not plain else PlainScreen(console)
+
+
+def figures(where: Progress) -> str:
+    """The figures of a progress line for people: `bn 0.41  ce 0.02`."""
+    return _figures(where.figures)
+
+
+def _figures(named: Mapping[str, float]) -> str:
+    return "  ".join(
+        f"{name} {100 * value:.1f} %" if name == "agreement" else f"{name} {value:.3g}" for name, value in named.items()
+    )
+
+
+def _spread(text: str, right: str, width: int) -> str:
+    return f"{text:<{width - len(right) - 1}} {right}" if right else text
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a failed task said: the lines for a person, and all of what came before them."""
+
+    message: str
+    traceback: str
+
+
+class Watch(Listener):
+    """Logs every line, shows progress and a line per stage, remembers why a task failed."""
+
+    def __init__(self, screen: Screen, log: TextIO) -> None:
+        self._screen = screen
+        self._log = log
+        self._started = 0.0
+        self._recent: deque[str] = deque(maxlen=400)
+        self.failure: Failure | None = None
+
+    def started(self, task: Task) -> None:
+        """See `Listener`."""
+        self._started = time.monotonic()
+        self._recent.clear()
+        self._screen.begin(STAGES.get(task.name, task.name))
+
+    def said(self, task: Task, line: str) -> None:
+        """See `Listener`."""
+        self._log.write(f"{STAGES.get(task.name, task.name)}: {line}\n")
+        self._log.flush()
+        where = progress.parse(line)
+        if where is not None:
+            self._screen.advance(where)
+        else:
+            self._recent.append(line)
+
+    def ended(self, task: Task, exit_code: int) -> None:
+        """See `Listener`."""
+        stage = STAGES.get(task.name, task.name)
+        if exit_code != 0:
+            self.failure = failure(stage, exit_code, list(self._recent))
+            return
+        seconds = f"{time.monotonic() - self._started:.0f} s"
+        self._screen.line(f"{stage:<13}{describe(task.name, task.facts())}", seconds)
+
+
+_OURS = re.compile(r"^resprout\.errors\.\w+: (?P<what>.*)$")
+
+
+def failure(stage: str, exit_code: int, lines: list[str]) -> Failure:
+    """What to tell a person of a task that failed.
+
+    An error that Resprout raised on purpose ends the traceback with its what, why and now; these are told.
+    Anything else is a mistake of ours, or the machine's.
+    """
+    start = next((i for i in reversed(range(len(lines))) if lines[i].startswith("Traceback (most recent")), len(lines))
+    for index in reversed(range(len(lines))):
+        if match := _OURS.match(lines[index]):
+            return Failure("\n".join([match["what"], *lines[index + 1 :]]).rstrip(), "\n".join(lines[start:index]))
+    if exit_code < 0:
+        message = f"{stage} was killed by signal {-exit_code}"
+        remedy = "  why: when that is 9, the machine probably ran out of memory\n  now: run the same command again"
+        return Failure(f"{message}\n{remedy}", "\n".join(lines[start:]))
+    last = next((line for line in reversed(lines) if line.strip()), f"exit code {exit_code}")
+    return Failure(
+        f"{stage} failed: {last.strip()}\n  why: this is a mistake in Resprout, not in your recipe\n"
+        "  now: -v shows the traceback; report it with the run's log.txt",
+        "\n".join(lines[start:]),
+    )
+
+
+def describe(component: str, facts: Mapping[str, Any]) -> str:
+    """One line on what a stage made, from what its component logged."""
+    if component == "evaluate":
+        images, dreams = facts.get("num_test_images", 0), facts.get("num_held_out_dreams", 0)
+        return f"{images:,.0f} labelled images, {dreams:,.0f} held-out dreams"
+    if component == "recover":
+        return _figures({name: value for name, value in facts.items() if isinstance(value, float)})
+    return _LINES[component].format_map(facts) if component in _LINES else ""
+
+
+_LINES = {
+    "fetch_teacher": (
+        "{architecture}, {parameters:,.0f} parameters, {batchnorm_layers:.0f} BatchNorm layers, input {input}"
+    ),
+    "extract_statistics": "{layers:.0f} layers, {channels:,.0f} channels, mean and variance",
+    "synthesize": "{images:,.0f} images to train on, {held_out_images:,.0f} held out",
+    "prune": "{sparsity_percent:.1f} % of {maskable_weights:,.0f} weights, {method}",
+}

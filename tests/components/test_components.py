@@ -1,0 +1,207 @@
+"""Each component, called as the pipeline calls it, on real artifacts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from kfp import dsl
+
+from components.evaluate import evaluate
+from components.extract_statistics import extract_statistics
+from components.fetch_teacher import fetch_teacher
+from components.prune import prune
+from components.recover import recover
+from components.synthesize import synthesize
+from resprout import artifacts, datasets
+from resprout.errors import ResproutError
+from resprout.types import LabelledImages, Teacher
+
+# as KFP hands them over: ints inside a dict are floats
+SYNTHESIS = {
+    "method": "deep_inversion",
+    "num_images": 12.0,
+    "num_held_out": 4.0,
+    "group_size": 8.0,
+    "iterations": 3.0,
+    "precision": "float32",
+}
+RECOVERY = {"method": "distillation", "epochs": 2.0, "batch_size": 6.0, "precision": "float32"}
+PRUNING = {"method": "global_magnitude", "sparsity": 0.5}
+
+
+class Stage:
+    """Runs components in a folder, each output named as in the pipeline."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, kind: type[dsl.Artifact], name: str) -> Any:
+        return kind(name=name, uri=str(self.folder / name), metadata={})
+
+    def metrics(self) -> dsl.Metrics:
+        return self(dsl.Metrics, "metrics")
+
+
+@pytest.fixture
+def stage(tmp_path: Path, tiny_teacher: Teacher) -> Stage:
+    made = Stage(tmp_path)
+    artifacts.save_teacher(tiny_teacher, tmp_path / "teacher")
+    extract_statistics.python_func(
+        teacher=made(dsl.Model, "teacher"), statistics=made(dsl.Artifact, "statistics"), metrics=made.metrics()
+    )
+    return made
+
+
+def pruned(stage: Stage) -> dsl.Model:
+    student = stage(dsl.Model, "student")
+    prune.python_func(
+        teacher=stage(dsl.Model, "teacher"), section=PRUNING, seed=0, student=student, metrics=stage.metrics()
+    )
+    return student
+
+
+def dreamt(stage: Stage, section: dict[str, Any] = SYNTHESIS, **inputs: Any) -> dsl.Metrics:
+    metrics = stage.metrics()
+    synthesize.python_func(
+        teacher=stage(dsl.Model, "teacher"),
+        statistics=stage(dsl.Artifact, "statistics"),
+        section=section,
+        seed=0,
+        checkpoints="",
+        dreams=stage(dsl.Dataset, "dreams"),
+        metrics=metrics,
+        **inputs,
+    )
+    return metrics
+
+
+def input_names(directory: Path) -> list[str]:
+    return [record["name"] for record in artifacts.read_manifest(directory).inputs]
+
+
+def test_fetch_teacher_hands_on_the_same_weights(tmp_path: Path, tiny_teacher: Teacher):
+    artifacts.save_teacher(tiny_teacher, tmp_path / "source")
+    teacher, metrics = Stage(tmp_path)(dsl.Model, "teacher"), Stage(tmp_path).metrics()
+
+    fetch_teacher.python_func(section={"source": str(tmp_path / "source")}, teacher=teacher, metrics=metrics)
+
+    fetched = artifacts.load_teacher(teacher.path).network.state_dict()
+    assert all(torch.equal(fetched[name], weights) for name, weights in tiny_teacher.network.state_dict().items())
+    assert metrics.metadata["batchnorm_layers"] == 9
+    assert teacher.metadata == {"architecture": "cifar_resnet8", "input": "3x16x16"}
+
+
+def test_a_refusal_is_what_the_core_raised(tmp_path: Path):
+    stage = Stage(tmp_path)
+
+    with pytest.raises(ResproutError, match="nowhere"):
+        fetch_teacher.python_func(
+            section={"source": str(tmp_path / "nowhere")}, teacher=stage(dsl.Model, "t"), metrics=stage.metrics()
+        )
+    with pytest.raises(ResproutError, match=r"sparsity.*1\.5"):
+        prune.python_func(
+            teacher=stage(dsl.Model, "t"),
+            section={**PRUNING, "sparsity": 1.5},
+            seed=0,
+            student=stage(dsl.Model, "student"),
+            metrics=stage.metrics(),
+        )
+
+
+def test_extract_statistics_counts_what_it_read(stage: Stage):
+    statistics = artifacts.load_statistics(stage.folder / "statistics")
+
+    assert len(statistics.layers) == 9
+    assert input_names(stage.folder / "statistics") == ["teacher"]
+
+
+def test_synthesize_makes_the_images_that_the_section_asks_for(stage: Stage):
+    metrics = dreamt(stage)
+
+    dreams = artifacts.load_dreams(stage.folder / "dreams")
+    assert (dreams.num_training, dreams.num_held_out) == (12, 4)
+    assert input_names(stage.folder / "dreams") == ["teacher", "statistics"]
+    assert metrics.metadata["images"] == 12
+    manifest = artifacts.read_manifest(stage.folder / "dreams")
+    assert (manifest.section["iterations"], manifest.seed) == (3, 0)
+
+
+def test_a_student_changes_the_dreams_and_is_recorded(stage: Stage):
+    aware = {**SYNTHESIS, "student_weight": 5.0}
+    dreamt(stage)
+    blind = artifacts.load_dreams(stage.folder / "dreams")
+    dreamt(stage, aware, student=pruned(stage))
+
+    assert not torch.equal(artifacts.load_dreams(stage.folder / "dreams").images, blind.images)
+    assert input_names(stage.folder / "dreams") == ["teacher", "statistics", "student"]
+
+
+def test_prune_removes_the_share_that_the_section_asks_for(stage: Stage):
+    student = pruned(stage)
+
+    assert artifacts.load_student(student.path).mask.sparsity == pytest.approx(0.5, abs=1e-3)
+    assert student.metadata["method"] == "global_magnitude"
+
+
+def test_recover_and_evaluate_leave_students_scores_and_pages(stage: Stage, tiny_images: Any, tiny_teacher: Teacher):
+    student = pruned(stage)
+    dreamt(stage)
+    networks = {"teacher": stage(dsl.Model, "teacher"), "dreams": stage(dsl.Dataset, "dreams")}
+    students = {name: stage(dsl.Model, name) for name in ("repaired", "recovered")}
+    recover.python_func(
+        **networks, **students, student=student, section=RECOVERY, seed=0, checkpoints="", metrics=stage.metrics()
+    )
+    save_images(stage.folder / "data.safetensors", tiny_images, tiny_teacher)
+    outputs = {
+        "evaluation": stage(dsl.Artifact, "evaluation"),
+        "metrics": stage.metrics(),
+        "confusion": stage(dsl.ClassificationMetrics, "confusion"),
+        "report": stage(dsl.HTML, "report"),
+        "summary": stage(dsl.Markdown, "summary"),
+    }
+    evaluate.python_func(
+        **networks,
+        **students,
+        **outputs,
+        statistics=stage(dsl.Artifact, "statistics"),
+        pruned=student,
+        section={"data": str(stage.folder / "data.safetensors"), "max_images": 40.0},
+    )
+
+    before = artifacts.load_student(student.path).mask.keep
+    recovered = artifacts.load_student(students["recovered"].path)
+    assert all(torch.equal(recovered.mask.keep[name], kept) for name, kept in before.items())
+    scores = artifacts.load_evaluation(stage.folder / "evaluation")
+    assert [score.name for score in scores.scores] == ["teacher", "pruned", "repaired", "recovered"]
+    top1 = scores.score("recovered").top1
+    assert outputs["metrics"].metadata["recovered_top1_percent"] == pytest.approx(100 * top1)
+    matrix = outputs["confusion"].metadata["confusionMatrix"]
+    assert sum(sum(row["row"]) for row in matrix["rows"]) == 40
+    assert "<html" in (stage.folder / "report").read_text().lower()
+    assert f"| recovered | {100 * top1:.1f} % |" in (stage.folder / "summary").read_text()
+
+
+def save_images(path: Path, tiny_images: Any, teacher: Teacher) -> None:
+    images, labels = tiny_images
+    pixels = (teacher.info.input.to_pixels(images) * 255).round().to(torch.uint8)
+    datasets.save_labelled(LabelledImages(pixels, labels, teacher.info.class_names), path)
+
+
+def test_custom_code_that_the_teacher_stage_let_in_runs_in_later_stages(tmp_path: Path, tiny_teacher: Teacher):
+    info = replace(
+        tiny_teacher.info,
+        architecture="resprout.models.cifar:thin_resnet",
+        arguments={"depth": 8, "channels": 3, "width": 8},
+        custom_code=True,
+    )
+    artifacts.save_teacher(replace(tiny_teacher, info=info), tmp_path / "teacher")
+    stage = Stage(tmp_path)
+
+    pruned(stage)
+
+    with pytest.raises(ResproutError, match="custom code"):
+        artifacts.load_student(tmp_path / "student")

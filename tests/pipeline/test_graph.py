@@ -1,0 +1,98 @@
+"""The graph as it is compiled and as recipes fill it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components._image import CPU_IMAGE, GPU_IMAGE
+from pipeline import command, recipes, runners
+from resprout import recipe as recipe_module
+from resprout.recipe import Recipe
+
+ROOT = Path(__file__).parents[2]
+COMMITTED = ROOT / "pipeline" / "compress.yaml"
+
+
+@pytest.fixture(scope="module")
+def spec() -> dict[str, Any]:
+    return next(yaml.safe_load_all(COMMITTED.read_text()))
+
+
+def test_the_committed_yaml_is_what_the_code_compiles_to(tmp_path: Path):
+    command.compile_to(tmp_path / "first.yaml")
+    command.compile_to(tmp_path / "second.yaml")
+
+    compiled = (tmp_path / "first.yaml").read_bytes()
+    assert compiled == (tmp_path / "second.yaml").read_bytes()
+    assert compiled == COMMITTED.read_bytes(), "run: resprout compile -o pipeline/compress.yaml"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first.yaml", "second.yaml"]
+
+
+def test_every_component_runs_in_one_of_our_images_and_installs_nothing(spec: dict[str, Any]):
+    containers = [executor["container"] for executor in spec["deploymentSpec"]["executors"].values()]
+
+    assert {container["image"] for container in containers} == {CPU_IMAGE, GPU_IMAGE}
+    assert not any("pip install" in part for container in containers for part in container["command"])
+
+
+def test_dreams_that_no_student_guides_do_not_depend_on_pruning(spec: dict[str, Any]):
+    branches = {
+        name: task
+        for component in spec["components"].values()
+        for name, task in component.get("dag", {}).get("tasks", {}).items()
+        if name.startswith("synthesize")
+    }
+
+    inputs = sorted(sorted(task["inputs"]["artifacts"]) for task in branches.values())
+    assert inputs == [["statistics", "student", "teacher"], ["statistics", "teacher"]]
+    parameters = {name for task in branches.values() for name in task["inputs"]["parameters"]}
+    assert parameters == {"section", "seed", "checkpoints"}
+
+
+@pytest.mark.parametrize("path", recipes.shipped(), ids=lambda path: path.stem)
+def test_every_shipped_recipe_is_valid_and_says_what_it_gives(path: Path):
+    loaded = recipe_module.load(path)
+
+    assert loaded.name == path.stem
+    assert len(recipes.headline(path)) > 20
+    assert path.read_text().startswith("# ")
+
+
+def test_the_shipped_recipes_are_these():
+    assert [path.stem for path in recipes.shipped()] == ["demo", "extreme", "no-data", "paper"]
+
+
+@pytest.mark.parametrize("path", recipes.shipped(), ids=lambda path: path.stem)
+def test_what_the_pipeline_is_given_is_the_recipe(path: Path):
+    loaded = recipe_module.load(path)
+
+    arguments = runners.arguments(loaded, "somewhere")
+
+    sections = {name: recipe_module.section(name, arguments[name]) for name in recipe_module.SECTIONS}
+    assert all(sections[name] == getattr(loaded, name) for name in sections)
+    assert arguments["seed"] == loaded.seed
+    assert arguments["student_aware"] is False
+
+
+def test_a_student_weight_switches_the_student_on():
+    fields = {"teacher": {"source": "t"}, "synthesis": {"method": "deep_inversion", "student_weight": 0.5}}
+
+    assert runners.arguments(recipe_module.validate(Recipe, fields, "test"), "")["student_aware"] is True
+
+
+def test_the_folder_is_the_recipes_own():
+    fields: dict[str, Any] = {"teacher": {"source": "t"}, "name": "mine"}
+    one = recipe_module.validate(Recipe, fields, "test")
+    default = recipe_module.DistillationSection().epochs
+    same = recipe_module.validate(Recipe, {**fields, "recovery": {"method": "distillation", "epochs": default}}, "test")
+    other = recipe_module.validate(Recipe, {**fields, "seed": 1}, "test")
+
+    folder = runners.folder_for(one, Path("runs")).path
+    assert folder.parent == Path("runs")
+    assert folder.name.startswith("mine-")
+    assert runners.folder_for(same, Path("runs")).path == folder  # saying a default changes nothing
+    assert runners.folder_for(other, Path("runs")).path != folder

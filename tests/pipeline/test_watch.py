@@ -1,0 +1,120 @@
+"""What a person sees: lines, bars, and why something failed."""
+
+from __future__ import annotations
+
+import io
+import re
+import traceback
+
+import pytest
+from rich.console import Console
+
+from pipeline.local_kfp import Task
+from pipeline.watch import BarScreen, PlainScreen, Watch, failure, screen_for
+from resprout.errors import ArtifactError
+from resprout.progress import Progress
+
+
+def progress(done: int) -> Progress:
+    return Progress("dreams", done, 200, "iterations", {"bn": 0.41234, "agreement": 0.961})
+
+
+def test_plain_lines_come_once_per_tenth():
+    out = io.StringIO()
+    screen = PlainScreen(Console(file=out))
+    screen.begin("dreams")
+    for done in range(201):
+        screen.advance(progress(done))
+
+    lines = out.getvalue().splitlines()
+    assert [line.split()[1] for line in lines] == [f"{20 * tenth}/200" for tenth in range(1, 11)]
+    assert lines[0] == "dreams       20/200 iterations  bn 0.412  agreement 96.1 %"
+
+
+def test_each_stage_has_tenths_of_its_own():
+    out = io.StringIO()
+    screen = PlainScreen(Console(file=out))
+    for _ in range(2):
+        screen.begin("dreams")
+        screen.advance(progress(100))
+
+    assert len(out.getvalue().splitlines()) == 2
+
+
+def terminal(out: io.StringIO) -> Console:
+    return Console(file=out, force_terminal=True, width=90, color_system=None)
+
+
+def test_a_bar_shows_the_stage_at_work_and_leaves_only_its_line():
+    out = io.StringIO()
+    screen = BarScreen(terminal(out))
+    screen.begin("dreams")
+    screen.advance(progress(100))
+    screen._bars.refresh()
+    at_work = out.getvalue()
+    screen.line("dreams       1,024 images", "71 s")
+    screen.close()
+
+    assert "100/200 iterations  bn 0.412  agreement 96.1 %" in at_work
+    assert "━" in at_work
+    (kept,) = [line for line in re.sub(r"\x1b\[[0-9;?]*\w", "", out.getvalue()).splitlines() if "1,024" in line]
+    assert kept.endswith(" 71 s")
+    assert len(kept) == 90
+
+
+def test_bars_are_for_terminals():
+    assert isinstance(screen_for(terminal(io.StringIO()), plain=False), BarScreen)
+    assert isinstance(screen_for(terminal(io.StringIO()), plain=True), PlainScreen)
+    assert isinstance(screen_for(Console(file=io.StringIO()), plain=False), PlainScreen)
+
+
+def raised(error: Exception) -> list[str]:
+    """What Python writes when a program ends with it."""
+    try:
+        raise error
+    except Exception as caught:
+        return ["something before", *"".join(traceback.format_exception(caught)).splitlines()]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ArtifactError("it is broken", why="it was cut", now="make it again"),
+        ArtifactError("first problem\nsecond problem"),
+        ArtifactError("resprout.errors.Odd: text", now="go on"),
+    ],
+)
+def test_an_error_of_ours_is_told_as_it_was_raised(error: ArtifactError):
+    found = failure("dreams", 1, raised(error))
+
+    assert found.message == str(error)
+    assert found.traceback.startswith("Traceback (most recent call last)")
+
+
+def test_any_other_error_is_told_as_a_mistake_of_ours():
+    found = failure("dreams", 1, raised(ZeroDivisionError("by nothing")))
+
+    assert found.message.startswith("dreams failed: ZeroDivisionError: by nothing\n  why: ")
+    assert "\n  now: " in found.message
+
+
+def test_a_task_that_was_killed_says_by_what():
+    assert failure("recovery", -9, ["progress recovery 1/2 epochs"]).message.startswith(
+        "recovery was killed by signal 9"
+    )
+
+
+def test_a_watch_logs_all_lines_and_keeps_progress_out_of_failures():
+    out, log = io.StringIO(), io.StringIO()
+    watch = Watch(PlainScreen(Console(file=out)), log)
+    task = Task("synthesize")
+    watch.started(task)
+    for line in ["a warning", "progress dreams 100/200 iterations bn=0.4", *raised(ArtifactError("broken"))]:
+        watch.said(task, line)
+    watch.ended(task, 1)
+
+    assert watch.failure is not None
+    assert watch.failure.message == "broken"
+    assert out.getvalue() == "dreams       100/200 iterations  bn 0.4\n"
+    assert "dreams: a warning\n" in log.getvalue()
+    assert "dreams: progress dreams 100/200" in log.getvalue()
