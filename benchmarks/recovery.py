@@ -1,0 +1,218 @@
+"""How much accuracy comes back: every way of repairing a pruned network, on the full CIFAR-10 test set.
+
+    python benchmarks/recovery.py                        # ResNet-20, 3 seeds, 5 sparsities; resumes where it stopped
+    python benchmarks/recovery.py --teacher benchmarks/teachers/vgg11_half --name vgg11_half --seeds 1
+    python benchmarks/recovery.py --table                # print the table of what has been measured
+
+Every cell is kept as soon as it is measured, in benchmarks/results/recovery-NAME.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import multiprocessing
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import machine
+import tables
+import torch
+from torch import Tensor, nn
+
+from resprout import artifacts, datasets, statistics
+from resprout.artifacts.folder import write_atomically
+from resprout.evaluation import evaluate
+from resprout.pruning import prune
+from resprout.recipe import (
+    DeepInversionSection,
+    DistillationSection,
+    GlobalMagnitudeSection,
+    PaperRecoverySection,
+    PaperSynthesisSection,
+)
+from resprout.recovery import recover, repair
+from resprout.seeding import generator
+from resprout.synthesis import synthesize
+from resprout.types import DreamSet, LabelledImages, Student, Teacher
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+NUM_IMAGES = 1024
+DREAMS_OF = {"paper": {"paper"}, "ours": {"dreams", "ours"}}
+SPARSITIES = (0.5, 0.75, 0.9, 0.95, 0.98)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """Where a measurement reads from and writes to."""
+
+    name: str
+    teacher: Path
+    data: Path
+    threads: int
+
+    @property
+    def work(self) -> Path:
+        return ROOT / "runs" / f"benchmark-{self.name}"
+
+    @property
+    def results(self) -> Path:
+        return RESULTS / f"recovery-{self.name}.json"
+
+
+@lru_cache(maxsize=2)
+def _load(setting: Setting) -> tuple[Teacher, LabelledImages]:
+    torch.set_num_threads(setting.threads)
+    teacher = artifacts.load_teacher(setting.teacher)
+    return teacher, datasets.load_labelled(setting.data / "test.safetensors", info=teacher.info)
+
+
+def make_dreams(setting: Setting, method: str, seed: int) -> float:
+    """Synthesize a set of dreams once, or find it; the seconds that took."""
+    directory = setting.work / f"dreams-{method}-{seed}"
+    if (directory / artifacts.MANIFEST).exists():
+        return 0.0
+    teacher, _ = _load(setting)
+    section = {
+        "ours": DeepInversionSection(num_images=NUM_IMAGES),
+        "paper": PaperSynthesisSection(num_images=NUM_IMAGES, num_held_out=0),
+    }[method]
+    started = time.monotonic()
+    dreams = synthesize(teacher, statistics.extract(teacher), section, seed=seed)
+    artifacts.save_dreams(
+        dreams, directory, input=teacher.info.input, section=section.model_dump(mode="json"), seed=seed, inputs={}
+    )
+    return time.monotonic() - started
+
+
+def measure(setting: Setting, row: str, sparsity: float, seed: int) -> dict[str, Any]:
+    """One cell: the top-1 that `row` reaches at `sparsity`, in percent."""
+    teacher, test = _load(setting)
+    pruned = prune(teacher, GlobalMagnitudeSection(sparsity=sparsity), seed=seed)
+    started = time.monotonic()
+    student = _repaired(setting, row, teacher, pruned, seed)
+    seconds = time.monotonic() - started
+    return {
+        "row": row,
+        "sparsity": sparsity,
+        "seed": seed,
+        "top1": _top1(dataclasses.replace(teacher, network=student.network), test),
+        "seconds": round(seconds, 1),
+    }
+
+
+def _repaired(setting: Setting, row: str, teacher: Teacher, pruned: Student, seed: int) -> Student:
+    if row == "none":
+        return pruned
+    if row == "noise":
+        return repair(pruned, _noise(teacher, seed))
+    if row == "ceiling":
+        return recover(
+            teacher, pruned, _real_images(setting, teacher, seed), DistillationSection(), seed=seed
+        ).recovered
+    dreams = artifacts.load_dreams(setting.work / f"dreams-{'paper' if row == 'paper' else 'ours'}-{seed}")
+    if row == "dreams":
+        return repair(pruned, dreams)
+    section = PaperRecoverySection() if row == "paper" else DistillationSection()
+    return recover(teacher, pruned, dreams, section, seed=seed).recovered
+
+
+def _noise(teacher: Teacher, seed: int) -> DreamSet:
+    images = torch.randn(NUM_IMAGES, *teacher.info.input.shape, generator=generator(seed, "noise"))
+    return DreamSet(images.half(), torch.zeros(NUM_IMAGES, dtype=torch.int64), 0, teacher.info.num_classes)
+
+
+def _real_images(setting: Setting, teacher: Teacher, seed: int) -> DreamSet:
+    """As many real training images as there are dreams, held-out ones too, balanced over the classes."""
+    train = datasets.load_labelled(setting.data / "train.safetensors", info=teacher.info)
+    held_out = DeepInversionSection().num_held_out
+    order = torch.randperm(len(train.images), generator=generator(seed, "real"))
+    ranks = _rank_within_class(train.labels[order])
+    chosen = order[ranks.argsort(stable=True)[: NUM_IMAGES + held_out]]
+    images = teacher.info.input.normalise(train.images[chosen].float() / 255)
+    return DreamSet(images.half(), train.labels[chosen], held_out, teacher.info.num_classes)
+
+
+def _rank_within_class(labels: Tensor) -> Tensor:
+    one_hot = nn.functional.one_hot(labels)
+    return (one_hot.cumsum(0) * one_hot).sum(1)
+
+
+def _top1(model: Teacher, test: LabelledImages) -> float:
+    """A network's accuracy on the test set, in percent."""
+    nothing = DreamSet(torch.zeros(0, *model.info.input.shape, dtype=torch.float16), torch.zeros(0).long(), 0, 10)
+    top1 = evaluate(model, {}, nothing, test).score("teacher").top1
+    assert top1 is not None
+    return round(100 * top1, 2)
+
+
+def teacher_top1(setting: Setting) -> float:
+    """The teacher's own accuracy on the test set, in percent."""
+    return _top1(*_load(setting))
+
+
+def run(setting: Setting, seeds: Iterable[int], sparsities: Sequence[float], rows: Sequence[str], workers: int) -> None:
+    """Measure what is missing, seed by seed, and keep each cell at once."""
+    document = _read(setting)
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        document["teacher_top1"] = pool.submit(teacher_top1, setting).result()
+        for seed in seeds:
+            wanted = [method for method, used_by in DREAMS_OF.items() if used_by & set(rows)]
+            for method, future in [(method, pool.submit(make_dreams, setting, method, seed)) for method in wanted]:
+                print(f"seed {seed}: {method} dreams in {future.result():.0f} s", flush=True)
+            done = {(cell["row"], cell["sparsity"], cell["seed"]) for cell in document["cells"]}
+            todo = [(row, s, seed) for s in sparsities for row in rows if (row, s, seed) not in done]
+            for future in as_completed([pool.submit(measure, setting, *cell) for cell in todo]):
+                cell = future.result()
+                document["cells"].append(cell)
+                _write(setting, document)
+                print(cell, flush=True)
+
+
+def _read(setting: Setting) -> dict[str, Any]:
+    if setting.results.exists():
+        document: dict[str, Any] = json.loads(setting.results.read_text())
+        return document
+    sections = {"synthesis": DeepInversionSection(num_images=NUM_IMAGES), "recovery": DistillationSection()}
+    return {
+        "name": setting.name,
+        "teacher": artifacts.digest_of(setting.teacher),
+        "machine": machine.describe(),
+        "num_images": NUM_IMAGES,
+        "recipe": {name: section.model_dump(mode="json") for name, section in sections.items()},
+        "cells": [],
+    }
+
+
+def _write(setting: Setting, document: dict[str, Any]) -> None:
+    document["cells"].sort(key=lambda cell: (cell["seed"], list(tables.ROWS).index(cell["row"]), cell["sparsity"]))
+    with write_atomically(setting.results) as path:
+        path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--name", default="resnet20", help="what the results are called")
+    parser.add_argument("--teacher", type=Path, default=ROOT / "examples/resnet20-cifar10/teacher")
+    parser.add_argument("--data", type=Path, default=ROOT / "data/cifar10", help="what `make cifar10` fetched")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--sparsities", type=float, nargs="+", default=SPARSITIES)
+    parser.add_argument("--rows", nargs="+", choices=tables.ROWS, default=list(tables.ROWS))
+    parser.add_argument("--workers", type=int, default=2, help="cells measured at a time")
+    parser.add_argument("--threads", type=int, default=1, help="threads per worker")
+    parser.add_argument("--table", action="store_true", help="measure nothing, print the table")
+    options = parser.parse_args()
+    setting = Setting(options.name, options.teacher, options.data, options.threads)
+    if not options.table:
+        run(setting, range(options.seeds), options.sparsities, options.rows, options.workers)
+    print(tables.recovery(_read(setting)))
+
+
+if __name__ == "__main__":
+    main()

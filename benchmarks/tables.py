@@ -1,0 +1,112 @@
+"""Results as tables in README.md and docs/benchmarks.md, written from the JSON that the benchmarks leave.
+
+python benchmarks/tables.py            # rewrites what stands between the markers; `make format` does too
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+ROWS = {
+    "none": "no repair",
+    "noise": "BatchNorm re-estimated on noise",
+    "dreams": "BatchNorm re-estimated on dreams",
+    "paper": "the paper's recipe (2511.20702)",
+    "ours": "**ours**",
+    "ceiling": "ours on real training images (not data-free)",
+}
+
+
+def recovery(document: dict[str, Any]) -> str:
+    """One network's recovery as Markdown: top-1 in percent, mean over seeds ± standard deviation."""
+    cells = document["cells"]
+    sparsities = sorted({cell["sparsity"] for cell in cells})
+    seeds = len({cell["seed"] for cell in cells})
+    lines = [
+        f"{document['name']}, teacher {document['teacher_top1']:.2f} %; top-1 in percent on the 10,000 CIFAR-10 test "
+        f"images; global L1, {document['num_images']:,} dreams, {_seeds(seeds)}. {sentence(document['machine'])}.",
+        "",
+        "| sparsity | " + " | ".join(f"{100 * sparsity:g} %" for sparsity in sparsities) + " |",
+        "|---|" + "---:|" * len(sparsities),
+    ]
+    for row, label in ROWS.items():
+        found = [[c["top1"] for c in cells if c["row"] == row and c["sparsity"] == s] for s in sparsities]
+        if any(found):
+            lines.append(f"| {label} | " + " | ".join(_summary(values) for values in found) + " |")
+    return "\n".join(lines)
+
+
+def synthesis(document: dict[str, Any]) -> str:
+    """One machine's synthesis speed as Markdown."""
+    rates, shares = document["images_iterations_per_second"], document["share_of_ceiling"]
+    lines = [
+        f"{document['name']}, images x iterations per second, median of {document['repeats']} (spread); "
+        f"the medians' ratio is **{document['ratio']:.2f}**. {sentence(document['machine'])}.",
+        "",
+        "| loop | images x iterations / s | share of the matrix-multiply ceiling |",
+        "|---|---:|---:|",
+    ]
+    for name, label in (("paper", "the paper's loop, float32, batches of 32"), ("engine", _engine(document))):
+        rate = rates[name]
+        spread = f"{rate['median']:,.0f} ({rate['min']:,.0f} to {rate['max']:,.0f})"
+        lines.append(f"| {label} | {spread} | {100 * shares[name]:.1f} % |")
+    profile = ", ".join(f"{kind} {100 * share:.0f} %" for kind, share in document["profile"].items() if share >= 0.01)
+    return "\n".join([*lines, "", f"Where the engine's time goes: {profile}."])
+
+
+def sentence(machine: dict[str, str | int]) -> str:
+    """A machine as one line for people."""
+    gpu = "no GPU" if machine["gpu"] == "none" else str(machine["gpu"])
+    cores = f"{machine['cores']} cores of {machine['processor']} ({machine['capability']})"
+    return f"{cores}, {gpu}, torch {machine['torch']}"
+
+
+def _engine(document: dict[str, Any]) -> str:
+    return f"**Resprout's engine**, {document['dtype']}, groups of {document['group_size']}"
+
+
+def _seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds (mean ± standard deviation)"
+
+
+def _summary(values: list[float]) -> str:
+    if not values:
+        return ""
+    return f"{mean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 and max(values) > min(values) else "")
+
+
+def written(text: str, mark: str, tables: list[str]) -> str:
+    """`text` with the tables between `<!-- mark:begin -->` and `<!-- mark:end -->`."""
+    begin, end = f"<!-- {mark}:begin -->", f"<!-- {mark}:end -->"
+    before, rest = text.split(begin)
+    _, after = rest.split(end)
+    return before + begin + "\n" + "\n\n".join(tables) + "\n" + end + after
+
+
+def documents() -> dict[Path, str]:
+    """Each document that holds results, with what it should say."""
+    found = {kind: [json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"{kind}-*.json"))] for kind in _KINDS}
+    tables = {kind: [_KINDS[kind](document) for document in found[kind]] for kind in _KINDS}
+    main = [recovery(document) for document in found["recovery"] if document["name"] == "resnet20"]
+    readme, docs = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
+    text = docs.read_text()
+    for kind, made in tables.items():
+        text = written(text, kind, made or ["Not measured yet."])
+    return {readme: written(readme.read_text(), "results", main or ["Not measured yet."]), docs: text}
+
+
+_KINDS = {"recovery": recovery, "synthesis": synthesis}
+
+
+def main() -> None:
+    for path, text in documents().items():
+        path.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

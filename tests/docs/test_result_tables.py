@@ -1,0 +1,45 @@
+"""The tables of results are what the committed measurements say."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def tables() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_no_table_is_older_than_its_measurement(tables: ModuleType) -> None:
+    for path, text in tables.documents().items():
+        assert path.read_text() == text, f"{path.name} is stale: run `make format`"
+
+
+def test_a_table_gives_mean_and_deviation_of_the_seeds_that_were_measured(tables: ModuleType) -> None:
+    machine = {"cores": 2, "processor": "a processor", "capability": "AVX512", "gpu": "none", "torch": "2.14.1"}
+    cells = [
+        {"row": "none", "sparsity": 0.5, "seed": 0, "top1": 80.0},
+        {"row": "ours", "sparsity": 0.5, "seed": 0, "top1": 90.0},
+        {"row": "ours", "sparsity": 0.5, "seed": 1, "top1": 92.0},
+        {"row": "ours", "sparsity": 0.9, "seed": 0, "top1": 85.5},
+    ]
+    document = {"name": "net", "teacher_top1": 93.0, "num_images": 1024, "machine": machine, "cells": cells}
+    lines = tables.recovery(document).splitlines()
+    assert lines[2] == "| sparsity | 50 % | 90 % |"
+    assert lines[4:] == ["| no repair | 80.00 |  |", "| **ours** | 91.00 ± 1.41 | 85.50 |"]
+
+
+def test_what_stands_between_the_markers_is_replaced_and_nothing_else(tables: ModuleType) -> None:
+    text = "before <!-- a:begin -->old<!-- a:end --> after"
+    assert tables.written(text, "a", ["new"]) == "before <!-- a:begin -->\nnew\n<!-- a:end --> after"
