@@ -15,9 +15,9 @@ from resprout.evaluation.scores import (
     kl_divergence,
     logits_on,
     strict_float32,
-    with_blends,
 )
 from resprout.evaluation.summary import SummaryRow, percent, summary_rows, verdict
+from resprout.heldout import with_blends
 from resprout.precision import best_device, frozen_copy
 from resprout.progress import Progress, Report, silent
 from resprout.types import DreamSet, Evaluation, LabelledImages, ModelInfo, ModelScore, Student, Teacher

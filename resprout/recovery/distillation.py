@@ -16,6 +16,7 @@ from torch.nn import functional
 from resprout import precision
 from resprout.batchnorm import batch_norm_layers
 from resprout.checkpoints import Checkpoint
+from resprout.heldout import with_blends
 from resprout.masking import apply_mask
 from resprout.recipe import DistillationSection
 from resprout.recovery.augmentation import augment
@@ -66,7 +67,8 @@ def distil(
 
     Args:
         teacher, student: are not changed.
-        dreams: its training part is trained on, its held-out part chooses the epoch to keep.
+        dreams: its training part is trained on, its held-out part, with blends of it, chooses the epoch to
+            keep.
         watch: is told the epoch and its figures.
         checkpoint, key: where an unfinished training is kept and found.
 
@@ -79,12 +81,13 @@ def distil(
     if checkpoint is not None:
         _restore(state, checkpoint, key, section)
     images = dreams.training[0].to(device=device, dtype=torch.float32)
-    held_out = dreams.held_out[0].to(device=device, dtype=torch.float32)
+    held_out = with_blends(dreams.held_out[0]).to(device)
+    answers = _answers(frozen_teacher, held_out, dtype) if len(held_out) else torch.empty(0)
     blocks = block_names(state.network) if section.feature_weight else []
     every = math.ceil(section.epochs / 20)
     for epoch in range(state.epoch, section.epochs):
         figures = _epoch(state, frozen_teacher, images, blocks, mask, section, epoch, dtype)
-        figures |= _judge(state, frozen_teacher, held_out, section)
+        figures |= _judge(state, held_out, answers, section, dtype)
         for name, value in figures.items():
             state.curves.setdefault(name, []).append(value)
         state.epoch = epoch + 1
@@ -146,22 +149,26 @@ def _epoch(
     return figures if blocks else {"train_kl": figures["train_kl"]}
 
 
-def _judge(state: _State, teacher: nn.Module, held_out: Tensor, section: DistillationSection) -> dict[str, float]:
-    """Score the epoch on held-out dreams and remember the student if it is the best so far."""
+def _judge(
+    state: _State, held_out: Tensor, answers: Tensor, section: DistillationSection, dtype: torch.dtype
+) -> dict[str, float]:
+    """Score the epoch by the teacher's answers to held-out images; remember the student if it is the best so far."""
     if not len(held_out):
         state.best = _snapshot(state.network)
         return {}
-    state.network.eval()
-    device_type = held_out.device.type
-    dtype = next(teacher.parameters()).dtype
-    with torch.no_grad(), torch.autocast(device_type, dtype, enabled=dtype != torch.float32):
-        batches = [batch.contiguous(memory_format=torch.channels_last) for batch in held_out.split(250)]
-        answers = torch.cat([teacher(batch.to(dtype)).float() for batch in batches])
-        logits = torch.cat([state.network(batch).float() for batch in batches])
+    logits = _answers(state.network.eval(), held_out, dtype)
     kl = float(kl_divergence(logits, answers, 1.0))
     if section.keep == "last" or kl <= state.best_kl:
         state.best, state.best_kl = _snapshot(state.network), kl
     return {"held_out_kl": kl, "agreement": float((logits.argmax(1) == answers.argmax(1)).float().mean())}
+
+
+@torch.no_grad()
+def _answers(network: nn.Module, images: Tensor, dtype: torch.dtype) -> Tensor:
+    """Logits in float32, shape (n, classes), of a network in evaluation mode that computes in `dtype`."""
+    with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
+        batches = (batch.contiguous(memory_format=torch.channels_last) for batch in images.split(128))
+        return torch.cat([network(batch).float() for batch in batches])
 
 
 def _training_mode(network: nn.Module, keep_batchnorm_frozen: bool) -> None:

@@ -18,7 +18,7 @@ from resprout import models
 from resprout.errors import DatasetError
 from resprout.evaluation import evaluate, percent, summary_rows, verdict
 from resprout.evaluation.cost import count_weight_uses, model_cost
-from resprout.evaluation.scores import agreement, confusion_matrix, kl_divergence, with_blends
+from resprout.evaluation.scores import agreement, confusion_matrix, kl_divergence
 from resprout.masking import apply_mask
 from resprout.progress import Progress
 from resprout.types import DreamSet, Evaluation, LabelledImages, ModelScore, PruningMask, Student, Teacher
@@ -279,10 +279,3 @@ def test_summary_rows_leave_out_the_teachers_agreement_with_itself() -> None:
         ("teacher", "92.1 %", ""),
         ("BatchNorm repaired", "87.9 %", "89.4 %"),
     ]
-
-
-def test_blends_follow_the_dreams_and_one_dream_alone_has_none() -> None:
-    dreams = torch.stack([torch.full((1, 2, 2), value, dtype=torch.float16) for value in (0.0, 1.0, 4.0)])
-    assert with_blends(dreams)[:, 0, 0, 0].tolist() == pytest.approx([0, 1, 4, 1.2, 0.7, 3.1, 2, 0.5, 2.5])
-    assert torch.equal(with_blends(dreams[:1]), dreams[:1].float())
-    assert len(with_blends(dreams[:0])) == 0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -13,6 +14,7 @@ from resprout import models
 from resprout.batchnorm import batch_norm_layers
 from resprout.checkpoints import FolderCheckpoint
 from resprout.errors import ArtifactError
+from resprout.heldout import with_blends
 from resprout.progress import Progress
 from resprout.recipe import DistillationSection, PaperRecoverySection, RecoverySection
 from resprout.recovery import METHODS, recover, repair
@@ -110,9 +112,21 @@ def test_the_epoch_with_the_lowest_held_out_kl_is_kept(
     # a constant, far too large step makes later epochs worse than the best one
     section = SHORT.model_copy(update={"epochs": 5, "learning_rate": 0.3, "schedule": "constant", "warmup": 0.5})
     result = recover(tiny_teacher, tiny_student, tiny_dreams, section, seed=0)
-    images = tiny_dreams.held_out[0].float()
+    images = with_blends(tiny_dreams.held_out[0])
     kl = float(kl_divergence(result.recovered.network(images), tiny_teacher.network(images), 1.0))
     assert kl == pytest.approx(float(result.curves["held_out_kl"].min()), rel=1e-4)
+
+
+def test_without_held_out_dreams_the_last_epoch_is_kept(
+    tiny_teacher: Teacher, tiny_student: Student, tiny_dreams: DreamSet
+) -> None:
+    dreams = replace(tiny_dreams, num_held_out=0)
+    last = SHORT.model_copy(update={"keep": "last"})
+    results = [recover(tiny_teacher, tiny_student, dreams, section, seed=0) for section in (SHORT, last)]
+    assert sorted(results[0].curves) == ["train_features", "train_kl"]
+    states = [result.recovered.network.state_dict() for result in results]
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][name]), name
 
 
 def test_dreams_of_another_shape_are_refused(
