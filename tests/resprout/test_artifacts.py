@@ -3,7 +3,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from resprout import artifacts
 from resprout.batchnorm import batch_norm_layers
-from resprout.errors import ArtifactError, ResproutError, UnsupportedModelError
+from resprout.errors import ArtifactError
 from resprout.recipe import DeepInversionSection, TeacherSection
 from resprout.types import (
     BNStatistics,
@@ -25,7 +24,6 @@ from resprout.types import (
     LayerStatistics,
     ModelCost,
     ModelScore,
-    PruningMask,
     Student,
     Teacher,
 )
@@ -204,167 +202,27 @@ def test_bits_are_packed_as_numpy_packs_them() -> None:
     assert artifacts.pack_bits(keep).tolist() == numpy.packbits(keep.numpy()).tolist()
 
 
-@pytest.fixture
-def written(tiny_teacher: Teacher, tiny_student: Student, tmp_path: Path) -> Path:
-    artifacts.save_teacher(tiny_teacher, tmp_path / "teacher")
-    artifacts.save_student(tiny_student, tmp_path / "student", inputs={"teacher": tmp_path / "teacher"})
-    return tmp_path
-
-
-def edit(path: Path, change: Callable[[dict], object]) -> None:
-    fields = json.loads(path.read_text())
-    change(fields)
-    path.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
-
-
-def resealed(path: Path, change: Callable[[dict], object]) -> None:
-    """Edit a manifest as someone does who knows how it is sealed."""
-    fields = json.loads(path.read_text())
-    change(fields)
-    fields.pop("manifest_sha256")
-    path.write_text(artifacts.Manifest(**fields).to_json())
-
-
-@pytest.mark.parametrize("name", ["weights.safetensors", "mask.safetensors", "density.json"])
-def test_one_flipped_bit_is_refused(written: Path, name: str) -> None:
-    path = written / "student" / name
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(bytes(content))
-    with pytest.raises(ArtifactError, match=f"{name} has sha256"):
-        artifacts.load_student(written / "student")
-
-
-def test_a_truncated_file_is_refused(written: Path) -> None:
-    path = written / "teacher" / "weights.safetensors"
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ArtifactError, match=r"weights\.safetensors has sha256") as refusal:
-        artifacts.load_teacher(written / "teacher")
-    assert "truncated" in refusal.value.why
-
-
-def test_a_missing_file_is_refused(written: Path) -> None:
-    (written / "student" / "mask.safetensors").unlink()
-    with pytest.raises(ArtifactError, match=r"lacks mask\.safetensors"):
-        artifacts.load_student(written / "student")
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"kind": "teacher", "unknown": 1}'])
-def test_a_damaged_manifest_is_refused(written: Path, content: str) -> None:
-    (written / "teacher" / "manifest.json").write_text(content)
-    with pytest.raises(ArtifactError, match=r"manifest\.json cannot be read"):
-        artifacts.load_teacher(written / "teacher")
-
-
-def test_an_edited_manifest_is_refused(written: Path) -> None:
-    edit(written / "teacher" / "manifest.json", lambda fields: fields["about"].update(source="elsewhere"))
-    with pytest.raises(ArtifactError, match="was edited"):
-        artifacts.load_teacher(written / "teacher")
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda fields: fields["about"].pop("model"),
-        lambda fields: fields["about"]["model"].update(extra=1),
-        lambda fields: fields["about"]["model"].update(num_classes=7),
-        lambda fields: fields["about"]["model"]["arguments"].update(width=4),
-        lambda fields: fields["about"]["model"]["arguments"].update(depth_of_field=4),
-        lambda fields: fields["about"].pop("mask_shapes"),
-        lambda fields: fields["about"]["mask_shapes"].update({"conv1.weight": [4, 4]}),
-        lambda fields: fields["about"]["mask_shapes"].update({"conv1.weight": [8, 27]}),
-    ],
-)
-def test_a_manifest_that_misdescribes_its_folder_is_refused(written: Path, change: Callable[[dict], object]) -> None:
-    resealed(written / "student" / "manifest.json", change)
-    with pytest.raises(ResproutError):
-        artifacts.load_student(written / "student")
-
-
-def test_a_mask_that_the_weights_do_not_obey_is_refused(tiny_student: Student, tmp_path: Path) -> None:
-    artifacts.save_student(tiny_student, tmp_path / "student")
-    tighter = PruningMask({name: torch.zeros_like(keep) for name, keep in tiny_student.mask.keep.items()})
-    tensors, manifest = artifacts.load_artifact(tmp_path / "student", "student")
-    tensors["mask"] = {name: artifacts.pack_bits(keep) for name, keep in tighter.keep.items()}
-    artifacts.save_artifact(tmp_path / "student", kind="student", tensors=tensors, about=manifest.about)
-    with pytest.raises(ArtifactError, match="not zero"):
-        artifacts.load_student(tmp_path / "student")
-
-
-def test_the_wrong_kind_is_refused(written: Path) -> None:
-    with pytest.raises(ArtifactError, match="of kind 'teacher', not 'dreams'"):
-        artifacts.load_dreams(written / "teacher")
-    with pytest.raises(ArtifactError, match="of kind 'teacher', not 'student'"):
-        artifacts.load_student(written / "teacher")
-
-
-def test_another_schema_is_refused_and_says_which_version_reads_it(written: Path) -> None:
-    resealed(written / "teacher" / "manifest.json", lambda fields: fields.update(schema_version=99))
-    with pytest.raises(ArtifactError, match="schema version 99") as refusal:
-        artifacts.load_teacher(written / "teacher")
-    assert "use Resprout" in refusal.value.now
-
-
-def test_a_folder_that_is_no_artifact_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"has no manifest\.json"):
-        artifacts.load_teacher(tmp_path)
-
-
-def test_dreams_in_another_space_are_refused(tiny_teacher: Teacher, tiny_dreams: DreamSet, tmp_path: Path) -> None:
-    artifacts.save_dreams(tiny_dreams, tmp_path / "dreams", input=tiny_teacher.info.input)
-    resealed(tmp_path / "dreams" / "manifest.json", lambda fields: fields["about"].update(space="pixels"))
-    with pytest.raises(ArtifactError, match="space 'pixels'"):
-        artifacts.load_dreams(tmp_path / "dreams")
-
-
-@pytest.mark.parametrize("load", [artifacts.load_teacher, artifacts.load_student])
-def test_custom_code_is_refused_unless_allowed(
-    written: Path, load: Callable[..., object], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = written / load.__name__.removeprefix("load_")
-    (written / "own_network.py").write_text(
-        "from resprout.models import build\n"
-        "def make(num_classes, width):\n"
-        "    return build('cifar_resnet8', num_classes=num_classes, arguments={'width': width})\n"
-    )
-    custom = {"architecture": "own_network:make", "custom_code": True}
-    resealed(folder / "manifest.json", lambda fields: fields["about"]["model"].update(custom))
-    monkeypatch.syspath_prepend(str(written))
-    with pytest.raises(UnsupportedModelError, match="own_network:make is custom code"):
-        load(folder)
-    assert load(folder, allow_custom_code=True).info.architecture == "own_network:make"
-
-
-def test_custom_code_is_refused_also_where_the_manifest_calls_it_ordinary(written: Path) -> None:
-    resealed(
-        written / "teacher" / "manifest.json",
-        lambda fields: fields["about"]["model"].update(architecture="os:getcwd", custom_code=False),
-    )
-    with pytest.raises(UnsupportedModelError, match="custom code"):
-        artifacts.load_teacher(written / "teacher")
-
-
 def test_digests_lead_from_a_result_back_to_the_weights(
-    written: Path, tiny_teacher: Teacher, tiny_dreams: DreamSet
+    tiny_teacher: Teacher, tiny_dreams: DreamSet, tmp_path: Path
 ) -> None:
-    artifacts.save_statistics(
-        statistics_of(tiny_teacher), written / "statistics", inputs={"teacher": written / "teacher"}
-    )
+    inputs = {"teacher": tmp_path / "teacher"}
+    artifacts.save_teacher(tiny_teacher, tmp_path / "teacher")
+    artifacts.save_statistics(statistics_of(tiny_teacher), tmp_path / "statistics", inputs=inputs)
     artifacts.save_dreams(
         tiny_dreams,
-        written / "dreams",
+        tmp_path / "dreams",
         input=tiny_teacher.info.input,
         seed=5,
-        inputs={"teacher": written / "teacher", "statistics": written / "statistics"},
+        inputs={**inputs, "statistics": tmp_path / "statistics"},
     )
-    artifacts.save_evaluation(evaluation(), written / "evaluation", inputs={"dreams": written / "dreams"})
-    (dreams,) = artifacts.read_manifest(written / "evaluation").inputs
+    artifacts.save_evaluation(evaluation(), tmp_path / "evaluation", inputs={"dreams": tmp_path / "dreams"})
+    (dreams,) = artifacts.read_manifest(tmp_path / "evaluation").inputs
     assert (dreams["kind"], dreams["seed"]) == ("dreams", 5)
-    assert dreams["sha256"] == artifacts.digest_of(written / "dreams")
+    assert dreams["sha256"] == artifacts.digest_of(tmp_path / "dreams")
     statistics = next(record for record in dreams["inputs"] if record["name"] == "statistics")
-    assert statistics["sha256"] == artifacts.digest_of(written / "statistics")
+    assert statistics["sha256"] == artifacts.digest_of(tmp_path / "statistics")
     (teacher,) = statistics["inputs"]
-    assert teacher["sha256"] == artifacts.digest_of(written / "teacher")
+    assert teacher["sha256"] == artifacts.digest_of(tmp_path / "teacher")
     assert teacher["about"] == {"source": "tests", "digest": "0" * 64}
 
 
@@ -386,23 +244,3 @@ def test_another_bit_gives_another_digest(tiny_student: Student, tmp_path: Path)
     with torch.no_grad():
         next(tiny_student.network.parameters()).mul_(1.0001)
     assert artifacts.save_student(tiny_student, tmp_path / "second") != first
-
-
-def test_a_failed_save_leaves_the_old_artifact_whole(written: Path) -> None:
-    before = artifacts.digest_of(written / "teacher")
-
-    def fail(folder: Path) -> None:
-        (folder / "half.txt").write_text("half")
-        raise RuntimeError("disk full")
-
-    with pytest.raises(RuntimeError, match="disk full"):
-        artifacts.save_artifact(written / "teacher", kind="teacher", extras=fail)
-    assert artifacts.digest_of(written / "teacher") == before
-    artifacts.load_teacher(written / "teacher")
-    assert sorted(path.name for path in written.iterdir()) == ["student", "teacher"]
-
-
-def test_saving_again_replaces_the_whole_folder(written: Path, tiny_teacher: Teacher) -> None:
-    (written / "teacher" / "notes.txt").write_text("from the last run")
-    artifacts.save_teacher(tiny_teacher, written / "teacher")
-    assert sorted(path.name for path in (written / "teacher").iterdir()) == ["manifest.json", "weights.safetensors"]
