@@ -5,7 +5,6 @@
 Every epoch ends with a checkpoint, kept outside the repository; the same command goes on from it after an
 interruption and ends with the same weights. What makes training cheap enough for two CPU cores:
 
-- Muon with normalised filters for convolutions (see muon.py), SGD with Nesterov momentum for everything else;
 - the first half of the epochs on images shrunk to 24x24 (progressive resizing);
 - samples that are already learnt are visited half as often (see batches.py), except in the last eighth of the epochs;
 - bfloat16 autocast, channels_last.
@@ -92,7 +91,7 @@ def load_network(settings: Settings, checkpoint: Path) -> tuple[nn.Module, int]:
         raise ArtifactError(f"there is no checkpoint {checkpoint}", now="give the path that training was kept at")
     network = build(settings)
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    network.load_state_dict(state["net"])
+    network.load_state_dict(state["network"])
     return network, int(state["epoch"])
 
 
@@ -108,7 +107,6 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Settings
     parser.add_argument(
         "--small-share", type=float, default=defaults.small_share, help="of the epochs at 24x24 (%(default)s)"
     )
-    parser.add_argument("--optimiser", choices=("muon", "sgd"), default=defaults.optimiser, help="%(default)s")
     parser.add_argument("--checkpoint", type=Path, help="where training is kept (~/.cache/resprout/ARCHITECTURE.pt)")
     parser.add_argument(
         "--export-only", type=Path, metavar="CHECKPOINT", help="train nothing: turn this checkpoint into --out"
@@ -123,7 +121,6 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Settings
         options.epochs,
         seed=options.seed,
         small_share=options.small_share,
-        optimiser=options.optimiser,
     )
     return options, settings
 

@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from batches import choose, crop_and_flip, resize
 from cifar10 import CLASS_NAMES, INPUT
-from muon import Muon
 from torch import Tensor, nn
 
 from resprout import models
@@ -27,17 +26,15 @@ class Settings:
 
     architecture: str = "cifar_resnet20"
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    epochs: int = 80
-    batch_size: int = 256
-    optimiser: str = "muon"
-    """`muon`: Muon for convolutions, SGD for the rest. `sgd`: SGD for everything, as networks are usually trained."""
-    muon_learning_rate: float = 0.04
-    sgd_learning_rate: float = 0.1
+    epochs: int = 105
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    """The peak."""
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    """L2, on SGD's parameters; Muon holds its own at a fixed norm."""
+    """L2, on every parameter."""
     warmup: float = 0.05
-    """Share of the training over which learning rates rise from 0; then they fall to 0, both linearly."""
+    """Share of the training over which the learning rate rises from 0; then it falls to 0, both linearly."""
     small_share: float = 0.5
     """Share of the epochs, at the start, on small images."""
     small_size: int = 24
@@ -60,7 +57,7 @@ class Settings:
         return 0 < epoch < (1 - self.full_share) * self.epochs
 
     def learning_rate_factor(self, progress: float) -> float:
-        """What learning rates are multiplied by when `progress` of the training, in [0, 1], is done."""
+        """What the learning rate is multiplied by when `progress` of the training, in [0, 1], is done."""
         return progress / self.warmup if progress < self.warmup else (1 - progress) / (1 - self.warmup)
 
 
@@ -69,7 +66,7 @@ class Training:
     """A training on its way; all that a checkpoint holds."""
 
     network: nn.Module
-    optimisers: list[torch.optim.Optimizer]
+    optimiser: torch.optim.Optimizer
     losses: Tensor
     epoch: int = 0
 
@@ -78,7 +75,7 @@ def start(settings: Settings, num_images: int, device: torch.device) -> Training
     """A freshly initialised training. The first weights are always the same; the seed decides what follows."""
     network = build(settings)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Training(network, make_optimisers(network, settings), torch.ones(num_images, device=device))
+    return Training(network, make_optimiser(network, settings), torch.ones(num_images, device=device))
 
 
 def build(settings: Settings) -> nn.Module:
@@ -96,26 +93,14 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def make_optimisers(network: nn.Module, settings: Settings) -> list[torch.optim.Optimizer]:
-    """Muon, where it is asked for, for convolutions that mix channels; SGD for the rest.
-
-    A depthwise filter is no matrix to orthogonalise, so it is SGD's always.
-    """
-    rest = list(network.parameters())
-    optimisers: list[torch.optim.Optimizer] = []
-    if settings.optimiser == "muon":
-        mixing = [weight for weight in rest if weight.ndim == 4 and weight.shape[1] > 1]
-        taken = {id(weight) for weight in mixing}
-        rest = [weight for weight in rest if id(weight) not in taken]
-        optimisers.append(Muon(mixing, settings.muon_learning_rate, settings.momentum))
-    sgd = torch.optim.SGD(
-        rest,
-        settings.sgd_learning_rate,
+def make_optimiser(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    return torch.optim.SGD(
+        network.parameters(),
+        settings.learning_rate,
         momentum=settings.momentum,
         nesterov=True,
         weight_decay=settings.weight_decay,
     )
-    return [*optimisers, sgd]
 
 
 def train_epoch(training: Training, padded: Tensor, labels: Tensor, settings: Settings) -> tuple[float, float]:
@@ -140,7 +125,7 @@ def train_epoch(training: Training, padded: Tensor, labels: Tensor, settings: Se
     training.network.train()
     with seeded(settings.epoch_seed(epoch)):
         for batch in range(num_batches):
-            set_learning_rates(training, settings, (epoch + batch / num_batches) / settings.epochs)
+            set_learning_rate(training, settings, (epoch + batch / num_batches) / settings.epochs)
             indices = order[batch * settings.batch_size : (batch + 1) * settings.batch_size]
             images = resize(crop_and_flip(padded, indices, generator), settings.size(epoch))
             indices = indices.to(device)
@@ -152,12 +137,9 @@ def train_epoch(training: Training, padded: Tensor, labels: Tensor, settings: Se
     return float(total_loss / num_batches), float(total_correct / (num_batches * settings.batch_size))
 
 
-def set_learning_rates(training: Training, settings: Settings, progress: float) -> None:
-    factor = settings.learning_rate_factor(progress)
-    for optimiser in training.optimisers:
-        peak = settings.muon_learning_rate if isinstance(optimiser, Muon) else settings.sgd_learning_rate
-        for group in optimiser.param_groups:
-            group["lr"] = peak * factor
+def set_learning_rate(training: Training, settings: Settings, progress: float) -> None:
+    for group in training.optimiser.param_groups:
+        group["lr"] = settings.learning_rate * settings.learning_rate_factor(progress)
 
 
 def step(training: Training, images: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -165,20 +147,18 @@ def step(training: Training, images: Tensor, labels: Tensor, weights: Tensor) ->
     with torch.autocast(images.device.type, torch.bfloat16):
         logits = training.network(images)
     losses = F.cross_entropy(logits.float(), labels, reduction="none")
-    for optimiser in training.optimisers:
-        optimiser.zero_grad()
+    training.optimiser.zero_grad()
     torch.autograd.backward((losses * weights).mean())
-    for optimiser in training.optimisers:
-        optimiser.step()
+    training.optimiser.step()
     return losses.detach(), (logits.argmax(1) == labels).sum()
 
 
 def save_checkpoint(training: Training, settings: Settings, path: Path) -> None:
     """Write the training's whole state, or nothing."""
     state = {
-        "net": training.network.state_dict(),
-        "opts": [optimiser.state_dict() for optimiser in training.optimisers],
-        "score": training.losses,
+        "network": training.network.state_dict(),
+        "optimiser": training.optimiser.state_dict(),
+        "losses": training.losses,
         "epoch": training.epoch,
         "settings": lasting(settings),
     }
@@ -198,10 +178,9 @@ def load_checkpoint(training: Training, settings: Settings, path: Path) -> None:
             f"checkpoint {path} is of another training: {state['settings']}",
             now="delete it, or give another --checkpoint",
         )
-    training.network.load_state_dict(state["net"])
-    for optimiser, saved in zip(training.optimisers, state["opts"], strict=True):
-        optimiser.load_state_dict(saved)
-    training.losses, training.epoch = state["score"], state["epoch"]
+    training.network.load_state_dict(state["network"])
+    training.optimiser.load_state_dict(state["optimiser"])
+    training.losses, training.epoch = state["losses"], state["epoch"]
 
 
 def lasting(settings: Settings) -> str:

@@ -12,7 +12,7 @@ import train
 from batches import prepare
 from cifar10 import CLASS_NAMES, INPUT
 from torch import Tensor
-from training import Settings, Training, load_checkpoint, make_optimisers, save_checkpoint, start, train_epoch
+from training import Settings, Training, load_checkpoint, save_checkpoint, start, train_epoch
 
 from resprout import models
 from resprout.artifacts import load_teacher
@@ -112,33 +112,6 @@ def test_small_images_first_and_all_samples_last() -> None:
 
     assert [settings.size(epoch) for epoch in (0, 7, 8, 15)] == [24, 24, 32, 32]
     assert [settings.skips(epoch) for epoch in (0, 1, 13, 14, 15)] == [False, True, True, False, False]
-
-
-def test_every_parameter_has_one_optimiser_and_depthwise_filters_are_not_muons() -> None:
-    network = models.build("cifar_mobilenet_v2", num_classes=10, arguments={"width_mult": 0.25})
-
-    muon, sgd = (
-        [parameter for group in optimiser.param_groups for parameter in group["params"]]
-        for optimiser in make_optimisers(network, TINY)
-    )
-
-    assert sorted(map(id, [*muon, *sgd])) == sorted(map(id, network.parameters()))
-    assert all(weight.ndim == 4 and weight.shape[1] > 1 for weight in muon)
-    assert any(weight.ndim == 4 for weight in sgd)
-
-
-def test_sgd_alone_trains_every_parameter_and_lets_weight_decay_shrink_filters(images: LabelledImages) -> None:
-    settings = replace(TINY, optimiser="sgd")
-    training = start(settings, 64, CPU)
-    (sgd,) = training.optimisers
-    assert sum(len(group["params"]) for group in sgd.param_groups) == len(list(training.network.parameters()))
-
-    losses = run(training, images, 4, settings)
-
-    assert losses[-1] < losses[0]
-    filters = [weight.detach() for weight in training.network.parameters() if weight.ndim == 4]
-    norms = [float(weight.norm()) / len(weight) ** 0.5 for weight in filters]
-    assert max(abs(norm - 1) for norm in norms) > 0.1, "Muon would hold each filter bank at a fixed norm"
 
 
 @pytest.mark.parametrize("name", ["vgg11_half", "mobilenet_v2_half"])
