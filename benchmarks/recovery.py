@@ -35,6 +35,7 @@ from resprout.recipe import (
     GlobalMagnitudeSection,
     PaperRecoverySection,
     PaperSynthesisSection,
+    ReconstructionSection,
 )
 from resprout.recovery import recover, repair
 from resprout.seeding import generator
@@ -44,7 +45,7 @@ from resprout.types import DreamSet, LabelledImages, Student, Teacher
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 NUM_IMAGES = 1024
-DREAMS_OF = {"paper": {"paper"}, "ours": {"dreams", "ours"}}
+DREAMS_OF = {"paper": {"paper"}, "ours": {"dreams", "reconstruction", "ours"}}
 SPARSITIES = (0.5, 0.75, 0.9, 0.95, 0.98)
 
 
@@ -119,8 +120,8 @@ def _repaired(setting: Setting, row: str, teacher: Teacher, pruned: Student, see
     dreams = artifacts.load_dreams(setting.work / f"dreams-{'paper' if row == 'paper' else 'ours'}-{seed}")
     if row == "dreams":
         return repair(pruned, dreams)
-    section = PaperRecoverySection() if row == "paper" else DistillationSection()
-    return recover(teacher, pruned, dreams, section, seed=seed).recovered
+    sections = {"reconstruction": ReconstructionSection, "paper": PaperRecoverySection, "ours": DistillationSection}
+    return recover(teacher, pruned, dreams, sections[row](), seed=seed).recovered
 
 
 def _noise(teacher: Teacher, seed: int) -> DreamSet:

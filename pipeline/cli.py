@@ -112,8 +112,10 @@ def list_recipes() -> None:
     """The recipes that come with Resprout."""
     from pipeline import recipes
 
-    for path in recipes.shipped():
-        typer.echo(f"{path.stem:<10} {recipes.headline(path)}\n{'':<10} {path}")
+    shipped = recipes.shipped()
+    width = max(len(path.stem) for path in shipped)
+    for path in shipped:
+        typer.echo(f"{path.stem:<{width}}  {recipes.headline(path)}\n{'':<{width}}  {path}")
 
 
 @recipe_app.command()

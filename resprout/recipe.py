@@ -199,6 +199,14 @@ class DistillationSection(Section):
     """What the networks run in; losses are float32 always. auto: bfloat16 where the machine has it."""
 
 
+class ReconstructionSection(Section):
+    """No training: layer by layer, the remaining weights are solved to give the teacher's outputs on dreams."""
+
+    method: Literal["reconstruction"] = "reconstruction"
+    ridge: float = Field(default=1e-3, gt=0)
+    """Pull towards the teacher's weights, in units of the layer inputs' mean square."""
+
+
 class PaperRecoverySection(Section):
     """The recipe of arXiv 2511.20702: BatchNorm frozen, KL at temperature 3, SGD 0.001 momentum 0.9, 15 epochs,
     batches of 32.
@@ -208,7 +216,7 @@ class PaperRecoverySection(Section):
 
 
 RecoverySection = Annotated[
-    DistillationSection | PaperRecoverySection,
+    DistillationSection | ReconstructionSection | PaperRecoverySection,
     Field(discriminator="method"),
     BeforeValidator(_method_or("distillation")),
 ]

@@ -13,9 +13,10 @@ from resprout import precision
 from resprout.checkpoints import Checkpoint, fingerprint
 from resprout.errors import ArtifactError
 from resprout.progress import Progress, Report, silent
-from resprout.recipe import DistillationSection, PaperRecoverySection
+from resprout.recipe import DistillationSection, PaperRecoverySection, ReconstructionSection
 from resprout.recovery.calibration import reestimate
 from resprout.recovery.distillation import distil
+from resprout.recovery.reconstruction import reconstruct
 from resprout.types import DreamSet, Student, Teacher
 
 # The recipe released with arXiv 2511.20702
@@ -37,7 +38,7 @@ PAPER = DistillationSection(
     keep="last",
     precision="float32",
 )
-METHODS = ("distillation", "paper")
+METHODS = ("distillation", "reconstruction", "paper")
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,10 @@ class Recovery:
     """What recovery gives.
 
     Args:
-        recovered: the student after distillation.
+        recovered: the student after distillation or reconstruction.
         repaired: the student with its BatchNorm statistics re-estimated on dreams and nothing trained.
-        curves: name -> float32, shape (epochs,).
-        metrics: the last epoch's figures.
+        curves: name -> float32, shape (epochs,); empty where nothing is trained.
+        metrics: the last epoch's figures, or the layers' mean relative error.
     """
 
     recovered: Student
@@ -61,14 +62,14 @@ def recover(
     teacher: Teacher,
     student: Student,
     dreams: DreamSet,
-    section: DistillationSection | PaperRecoverySection,
+    section: DistillationSection | ReconstructionSection | PaperRecoverySection,
     *,
     seed: int,
     report: Report = silent,
     checkpoint: Checkpoint | None = None,
     device: torch.device | None = None,
 ) -> Recovery:
-    """Bring the pruned student's accuracy back by distilling the teacher on dreams.
+    """Bring the pruned student's accuracy back on dreams.
 
     Args:
         teacher, student: are not changed; the student's mask holds bit for bit afterwards.
@@ -84,6 +85,8 @@ def recover(
     """
     _check(teacher, dreams)
     device = device or precision.best_device()
+    if isinstance(section, ReconstructionSection):
+        return _reconstructed(teacher, student, dreams, section, device, report)
     plain = PAPER if isinstance(section, PaperRecoverySection) else section
     repaired = repair(student, dreams, device)
     start = repaired if plain.reestimate_batchnorm else student
@@ -104,6 +107,28 @@ def recover(
     network.requires_grad_(False)
     metrics = {name: float(curve[-1]) for name, curve in curves.items()}
     return Recovery(Student(student.info, network, student.mask), repaired, curves, metrics)
+
+
+def _reconstructed(
+    teacher: Teacher,
+    student: Student,
+    dreams: DreamSet,
+    section: ReconstructionSection,
+    device: torch.device,
+    report: Report,
+) -> Recovery:
+    network, errors = reconstruct(
+        teacher.network,
+        student.network,
+        student.mask,
+        dreams.training[0].float(),
+        ridge=section.ridge,
+        device=device,
+        watch=lambda done, total, figures: report(Progress("recovery", done, total, "layers", figures)),
+    )
+    metrics = {"relative_error": sum(errors.values()) / len(errors)}
+    recovered = Student(student.info, network.requires_grad_(False), student.mask)
+    return Recovery(recovered, repair(student, dreams, device), {}, metrics)
 
 
 def repair(student: Student, dreams: DreamSet, device: torch.device | None = None) -> Student:

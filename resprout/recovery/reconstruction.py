@@ -1,0 +1,213 @@
+"""Reconstruction: each layer's remaining weights solved, in closed form, to give the teacher's outputs on dreams.
+
+Nothing is trained, so there is no step size and no number of epochs: one pass over the layers, a linear system per
+output channel. The idea of layer-wise least squares is that of AdaPrune (Hubara et al., arXiv 2102.08124) and Optimal
+Brain Compression (Frantar and Alistarh, arXiv 2208.11580); there on calibration data, here on dreams.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from resprout.types import PruningMask
+
+Layer = nn.Conv2d | nn.Linear
+LayerWatch = Callable[[int, int, dict[str, float]], None]
+PATCH_ELEMENTS = 2**26
+"""How many numbers a layer's unfolded inputs may take at a time: 256 MiB."""
+
+
+@dataclass
+class _Moments:
+    """Sums over all positions of all images that determine a layer's least-squares problem, in float64.
+
+    Args:
+        inputs: of x xᵀ, shape (groups, fan_in, fan_in).
+        products: of x yᵀ, shape (groups, fan_in, out_channels / groups).
+        energy: of |y|².
+    """
+
+    inputs: Tensor
+    products: Tensor
+    energy: Tensor
+
+
+@torch.no_grad()
+def reconstruct(
+    teacher: nn.Module,
+    student: nn.Module,
+    mask: PruningMask,
+    images: Tensor,
+    *,
+    ridge: float,
+    device: torch.device,
+    watch: LayerWatch,
+) -> tuple[nn.Module, dict[str, float]]:
+    """Solve a copy of the student layer by layer, in the order in which they run.
+
+    For each output channel, with x its inputs in the student *as solved so far*, y its output in the teacher, w its
+    kept weights and v the teacher's: min over w of sum |w·x - y|² + r |w - v|². Each layer thus also makes up for what
+    the layers before it still get wrong. BatchNorm keeps the teacher's statistics: they are of real data, and now
+    they fit.
+
+    Args:
+        teacher, student: of one architecture; are not changed.
+        mask: its pruned weights stay exactly 0. Layers that it does not cover, and those that are neither exactly
+            nn.Conv2d nor nn.Linear (a subclass may compute something else), are left as they are.
+        images: float32, shape (n, channels, height, width), normalised space.
+        ridge: r in units of the inputs' mean square; keeps weights that the images say little about near the teacher's.
+        watch: is told how many layers of how many are done, and the last one's relative error.
+
+    Returns:
+        The student in evaluation mode on the CPU, and for each solved layer |student - teacher|² / |teacher|² of its
+        output.
+    """
+    source = copy.deepcopy(teacher).eval().to(device).to(memory_format=torch.channels_last)
+    solved = copy.deepcopy(student).eval().to(device).to(memory_format=torch.channels_last)
+    layers = _in_running_order(solved, [name.removesuffix(".weight") for name in mask.keep], images[:2].to(device))
+    originals = dict(source.named_parameters())
+    errors: dict[str, float] = {}
+    for index, (name, layer) in enumerate(layers.items()):
+        moments = _moments(source, solved, name, layer, images, device)
+        keep = mask.keep[f"{name}.weight"].to(device)
+        solution, errors[name] = _solve(moments, originals[f"{name}.weight"].double(), keep, ridge)
+        layer.weight.copy_(solution)
+        watch(index + 1, len(layers), {"relative_error": errors[name]})
+    return solved.cpu(), errors
+
+
+def _in_running_order(network: nn.Module, names: list[str], images: Tensor) -> dict[str, Layer]:
+    order: dict[str, Layer] = {}
+
+    def note(name: str, layer: Layer) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            order.setdefault(name, layer)
+
+        return hook
+
+    handles = []
+    for name in names:
+        layer = network.get_submodule(name)
+        if isinstance(layer, Layer) and type(layer) in (nn.Conv2d, nn.Linear):
+            handles.append(layer.register_forward_pre_hook(note(name, layer)))
+    try:
+        network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return order
+
+
+class _ReachedError(Exception):
+    """The layer that was asked about has run: the rest of the network need not."""
+
+
+def _run_to(network: nn.Module, name: str, images: Tensor) -> tuple[Tensor, Tensor]:
+    """What a layer takes in and gives out for `images`; what comes after it is not computed."""
+    seen: list[Tensor] = []
+
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        seen.extend((inputs[0], output))
+        raise _ReachedError
+
+    handle = network.get_submodule(name).register_forward_hook(hook)
+    try:
+        network(images)
+    except _ReachedError:
+        pass
+    finally:
+        handle.remove()
+    return seen[0], seen[1]
+
+
+def _moments(
+    teacher: nn.Module, student: nn.Module, name: str, layer: Layer, images: Tensor, device: torch.device
+) -> _Moments:
+    fan_in, groups = layer.weight[0].numel(), layer.groups if isinstance(layer, nn.Conv2d) else 1
+    nothing = torch.zeros((), dtype=torch.float64, device=device)
+    per_group = len(layer.weight) // groups
+    total = _Moments(nothing.new_zeros(groups, fan_in, fan_in), nothing.new_zeros(groups, fan_in, per_group), nothing)
+    for batch in _batches(student, name, layer, images):
+        placed = batch.to(device).contiguous(memory_format=torch.channels_last)
+        inputs, _ = _run_to(student, name, placed)
+        _, outputs = _run_to(teacher, name, placed)
+        x, y = _as_matrices(layer, inputs, outputs)
+        total.inputs += x @ x.mT
+        total.products += x @ y.mT
+        total.energy += y.square().sum(dtype=torch.float64)
+    return total
+
+
+def _batches(network: nn.Module, name: str, layer: Layer, images: Tensor) -> tuple[Tensor, ...]:
+    x, _ = _as_matrices(layer, *_run_to(network, name, images[:1].to(layer.weight.device)))
+    batches: tuple[Tensor, ...] = images.split(max(1, min(128, PATCH_ELEMENTS // x.numel())))
+    return batches
+
+
+def _as_matrices(layer: Layer, inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+    """A layer's inputs and outputs, without the bias, as the two sides of a matrix product.
+
+    Returns:
+        Shapes (groups, fan_in, positions) and (groups, out_channels / groups, positions).
+    """
+    if isinstance(layer, nn.Conv2d):
+        if layer.bias is not None:
+            outputs = outputs - layer.bias.view(1, -1, 1, 1)
+        padding = layer.padding
+        if isinstance(padding, str) or layer.padding_mode != "zeros":
+            # what forward() itself pads with, so that unfold need not
+            inputs = functional.pad(
+                inputs,
+                layer._reversed_padding_repeated_twice,
+                mode="constant" if layer.padding_mode == "zeros" else layer.padding_mode,
+            )
+            padding = (0, 0)
+        x = functional.unfold(inputs, layer.kernel_size, layer.dilation, padding, layer.stride)
+        y = outputs.flatten(2)
+        groups = layer.groups
+    else:
+        if layer.bias is not None:
+            outputs = outputs - layer.bias
+        x, y, groups = inputs.flatten(0, -2)[..., None], outputs.flatten(0, -2)[..., None], 1
+    return _by_group(x, groups), _by_group(y, groups)
+
+
+def _by_group(values: Tensor, groups: int) -> Tensor:
+    """(batch, channels, positions) to (groups, channels / groups, batch x positions)."""
+    grouped: Tensor = values.unflatten(1, (groups, -1))
+    return grouped.permute(1, 2, 0, 3).flatten(2)
+
+
+def _solve(moments: _Moments, original: Tensor, keep: Tensor, ridge: float) -> tuple[Tensor, float]:
+    """The kept weights that reproduce the outputs best, in the shape of `original`, and the relative error they leave.
+
+    Args:
+        original: the teacher's weights, float64; `keep` has its shape.
+    """
+    groups, fan_in, per_group = moments.products.shape
+    old, kept = original.reshape(groups, per_group, fan_in), keep.reshape(groups, per_group, fan_in)
+    solution = torch.zeros_like(old)
+    error = moments.energy.clone()
+    for group in range(groups):
+        gram, products = moments.inputs[group], moments.products[group]
+        penalty = ridge * gram.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
+        for channel in range(per_group):
+            chosen = kept[group, channel].nonzero().squeeze(1)
+            if not len(chosen):
+                continue
+            square = gram[chosen[:, None], chosen]
+            right = products[chosen, channel]
+            regular = square + penalty * torch.eye(len(chosen), dtype=gram.dtype, device=gram.device)
+            factor = torch.linalg.cholesky(regular)
+            wanted = (right + penalty * old[group, channel, chosen])[:, None]
+            weights = torch.cholesky_solve(wanted, factor).squeeze(1)
+            solution[group, channel, chosen] = weights
+            error += weights @ (square @ weights) - 2 * weights @ right
+    relative = float((error / moments.energy.clamp_min(torch.finfo(torch.float64).tiny)).clamp_min(0))
+    return solution.reshape(original.shape).float(), relative
