@@ -16,10 +16,10 @@ ROWS = {
     "none": "no repair",
     "noise": "BatchNorm re-estimated on noise",
     "dreams": "BatchNorm re-estimated on dreams",
-    "reconstruction": "layers solved on dreams, no training",
     "paper": "the paper's recipe (2511.20702)",
-    "ours": "**ours**",
-    "ceiling": "ours on real training images (not data-free)",
+    "reconstruction": "**ours**: layers solved on dreams, no training",
+    "ours": "**ours**: distillation on dreams",
+    "ceiling": "distillation on real training images (not data-free)",
 }
 
 
