@@ -17,7 +17,7 @@ def recover(
     recovered: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
 ):
-    """Re-estimate the student's BatchNorm on dreams, then distil the teacher into it."""
+    """Bring the pruned student's accuracy back on dreams: BatchNorm re-estimated, then as the section says."""
     from resprout import artifacts, figures, recipe, recovery
     from resprout.checkpoints import FolderCheckpoint
     from resprout.progress import print_lines

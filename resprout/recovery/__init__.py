@@ -11,7 +11,7 @@ from torch import Tensor
 
 from resprout import precision
 from resprout.checkpoints import Checkpoint, fingerprint
-from resprout.errors import ArtifactError
+from resprout.errors import ArtifactError, UnsupportedModelError
 from resprout.progress import Progress, Report, silent
 from resprout.recipe import DistillationSection, PaperRecoverySection, ReconstructionSection
 from resprout.recovery.calibration import reestimate
@@ -82,6 +82,7 @@ def recover(
 
     Raises:
         ArtifactError: the dreams do not fit the teacher's input, or are too few for one batch statistic.
+        UnsupportedModelError: reconstruction, and no pruned layer that it can solve.
     """
     _check(teacher, dreams)
     device = device or precision.best_device()
@@ -126,6 +127,11 @@ def _reconstructed(
         device=device,
         watch=lambda done, total, figures: report(Progress("recovery", done, total, "layers", figures)),
     )
+    if not errors:
+        raise UnsupportedModelError(
+            "no pruned layer is a plain nn.Conv2d or nn.Linear, so none can be solved",
+            now="recover by distillation: leave recovery.method out",
+        )
     metrics = {"relative_error": sum(errors.values()) / len(errors)}
     recovered = Student(student.info, network.requires_grad_(False), student.mask)
     return Recovery(recovered, repair(student, dreams, device), {}, metrics)

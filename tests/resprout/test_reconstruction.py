@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy
 import pytest
 import torch
 from torch import nn
 
+from resprout.errors import UnsupportedModelError
 from resprout.masking import apply_mask
 from resprout.progress import Progress
 from resprout.recipe import ReconstructionSection
@@ -114,6 +116,14 @@ def test_a_layer_that_lost_all_and_one_that_is_a_subclass_are_left(tiny_dreams: 
     assert list(errors) == ["1"]
     assert torch.equal(solved[0].weight, student[0].weight)
     assert torch.equal(solved[1].weight[2], torch.zeros(4, 3, 3))
+
+
+def test_a_network_without_a_layer_to_solve_is_refused(
+    tiny_teacher: Teacher, tiny_student: Student, tiny_dreams: DreamSet
+) -> None:
+    student = replace(tiny_student, mask=PruningMask({}))
+    with pytest.raises(UnsupportedModelError, match="no pruned layer is a plain"):
+        recover(tiny_teacher, student, tiny_dreams, ReconstructionSection(), seed=0)
 
 
 def test_recover_by_reconstruction(tiny_teacher: Teacher, tiny_student: Student, tiny_dreams: DreamSet) -> None:
