@@ -183,8 +183,9 @@ class DistillationSection(Section):
     """Softens both logits; KL is scaled by its square (Hinton et al., arXiv 1503.02531)."""
     feature_weight: float = Field(default=5.0, ge=0)
     """Weight of the per-block feature matching; 0 leaves KL alone."""
-    reestimate_batchnorm: bool = True
-    """Re-estimate the student's BatchNorm statistics on dreams before training."""
+    start: Literal["repaired", "reconstructed", "pruned"] = "repaired"
+    """repaired: from BatchNorm re-estimated on dreams. reconstructed: from layers solved on dreams, as method:
+    reconstruction does; best with keep_batchnorm_frozen and a smaller step. pruned: from the student as it came."""
     keep_batchnorm_frozen: bool = False
     """Train with running statistics instead of a batch's own, and leave them as they are."""
     jitter: int = Field(default=4, ge=0)

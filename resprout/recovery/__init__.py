@@ -30,7 +30,7 @@ PAPER = DistillationSection(
     weight_decay=0.0,
     temperature=3.0,
     feature_weight=0.0,
-    reestimate_batchnorm=False,
+    start="pruned",
     keep_batchnorm_frozen=True,
     jitter=0,
     flip=False,
@@ -87,10 +87,13 @@ def recover(
     _check(teacher, dreams)
     device = device or precision.best_device()
     if isinstance(section, ReconstructionSection):
-        return _reconstructed(teacher, student, dreams, section, device, report)
+        solved, relative_error = _solved(teacher, student, dreams, section, device, report)
+        return Recovery(solved, repair(student, dreams, device), {}, {"relative_error": relative_error})
     plain = PAPER if isinstance(section, PaperRecoverySection) else section
     repaired = repair(student, dreams, device)
-    start = repaired if plain.reestimate_batchnorm else student
+    start = repaired if plain.start == "repaired" else student
+    if plain.start == "reconstructed":
+        start, _ = _solved(teacher, student, dreams, ReconstructionSection(), device, report)
     key = f"recovery-{fingerprint(teacher.network, start.network, dreams.images, plain.model_dump(), seed)}"
     report(Progress("recovery", 0, plain.epochs, "epochs"))
     network, curves = distil(
@@ -110,14 +113,15 @@ def recover(
     return Recovery(Student(student.info, network, student.mask), repaired, curves, metrics)
 
 
-def _reconstructed(
+def _solved(
     teacher: Teacher,
     student: Student,
     dreams: DreamSet,
     section: ReconstructionSection,
     device: torch.device,
     report: Report,
-) -> Recovery:
+) -> tuple[Student, float]:
+    """The student with its layers solved, and their mean relative error."""
     network, errors = reconstruct(
         teacher.network,
         student.network,
@@ -130,11 +134,9 @@ def _reconstructed(
     if not errors:
         raise UnsupportedModelError(
             "no pruned layer is a plain nn.Conv2d or nn.Linear, so none can be solved",
-            now="recover by distillation: leave recovery.method out",
+            now="recover by distillation from the repaired student, the default",
         )
-    metrics = {"relative_error": sum(errors.values()) / len(errors)}
-    recovered = Student(student.info, network.requires_grad_(False), student.mask)
-    return Recovery(recovered, repair(student, dreams, device), {}, metrics)
+    return Student(student.info, network.requires_grad_(False), student.mask), sum(errors.values()) / len(errors)
 
 
 def repair(student: Student, dreams: DreamSet, device: torch.device | None = None) -> Student:

@@ -11,7 +11,7 @@ from torch import nn
 from resprout.errors import UnsupportedModelError
 from resprout.masking import apply_mask
 from resprout.progress import Progress
-from resprout.recipe import ReconstructionSection
+from resprout.recipe import DistillationSection, ReconstructionSection
 from resprout.recovery import recover
 from resprout.recovery.reconstruction import reconstruct
 from resprout.types import DreamSet, PruningMask, Student, Teacher
@@ -144,3 +144,17 @@ def test_recover_by_reconstruction(tiny_teacher: Teacher, tiny_student: Student,
     assert agreements[1] > agreements[0] + 0.05
     assert 0 < result.metrics["relative_error"] < 1
     assert (seen[-1].done, seen[-1].unit) == (len(tiny_student.mask.keep), "layers")
+
+
+def test_distillation_can_start_from_the_solved_layers(
+    tiny_teacher: Teacher, tiny_student: Student, tiny_dreams: DreamSet
+) -> None:
+    standing_still = DistillationSection(
+        start="reconstructed", keep_batchnorm_frozen=True, learning_rate=1e-12, epochs=1, precision="float32"
+    )
+    solved, started = (
+        recover(tiny_teacher, tiny_student, tiny_dreams, section, seed=0).recovered.network.state_dict()
+        for section in (ReconstructionSection(), standing_still)
+    )
+    for name, tensor in solved.items():
+        assert torch.allclose(tensor, started[name], atol=1e-7), name
