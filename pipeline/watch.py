@@ -57,9 +57,9 @@ class PlainScreen:
 
     def advance(self, where: Progress) -> None:
         """See `Screen`."""
-        tenth = 10 * where.done // max(where.total, 1)
-        if tenth > self._tenth:
-            self._tenth = tenth
+        tenth, before = 10 * where.done // max(where.total, 1), self._tenth
+        self._tenth = tenth  # falls where a stage begins its next kind of work: layers solved, then epochs
+        if tenth > before:
             text = f"{where.stage:<13}{where.done}/{where.total} {where.unit}  {figures(where)}"
             self._console.print(text.rstrip(), highlight=False, markup=False, soft_wrap=True)
 

@@ -45,6 +45,20 @@ def terminal(out: io.StringIO) -> Console:
     return Console(file=out, force_terminal=True, width=90, color_system=None)
 
 
+def test_a_stages_second_kind_of_work_has_tenths_of_its_own():
+    out = io.StringIO()
+    screen = PlainScreen(Console(file=out))
+    screen.begin("recovery")
+    for done, unit in ((1, "layers"), (2, "layers"), (0, "epochs"), (1, "epochs"), (2, "epochs")):
+        screen.advance(Progress("recovery", done, 2, unit))
+    assert [line.split()[1:] for line in out.getvalue().splitlines()] == [
+        ["1/2", "layers"],
+        ["2/2", "layers"],
+        ["1/2", "epochs"],
+        ["2/2", "epochs"],
+    ]
+
+
 def test_a_bar_shows_the_stage_at_work_and_leaves_only_its_line():
     out = io.StringIO()
     screen = BarScreen(terminal(out))
