@@ -205,6 +205,20 @@ def test_feature_distance_is_relative_and_zero_for_twins(tiny_teacher: Teacher, 
     torch.testing.assert_close(feature_distance(*scaled), distance)
 
 
+def test_feature_distance_has_the_gradient_that_autograd_finds() -> None:
+    generator = torch.Generator().manual_seed(3)
+    student = {name: torch.randn(2, 3, 4, 4, generator=generator, dtype=torch.float64) for name in "ab"}
+    teacher = {name: torch.randn(2, 3, 4, 4, generator=generator, dtype=torch.float64) for name in "ab"}
+
+    def distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return feature_distance({"a": a, "b": b}, teacher)
+
+    features = tuple(feature.requires_grad_() for feature in student.values())
+    assert torch.autograd.gradcheck(distance, features)
+    plain = [(student[name] - teacher[name]).square().mean() / teacher[name].square().mean() for name in "ab"]
+    torch.testing.assert_close(distance(*features), torch.stack(plain).mean())
+
+
 def test_augmentation_shifts_and_mirrors_each_image_on_its_own() -> None:
     images = torch.arange(2 * 3 * 5 * 5, dtype=torch.float32).view(2, 3, 5, 5) + 1
     views = augment(
