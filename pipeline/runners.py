@@ -85,10 +85,10 @@ class RunFolder:
         """What is there to go on from, for people: `4 groups of dreams`, `recovery's last epoch`."""
         names = [path.name for path in self.checkpoints.glob("*.safetensors")]
         groups = sum(name.startswith("synthesis") for name in names)
-        return [
-            *([f"{groups} group{'s' if groups > 1 else ''} of dreams"] if groups else []),
-            *(["recovery's last finished epoch"] if any(name.startswith("recovery") for name in names) else []),
-        ]
+        kept = [f"{groups} group{'s' if groups > 1 else ''} of dreams"] if groups else []
+        if any(name.startswith("recovery") for name in names):
+            return [*kept, "recovery's last finished epoch"]
+        return [*kept, *(["the layers solved so far"] if any(name.startswith("solved") for name in names) else [])]
 
 
 def folder_for(recipe: Recipe, runs: Path) -> RunFolder:

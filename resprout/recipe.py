@@ -162,7 +162,7 @@ PruningSection = Annotated[
 
 
 class DistillationSection(Section):
-    """BatchNorm re-estimated on dreams, then the teacher distilled into the student on dreams."""
+    """The student repaired on dreams without training, then the teacher distilled into it on dreams."""
 
     method: Literal["distillation"] = "distillation"
     epochs: int = Field(default=40, ge=1)
@@ -171,8 +171,8 @@ class DistillationSection(Section):
     """Dreams per optimiser step."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """AdamW, or SGD with momentum 0.9."""
-    learning_rate: float = Field(default=3e-3, gt=0)
-    """The peak step size."""
+    learning_rate: float | None = Field(default=None, gt=0)
+    """The peak step size. none: 0.001 from reconstructed, 0.003 otherwise."""
     schedule: Literal["one_cycle", "constant"] = "one_cycle"
     """one_cycle: linear warm-up, then a cosine to 0. constant: the peak throughout, after the warm-up."""
     warmup: float = Field(default=0.1, ge=0, lt=1)
@@ -183,11 +183,14 @@ class DistillationSection(Section):
     """Softens both logits; KL is scaled by its square (Hinton et al., arXiv 1503.02531)."""
     feature_weight: float = Field(default=5.0, ge=0)
     """Weight of the per-block feature matching; 0 leaves KL alone."""
-    start: Literal["repaired", "reconstructed", "pruned"] = "repaired"
-    """repaired: from BatchNorm re-estimated on dreams. reconstructed: from layers solved on dreams, as method:
-    reconstruction does; best with keep_batchnorm_frozen and a smaller step. pruned: from the student as it came."""
-    keep_batchnorm_frozen: bool = False
-    """Train with running statistics instead of a batch's own, and leave them as they are."""
+    start: Literal["auto", "reconstructed", "repaired", "pruned"] = "auto"
+    """reconstructed: from layers solved on dreams, as method: reconstruction does. repaired: from BatchNorm
+    re-estimated on dreams. pruned: from the student as it came. auto: reconstructed where the repaired student still
+    answers as the teacher on half of the held-out dreams and their blends, since little needs mending then; repaired
+    where it does not."""
+    keep_batchnorm_frozen: bool | None = None
+    """Train with running statistics instead of a batch's own, and leave them as they are. none: yes from reconstructed,
+    whose statistics are the teacher's; no otherwise."""
     jitter: int = Field(default=4, ge=0)
     """Augmentation: shift each image by up to this many pixels each way (zero padding)."""
     flip: bool = True

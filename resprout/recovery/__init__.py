@@ -16,7 +16,8 @@ from resprout.progress import Progress, Report, silent
 from resprout.recipe import DistillationSection, PaperRecoverySection, ReconstructionSection
 from resprout.recovery.calibration import reestimate
 from resprout.recovery.distillation import distil
-from resprout.recovery.reconstruction import reconstruct
+from resprout.recovery.reconstruction import reconstruct, solvable
+from resprout.recovery.start import settle
 from resprout.types import DreamSet, Student, Teacher
 
 # The recipe released with arXiv 2511.20702
@@ -48,12 +49,14 @@ class Recovery:
     Args:
         recovered: the student after distillation or reconstruction.
         repaired: the student with its BatchNorm statistics re-estimated on dreams and nothing trained.
+        section: how, with nothing left to choose: what `start: auto` chose, and what followed from it.
         curves: name -> float32, shape (epochs,); empty where nothing is trained.
         metrics: the last epoch's figures, or the layers' mean relative error.
     """
 
     recovered: Student
     repaired: Student
+    section: DistillationSection | ReconstructionSection | PaperRecoverySection
     curves: Mapping[str, Tensor]
     metrics: Mapping[str, float]
 
@@ -87,21 +90,24 @@ def recover(
     _check(teacher, dreams)
     device = device or precision.best_device()
     if isinstance(section, ReconstructionSection):
-        solved, relative_error = _solved(teacher, student, dreams, section, device, report)
-        return Recovery(solved, repair(student, dreams, device), {}, {"relative_error": relative_error})
+        solved, relative_error = _solved(teacher, student, dreams, section, device, report, checkpoint)
+        metrics = {"relative_error": relative_error}
+        return Recovery(solved, repair(student, dreams, device), section, {}, metrics)
     plain = PAPER if isinstance(section, PaperRecoverySection) else section
     repaired = repair(student, dreams, device)
-    start = repaired if plain.start == "repaired" else student
-    if plain.start == "reconstructed":
-        start, _ = _solved(teacher, student, dreams, ReconstructionSection(), device, report)
-    key = f"recovery-{fingerprint(teacher.network, start.network, dreams.images, plain.model_dump(), seed)}"
+    settled = settle(plain, teacher, repaired, dreams)
+    if settled.start == "reconstructed":
+        first, _ = _solved(teacher, student, dreams, ReconstructionSection(), device, report, checkpoint)
+    else:
+        first = repaired if settled.start == "repaired" else student
+    key = f"recovery-{fingerprint(teacher.network, first.network, dreams.images, settled.model_dump(), seed)}"
     report(Progress("recovery", 0, plain.epochs, "epochs"))
     network, curves = distil(
         teacher.network,
-        start.network,
+        first.network,
         student.mask,
         dreams,
-        plain,
+        settled,
         seed=seed,
         device=device,
         watch=lambda epoch, figures: report(Progress("recovery", epoch, plain.epochs, "epochs", figures)),
@@ -110,7 +116,8 @@ def recover(
     )
     network.requires_grad_(False)
     metrics = {name: float(curve[-1]) for name, curve in curves.items()}
-    return Recovery(Student(student.info, network, student.mask), repaired, curves, metrics)
+    used = section if isinstance(section, PaperRecoverySection) else settled
+    return Recovery(Student(student.info, network, student.mask), repaired, used, curves, metrics)
 
 
 def _solved(
@@ -120,8 +127,14 @@ def _solved(
     section: ReconstructionSection,
     device: torch.device,
     report: Report,
+    checkpoint: Checkpoint | None,
 ) -> tuple[Student, float]:
     """The student with its layers solved, and their mean relative error."""
+    if not solvable(student.network, student.mask):
+        raise UnsupportedModelError(
+            "no pruned layer is a plain nn.Conv2d or nn.Linear, so none can be solved",
+            now="recover by distillation with start: repaired",
+        )
     network, errors = reconstruct(
         teacher.network,
         student.network,
@@ -130,12 +143,9 @@ def _solved(
         ridge=section.ridge,
         device=device,
         watch=lambda done, total, figures: report(Progress("recovery", done, total, "layers", figures)),
+        checkpoint=checkpoint,
+        key=f"solved-{fingerprint(teacher.network, student.network, dreams.images, section.model_dump())}",
     )
-    if not errors:
-        raise UnsupportedModelError(
-            "no pruned layer is a plain nn.Conv2d or nn.Linear, so none can be solved",
-            now="recover by distillation from the repaired student, the default",
-        )
     return Student(student.info, network.requires_grad_(False), student.mask), sum(errors.values()) / len(errors)
 
 

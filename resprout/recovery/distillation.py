@@ -69,6 +69,7 @@ def distil(
         teacher, student: are not changed.
         dreams: its training part is trained on, its held-out part, with blends of it, chooses the epoch to
             keep.
+        section: settled (see `recovery.start`): it names a step size.
         watch: is told the epoch and its figures.
         checkpoint, key: where an unfinished training is kept and found.
 
@@ -77,9 +78,10 @@ def distil(
     """
     dtype = precision.resolve(section.precision, device)
     frozen_teacher = precision.frozen_copy(teacher, dtype, device)
-    state = _start(student, section, seed, device)
+    network = copy.deepcopy(student).to(device).to(memory_format=torch.channels_last).requires_grad_(True)
+    state = _State(network, _optimizer(network, section), seeded(seed, "recovery"), _snapshot(network))
     if checkpoint is not None:
-        _restore(state, checkpoint, key, section)
+        _restore(state, checkpoint, key)
     images = dreams.training[0].to(device=device, dtype=torch.float32)
     held_out = with_blends(dreams.held_out[0]).to(device)
     answers = _answers(frozen_teacher, held_out, dtype) if len(held_out) else torch.empty(0)
@@ -98,19 +100,15 @@ def distil(
     return state.network.cpu().eval(), {name: torch.tensor(values) for name, values in state.curves.items()}
 
 
-def _start(student: nn.Module, section: DistillationSection, seed: int, device: torch.device) -> _State:
-    network = copy.deepcopy(student).to(device).to(memory_format=torch.channels_last).requires_grad_(True)
-    parameters = list(network.parameters())
-    optimizer: torch.optim.Optimizer
+def _optimizer(network: nn.Module, section: DistillationSection) -> torch.optim.Optimizer:
+    """The optimiser; its groups keep the peak step size as `initial_lr`, as torch's own schedulers do."""
+    peak = section.learning_rate
+    if peak is None:
+        raise ValueError("the section is not settled: it names no learning_rate")
+    groups = [{"params": list(network.parameters()), "initial_lr": peak}]
     if section.optimizer == "adamw":
-        optimizer = torch.optim.AdamW(
-            parameters, lr=section.learning_rate, weight_decay=section.weight_decay, fused=True
-        )
-    else:
-        optimizer = torch.optim.SGD(
-            parameters, lr=section.learning_rate, momentum=0.9, weight_decay=section.weight_decay
-        )
-    return _State(network, optimizer, seeded(seed, "recovery"), _snapshot(network))
+        return torch.optim.AdamW(groups, lr=peak, weight_decay=section.weight_decay, fused=True)
+    return torch.optim.SGD(groups, lr=peak, momentum=0.9, weight_decay=section.weight_decay)
 
 
 def _epoch(
@@ -123,7 +121,7 @@ def _epoch(
     epoch: int,
     dtype: torch.dtype,
 ) -> dict[str, float]:
-    _training_mode(state.network, section.keep_batchnorm_frozen)
+    _training_mode(state.network, bool(section.keep_batchnorm_frozen))
     steps = max(1, len(images) // section.batch_size)
     totals = torch.zeros(2, device=images.device)
     with ExitStack() as hooks:
@@ -193,7 +191,7 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, section: DistillationSe
     else:
         factor = 0.5 * (1 + math.cos(math.pi * (done - section.warmup) / (1 - section.warmup)))
     for group in optimizer.param_groups:
-        group["lr"] = section.learning_rate * factor
+        group["lr"] = group["initial_lr"] * factor
 
 
 def _snapshot(network: nn.Module) -> dict[str, Tensor]:
@@ -210,7 +208,7 @@ def _keep(state: _State, checkpoint: Checkpoint, key: str) -> None:
     checkpoint.save(key, tensors, about)
 
 
-def _restore(state: _State, checkpoint: Checkpoint, key: str, section: DistillationSection) -> None:
+def _restore(state: _State, checkpoint: Checkpoint, key: str) -> None:
     found = checkpoint.load(key)
     if found is None:
         return

@@ -10,11 +10,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from resprout.checkpoints import Checkpoint
 from resprout.types import PruningMask
 
 Layer = nn.Conv2d | nn.Linear
@@ -48,6 +50,8 @@ def reconstruct(
     ridge: float,
     device: torch.device,
     watch: LayerWatch,
+    checkpoint: Checkpoint | None = None,
+    key: str = "reconstruction",
 ) -> tuple[nn.Module, dict[str, float]]:
     """Solve a copy of the student layer by layer, in the order in which they run.
 
@@ -63,6 +67,7 @@ def reconstruct(
         images: float32, shape (n, channels, height, width), normalised space.
         ridge: r in units of the inputs' mean square; keeps weights that the images say little about near the teacher's.
         watch: is told how many layers of how many are done, and the last one's relative error.
+        checkpoint, key: where the layers solved so far are kept and found.
 
     Returns:
         The student in evaluation mode on the CPU, and for each solved layer |student - teacher|² / |teacher|² of its
@@ -70,16 +75,39 @@ def reconstruct(
     """
     source = copy.deepcopy(teacher).eval().to(device).to(memory_format=torch.channels_last)
     solved = copy.deepcopy(student).eval().to(device).to(memory_format=torch.channels_last)
-    layers = _in_running_order(solved, [name.removesuffix(".weight") for name in mask.keep], images[:2].to(device))
+    layers = _in_running_order(solved, solvable(solved, mask), images[:2].to(device))
     originals = dict(source.named_parameters())
-    errors: dict[str, float] = {}
-    for index, (name, layer) in enumerate(layers.items()):
+    errors = _restore(solved, checkpoint, key)
+    for name, layer in layers.items():
+        if name in errors:
+            continue
         moments = _moments(source, solved, name, layer, images, device)
         keep = mask.keep[f"{name}.weight"].to(device)
         solution, errors[name] = _solve(moments, originals[f"{name}.weight"].double(), keep, ridge)
         layer.weight.copy_(solution)
-        watch(index + 1, len(layers), {"relative_error": errors[name]})
+        if checkpoint is not None:
+            weights = {other: layers[other].weight for other in errors}
+            checkpoint.save(key, weights, {"errors": errors})
+        watch(len(errors), len(layers), {"relative_error": errors[name]})
     return solved.cpu(), errors
+
+
+def _restore(network: nn.Module, checkpoint: Checkpoint | None, key: str) -> dict[str, float]:
+    """Put the layers that were solved before a kill into `network`; their relative errors, none where it starts."""
+    found = checkpoint.load(key) if checkpoint is not None else None
+    if found is None:
+        return {}
+    weights, about = found
+    for name, weight in weights.items():
+        network.get_parameter(f"{name}.weight").copy_(weight)
+    errors: dict[str, float] = about["errors"]
+    return errors
+
+
+def solvable(network: nn.Module, mask: PruningMask) -> list[str]:
+    """The names of the pruned layers whose outputs are known to be linear in their weights, in the mask's order."""
+    names = [name.removesuffix(".weight") for name in mask.keep]
+    return [name for name in names if type(network.get_submodule(name)) in (nn.Conv2d, nn.Linear)]
 
 
 def _in_running_order(network: nn.Module, names: list[str], images: Tensor) -> dict[str, Layer]:
@@ -93,9 +121,8 @@ def _in_running_order(network: nn.Module, names: list[str], images: Tensor) -> d
 
     handles = []
     for name in names:
-        layer = network.get_submodule(name)
-        if isinstance(layer, Layer) and type(layer) in (nn.Conv2d, nn.Linear):
-            handles.append(layer.register_forward_pre_hook(note(name, layer)))
+        layer = cast(Layer, network.get_submodule(name))
+        handles.append(layer.register_forward_pre_hook(note(name, layer)))
     try:
         network(images)
     finally:

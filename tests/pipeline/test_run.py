@@ -64,13 +64,13 @@ def run(*arguments: str | Path) -> tuple[int, str]:
     return process.returncode, output
 
 
-def read_until(process: subprocess.Popen[str], stage: str, share: float) -> list[str]:
-    """Read the output until `stage` has reported that `share` of it is done, but not all."""
+def read_until(process: subprocess.Popen[str], stage: str, share: float, unit: str = "") -> list[str]:
+    """Read the output until `stage` has reported that `share` of its `unit` (any) is done, but not all."""
     assert process.stdout is not None
     lines = []
     for line in process.stdout:
         lines.append(line)
-        match = re.match(rf"{stage} +(\d+)/(\d+) ", line)
+        match = re.match(rf"{stage} +(\d+)/(\d+) {unit}", line)
         if match and share <= int(match[1]) / int(match[2]) < 1:
             return lines
     pytest.fail(f"{stage} was not seen at work:\n{''.join(lines)}")
@@ -171,7 +171,7 @@ def test_killed_in_synthesis_and_in_recovery_it_ends_with_the_same_bytes(
     assert 1 <= len(kept) < 4
 
     with running(*again) as process:
-        resumed = "".join(read_until(process, "recovery", 0.3))
+        resumed = "".join(read_until(process, "recovery", 0.3, "epochs"))
         os.killpg(process.pid, signal.SIGKILL)
     assert f"going on from {len(kept)} group" in resumed
     assert process.returncode == -signal.SIGKILL
@@ -180,7 +180,7 @@ def test_killed_in_synthesis_and_in_recovery_it_ends_with_the_same_bytes(
     exit_code, output = run(*again)
     assert exit_code == 0, output
     assert "going on from 4 groups of dreams and recovery's last finished epoch" in output
-    first_seen = re.search(r"^recovery +(\d+)/24 ", output, flags=re.MULTILINE)
+    first_seen = re.search(r"^recovery +(\d+)/24 epochs", output, flags=re.MULTILINE)
     assert first_seen is None or int(first_seen[1]) > 7
     assert digests(tmp_path) == digests(runs)
     assert not (run_folder(tmp_path) / "checkpoints").exists()

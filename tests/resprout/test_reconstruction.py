@@ -2,17 +2,19 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 
 import numpy
 import pytest
 import torch
 from torch import nn
 
+from resprout.checkpoints import FolderCheckpoint
 from resprout.errors import UnsupportedModelError
 from resprout.masking import apply_mask
 from resprout.progress import Progress
 from resprout.recipe import DistillationSection, ReconstructionSection
-from resprout.recovery import recover
+from resprout.recovery import Recovery, recover
 from resprout.recovery.reconstruction import reconstruct
 from resprout.types import DreamSet, PruningMask, Student, Teacher
 
@@ -146,12 +148,47 @@ def test_recover_by_reconstruction(tiny_teacher: Teacher, tiny_student: Student,
     assert (seen[-1].done, seen[-1].unit) == (len(tiny_student.mask.keep), "layers")
 
 
+class _StoppedError(Exception):
+    pass
+
+
+def test_an_interrupted_reconstruction_goes_on_with_the_next_layer(
+    tiny_teacher: Teacher, tiny_student: Student, tiny_dreams: DreamSet, tmp_path: Path
+) -> None:
+    section, checkpoint = ReconstructionSection(), FolderCheckpoint(tmp_path)
+    whole = recover(tiny_teacher, tiny_student, tiny_dreams, section, seed=0)
+
+    def stop_after_two(progress: Progress) -> None:
+        if progress.done == 2:
+            raise _StoppedError
+
+    def resume(seen: list[int]) -> Recovery:
+        return recover(
+            tiny_teacher,
+            tiny_student,
+            tiny_dreams,
+            section,
+            seed=0,
+            checkpoint=checkpoint,
+            report=lambda progress: seen.append(progress.done),
+        )
+
+    with pytest.raises(_StoppedError):
+        recover(tiny_teacher, tiny_student, tiny_dreams, section, seed=0, checkpoint=checkpoint, report=stop_after_two)
+    seen: list[int] = []
+    resumed = resume(seen)
+    assert seen == list(range(3, len(tiny_student.mask.keep) + 1))
+    for name, tensor in whole.recovered.network.state_dict().items():
+        assert torch.equal(resumed.recovered.network.state_dict()[name], tensor), name
+    assert resumed.metrics == whole.metrics
+    seen.clear()
+    assert (resume(seen).metrics, seen) == (whole.metrics, []), "nothing is left to solve"
+
+
 def test_distillation_can_start_from_the_solved_layers(
     tiny_teacher: Teacher, tiny_student: Student, tiny_dreams: DreamSet
 ) -> None:
-    standing_still = DistillationSection(
-        start="reconstructed", keep_batchnorm_frozen=True, learning_rate=1e-12, epochs=1, precision="float32"
-    )
+    standing_still = DistillationSection(start="reconstructed", learning_rate=1e-12, epochs=1, precision="float32")
     solved, started = (
         recover(tiny_teacher, tiny_student, tiny_dreams, section, seed=0).recovered.network.state_dict()
         for section in (ReconstructionSection(), standing_still)

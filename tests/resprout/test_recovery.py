@@ -24,7 +24,7 @@ from resprout.recovery.distillation import kl_divergence
 from resprout.recovery.features import block_names, capture_features, feature_distance
 from resprout.types import DreamSet, Student, Teacher
 
-SHORT = DistillationSection(epochs=3, batch_size=32, precision="float32")
+SHORT = DistillationSection(epochs=3, batch_size=32, start="repaired", precision="float32")
 
 
 def _agreement(teacher: Teacher, student: Student, images: torch.Tensor) -> float:

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from resprout.pruning import prune
+from resprout.recipe import DistillationSection, GlobalMagnitudeSection
+from resprout.recovery import recover, repair
+from resprout.recovery.start import settle
+from resprout.types import DreamSet, PruningMask, Student, Teacher
+
+AUTO = DistillationSection()
+
+
+def pruned(teacher: Teacher, sparsity: float) -> Student:
+    return prune(teacher, GlobalMagnitudeSection(sparsity=sparsity), seed=0)
+
+
+def settled(teacher: Teacher, student: Student, dreams: DreamSet, section: DistillationSection) -> DistillationSection:
+    return settle(section, teacher, repair(student, dreams), dreams)
+
+
+def test_a_little_damage_is_mended_and_much_is_trained_anew(tiny_teacher: Teacher, tiny_dreams: DreamSet) -> None:
+    little = settled(tiny_teacher, pruned(tiny_teacher, 0.2), tiny_dreams, AUTO)
+    assert (little.start, little.learning_rate, little.keep_batchnorm_frozen) == ("reconstructed", 1e-3, True)
+    much = settled(tiny_teacher, pruned(tiny_teacher, 0.985), tiny_dreams, AUTO)
+    assert (much.start, much.learning_rate, much.keep_batchnorm_frozen) == ("repaired", 3e-3, False)
+
+
+def test_where_no_dream_is_held_out_the_others_are_asked(tiny_teacher: Teacher, tiny_dreams: DreamSet) -> None:
+    dreams = replace(tiny_dreams, num_held_out=0)
+    assert settled(tiny_teacher, pruned(tiny_teacher, 0.2), dreams, AUTO).start == "reconstructed"
+    assert settled(tiny_teacher, pruned(tiny_teacher, 0.985), dreams, AUTO).start == "repaired"
+
+
+def test_a_network_without_a_layer_to_solve_is_repaired(tiny_teacher: Teacher, tiny_dreams: DreamSet) -> None:
+    student = replace(pruned(tiny_teacher, 0.2), mask=PruningMask({}))
+    assert settled(tiny_teacher, student, tiny_dreams, AUTO).start == "repaired"
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"start": "reconstructed"}, ("reconstructed", 1e-3, True)),
+        ({"start": "pruned"}, ("pruned", 3e-3, False)),
+        ({"start": "reconstructed", "keep_batchnorm_frozen": False}, ("reconstructed", 1e-3, False)),
+        ({"start": "repaired", "learning_rate": 0.02}, ("repaired", 0.02, False)),
+    ],
+)
+def test_what_the_section_says_itself_stays(
+    tiny_teacher: Teacher, tiny_dreams: DreamSet, fields: dict[str, object], expected: tuple[str, float, bool]
+) -> None:
+    section = settled(tiny_teacher, pruned(tiny_teacher, 0.2), tiny_dreams, DistillationSection.model_validate(fields))
+    assert (section.start, section.learning_rate, section.keep_batchnorm_frozen) == expected
+
+
+def test_a_recovery_says_how_it_was_done_so_that_it_can_be_done_again(
+    tiny_teacher: Teacher, tiny_dreams: DreamSet
+) -> None:
+    student = pruned(tiny_teacher, 0.2)
+    section = DistillationSection(epochs=1, precision="float32")
+    first = recover(tiny_teacher, student, tiny_dreams, section, seed=0)
+    assert isinstance(first.section, DistillationSection)
+    assert first.section.start == "reconstructed"
+    again = recover(tiny_teacher, student, tiny_dreams, first.section, seed=0)
+    assert again.section == first.section
+    assert again.metrics == first.metrics
