@@ -82,8 +82,9 @@ class DeepInversionSection(Section):
     """Adam's peak step size, in normalised input space; a cosine brings it to 0."""
     target_loss: Literal["cross_entropy", "entropy"] = "cross_entropy"
     """Pull each dream to its class (cross_entropy), or to any confident class (entropy)."""
-    target_weight: float = Field(default=1.0, ge=0)
-    """Weight of the target loss."""
+    target_weight: float = Field(default=0.03, ge=0)
+    """Weight of the target loss. A little is enough for dreams of every class; more makes the teacher surer of them
+    than it is of photographs, and students learn less from them."""
     batch_norm_distance: Literal["absolute", "normalised"] = "normalised"
     """How statistics are compared: absolute L2 per layer (Eq. 4, arXiv 2511.20702), or in units of the teacher's
     standard deviation, averaged per layer."""
