@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from resprout import artifacts, datasets, statistics
 from resprout.artifacts.folder import write_atomically
+from resprout.checkpoints import fingerprint
 from resprout.evaluation import evaluate
 from resprout.pruning import prune
 from resprout.recipe import (
@@ -46,6 +47,12 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 NUM_IMAGES = 1024
 DREAMS_OF = {"paper": {"paper"}, "ours": {"dreams", "reconstruction", "ours"}}
+SYNTHESIS = {
+    "ours": DeepInversionSection(num_images=NUM_IMAGES),
+    "paper": PaperSynthesisSection(num_images=NUM_IMAGES, num_held_out=0),
+}
+FIXED_ROWS = {"none", "noise", "paper"}
+"""What does not change with our defaults."""
 SPARSITIES = (0.5, 0.75, 0.9, 0.95, 0.98)
 
 
@@ -62,6 +69,10 @@ class Setting:
     def work(self) -> Path:
         return ROOT / "runs" / f"benchmark-{self.name}"
 
+    def dreams(self, method: str, seed: int) -> Path:
+        """The set of dreams that this method and seed give; named after the settings, which may change."""
+        return self.work / f"dreams-{method}-{seed}-{fingerprint(SYNTHESIS[method].model_dump())[:8]}"
+
     @property
     def results(self) -> Path:
         return RESULTS / f"recovery-{self.name}.json"
@@ -76,14 +87,10 @@ def _load(setting: Setting) -> tuple[Teacher, LabelledImages]:
 
 def make_dreams(setting: Setting, method: str, seed: int) -> float:
     """Synthesize a set of dreams once, or find it; the seconds that took."""
-    directory = setting.work / f"dreams-{method}-{seed}"
+    directory, section = setting.dreams(method, seed), SYNTHESIS[method]
     if (directory / artifacts.MANIFEST).exists():
         return 0.0
     teacher, _ = _load(setting)
-    section = {
-        "ours": DeepInversionSection(num_images=NUM_IMAGES),
-        "paper": PaperSynthesisSection(num_images=NUM_IMAGES, num_held_out=0),
-    }[method]
     started = time.monotonic()
     dreams = synthesize(teacher, statistics.extract(teacher), section, seed=seed)
     artifacts.save_dreams(
@@ -117,7 +124,7 @@ def _repaired(setting: Setting, row: str, teacher: Teacher, pruned: Student, see
         return recover(
             teacher, pruned, _real_images(setting, teacher, seed), DistillationSection(), seed=seed
         ).recovered
-    dreams = artifacts.load_dreams(setting.work / f"dreams-{'paper' if row == 'paper' else 'ours'}-{seed}")
+    dreams = artifacts.load_dreams(setting.dreams("paper" if row == "paper" else "ours", seed))
     if row == "dreams":
         return repair(pruned, dreams)
     sections = {"reconstruction": ReconstructionSection, "paper": PaperRecoverySection, "ours": DistillationSection}
@@ -177,18 +184,22 @@ def run(setting: Setting, seeds: Iterable[int], sparsities: Sequence[float], row
 
 
 def _read(setting: Setting) -> dict[str, Any]:
-    if setting.results.exists():
-        document: dict[str, Any] = json.loads(setting.results.read_text())
-        return document
-    sections = {"synthesis": DeepInversionSection(num_images=NUM_IMAGES), "recovery": DistillationSection()}
-    return {
-        "name": setting.name,
-        "teacher": artifacts.digest_of(setting.teacher),
-        "machine": machine.describe(),
-        "num_images": NUM_IMAGES,
-        "recipe": {name: section.model_dump(mode="json") for name, section in sections.items()},
-        "cells": [],
-    }
+    """What has been measured, less the cells that other defaults than today's gave."""
+    recipe = {"synthesis": SYNTHESIS["ours"].model_dump(mode="json"), "recovery": DistillationSection().model_dump()}
+    if not setting.results.exists():
+        return {
+            "name": setting.name,
+            "teacher": artifacts.digest_of(setting.teacher),
+            "machine": machine.describe(),
+            "num_images": NUM_IMAGES,
+            "recipe": recipe,
+            "cells": [],
+        }
+    document: dict[str, Any] = json.loads(setting.results.read_text())
+    if document["recipe"] != recipe:
+        document["recipe"] = recipe
+        document["cells"] = [cell for cell in document["cells"] if cell["row"] in FIXED_ROWS]
+    return document
 
 
 def _write(setting: Setting, document: dict[str, Any]) -> None:
@@ -212,7 +223,7 @@ def main() -> None:
     setting = Setting(options.name, options.teacher, options.data, options.threads)
     if not options.table:
         run(setting, range(options.seeds), options.sparsities, options.rows, options.workers)
-    print(tables.recovery(_read(setting)))
+    print(tables.recovery(json.loads(setting.results.read_text())))
 
 
 if __name__ == "__main__":
