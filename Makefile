@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Committed, so that it can be uploaded in the KFP UI as it is.
 COMPILED := pipeline/compress.yaml
-EXTRAS := pipeline,timm,hub,dev
+EXTRAS := pipeline,storage,embedded,timm,hub,dev
 # The pair that the committed results were measured with; the newest release is often not there for both.
 TORCH := torch==2.14.1 torchvision==0.29.1
 

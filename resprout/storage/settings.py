@@ -1,0 +1,123 @@
+"""Where object storage is, and as whom to ask: from the environment or secret files, never from arguments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from resprout.errors import StorageError
+
+
+def _variables(name: str, *others: str) -> AliasChoices:
+    return AliasChoices(f"RESPROUT_STORAGE_{name}", *others)
+
+
+class StorageSettings(BaseSettings):
+    """How to reach an S3 server; each field by our environment variable, or by the one that S3 tools share.
+
+    `StorageSettings()` reads the environment, which the rest of the core does not: components and the command line make
+    it, and hand it on.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, env_ignore_empty=True, hide_input_in_errors=True
+    )
+
+    endpoint: str = Field(validation_alias=_variables("ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"))
+    """http:// or https://, a host, a port where it is not the scheme's."""
+    region: str = Field(default="us-east-1", validation_alias=_variables("REGION", "AWS_REGION", "AWS_DEFAULT_REGION"))
+    """What requests are signed for; servers of one's own mostly take any."""
+    access_key: SecretStr | None = Field(default=None, validation_alias=_variables("ACCESS_KEY", "AWS_ACCESS_KEY_ID"))
+    secret_key: SecretStr | None = Field(
+        default=None, validation_alias=_variables("SECRET_KEY", "AWS_SECRET_ACCESS_KEY")
+    )
+    session_token: SecretStr | None = Field(
+        default=None, validation_alias=_variables("SESSION_TOKEN", "AWS_SESSION_TOKEN")
+    )
+    """Of temporary credentials."""
+    secrets: Path | None = Field(default=None, validation_alias=_variables("SECRETS"))
+    """A folder with the files `accesskey` and `secretkey` (and `sessiontoken`), as Kubernetes mounts a secret; used
+    where the variables above say nothing."""
+    ca_file: Path | None = Field(default=None, validation_alias=_variables("CA_FILE", "AWS_CA_BUNDLE"))
+    """Certificates to trust, PEM; none: the usual authorities."""
+    path_style: bool | None = Field(default=None, validation_alias=_variables("PATH_STYLE"))
+    """https://host/bucket (true) or https://bucket.host (false); none: the latter for AWS alone."""
+    retries: int = Field(default=10, ge=0, validation_alias=_variables("RETRIES"))
+    """How often a request that may succeed later is tried again, after twice the last pause, at most 10 seconds."""
+    timeout_seconds: float = Field(default=60.0, gt=0, validation_alias=_variables("TIMEOUT_SECONDS"))
+    """How long a server may stay silent."""
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_a_url(cls, value: str) -> str:
+        url = urlsplit(value)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise ValueError("must start with http:// or https:// and name a host")
+        if url.username or url.password:
+            raise ValueError("must not hold credentials: they would end up in logs")
+        if url.path.strip("/") or url.query or url.fragment:
+            raise ValueError("must end after host and port: buckets belong into s3:// addresses")
+        return f"{url.scheme}://{url.netloc}"
+
+    @field_validator("ca_file")
+    @classmethod
+    def _is_there(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError(f"{value} is not a file")
+        return value
+
+    @property
+    def secure(self) -> bool:
+        """Whether the connection is encrypted."""
+        return self.endpoint.startswith("https://")
+
+    @property
+    def address(self) -> str:
+        """Host and port."""
+        return urlsplit(self.endpoint).netloc
+
+    def credentials(self) -> tuple[str, str, str | None]:
+        """Access key, secret key and session token.
+
+        Raises:
+            StorageError: some are missing.
+        """
+        access_key = self._secret(self.access_key, "accesskey")
+        secret_key = self._secret(self.secret_key, "secretkey")
+        if not access_key or not secret_key:
+            missing = " and ".join(
+                name for name, value in (("access key", access_key), ("secret key", secret_key)) if not value
+            )
+            raise StorageError(
+                f"no {missing} for object storage at {self.endpoint}",
+                now="set RESPROUT_STORAGE_ACCESS_KEY and RESPROUT_STORAGE_SECRET_KEY, or let RESPROUT_STORAGE_SECRETS "
+                "name a folder with the files accesskey and secretkey",
+            )
+        return access_key, secret_key, self._secret(self.session_token, "sessiontoken")
+
+    def _secret(self, value: SecretStr | None, file: str) -> str | None:
+        if value is not None:
+            return value.get_secret_value()
+        path = self.secrets / file if self.secrets else None
+        return path.read_text().strip() if path and path.is_file() else None
+
+
+def from_environment() -> StorageSettings | None:
+    """The settings that the environment gives, or None where it names no endpoint.
+
+    Raises:
+        StorageError: they make no sense; the message names the variable and never shows a secret.
+    """
+    try:
+        return StorageSettings()  # type: ignore[call-arg]
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_input=False, include_context=False)
+        if any(problem["type"] == "missing" for problem in problems):  # the endpoint: no other field is required
+            return None
+        variable, message = problems[0]["loc"][0], problems[0]["msg"].removeprefix("Value error, ")
+        raise StorageError(
+            f"object storage: {variable}: {message}", now="docs/storage.md explains every variable"
+        ) from None

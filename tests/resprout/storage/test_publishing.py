@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from resprout.checkpoints import FolderCheckpoint
+from resprout.errors import StorageError
+from resprout.progress import Progress
+from resprout.recipe import DistillationSection
+from resprout.recovery import recover
+from resprout.storage import ObjectAddress, ObjectCheckpoint, Storage, fetch, find, publish, published
+from resprout.types import DreamSet, Student, Teacher
+
+
+def files(folder: Path, text: str = "weights") -> dict[str, Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "weights").write_text(text)
+    (folder / "metrics.json").write_text("{}")
+    return {"model/weights.safetensors": folder / "weights", "metrics.json": folder / "metrics.json"}
+
+
+def test_what_was_published_can_be_found_and_fetched(storage: Storage, place: ObjectAddress, tmp_path: Path) -> None:
+    made = publish(storage, place, "resnet", "1.0", files(tmp_path / "in"), about={"top1": 0.9})
+    assert find(storage, place, "resnet", "1.0") == made
+    assert published(storage, place) == [made]
+    assert str(made.address) == f"{place}/resnet/1.0"
+    fetch(storage, made, tmp_path / "out")
+    assert (tmp_path / "out" / "model" / "weights.safetensors").read_text() == "weights"
+    assert made.about == {"top1": 0.9}
+
+
+def test_a_version_never_changes(storage: Storage, place: ObjectAddress, tmp_path: Path) -> None:
+    made = publish(storage, place, "resnet", "1.0", files(tmp_path / "in"), about={})
+    with pytest.raises(StorageError, match="is published with other files") as caught:
+        publish(storage, place, "resnet", "1.0", files(tmp_path / "other", "retrained"), about={})
+    assert "another version" in caught.value.now
+    fetch(storage, made, tmp_path / "out")
+    assert (tmp_path / "out" / "model" / "weights.safetensors").read_text() == "weights"
+    assert publish(storage, place, "resnet", "1.0", files(tmp_path / "in"), about={}) == made, "the same again is fine"
+
+
+def test_of_two_publishers_at_once_one_wins_and_the_other_is_told(
+    storage: Storage, place: ObjectAddress, tmp_path: Path
+) -> None:
+    barrier = threading.Barrier(2)
+    told: list[str] = []
+
+    def publish_own(text: str) -> None:
+        own = files(tmp_path / text, text)
+        barrier.wait()
+        try:
+            publish(storage, place, "resnet", "1.0", own, about={})
+        except StorageError as error:
+            told.append(error.what)
+
+    threads = [threading.Thread(target=publish_own, args=[text]) for text in ("mine", "yours")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(told) == 1
+    assert "other files" in told[0]
+    fetch(storage, find(storage, place, "resnet", "1.0"), tmp_path / "out")  # checks every digest
+
+
+class _KilledError(Exception):
+    pass
+
+
+def test_a_publisher_that_was_killed_comes_back_and_finishes(
+    storage: Storage, place: ObjectAddress, tmp_path: Path
+) -> None:
+    own = files(tmp_path / "in")
+
+    def die(name: str, done: int, total: int) -> None:
+        if name.startswith("model"):
+            raise _KilledError
+
+    with pytest.raises(_KilledError):
+        publish(storage, place, "resnet", "1.0", own, about={}, watch=die)
+    assert published(storage, place) == [], "half a version is none"
+    with pytest.raises(StorageError, match="is not published"):
+        find(storage, place, "resnet", "1.0")
+    with pytest.raises(StorageError, match="is being published with other files"):
+        publish(storage, place, "resnet", "1.0", files(tmp_path / "other", "else"), about={})
+    assert publish(storage, place, "resnet", "1.0", own, about={}) == find(storage, place, "resnet", "1.0")
+
+
+@pytest.mark.parametrize(("name", "version"), [("", "1"), ("a/b", "1"), ("a", ".."), ("a", "")])
+def test_names_that_would_lie_elsewhere_are_refused(
+    storage: Storage, place: ObjectAddress, tmp_path: Path, name: str, version: str
+) -> None:
+    with pytest.raises(StorageError, match="cannot be a published model's"):
+        publish(storage, place, name, version, files(tmp_path), about={})
+
+
+def test_a_version_cannot_write_outside_the_folder_it_is_fetched_to(
+    storage: Storage, place: ObjectAddress, tmp_path: Path
+) -> None:
+    own = files(tmp_path / "in")["metrics.json"]
+    with pytest.raises(StorageError, match="cannot be a published model's file"):
+        publish(storage, place, "evil", "1", {"../escaped": own}, about={})
+    made = publish(storage, place, "evil", "1", {"metrics.json": own}, about={})
+    with pytest.raises(StorageError, match="outside its folder"):
+        fetch(storage, replace(made, files={"../escaped": made.files["metrics.json"]}), tmp_path / "out")
+    assert not (tmp_path / "escaped").exists()
+
+
+class _StoppedError(Exception):
+    pass
+
+
+def test_recovery_goes_on_from_a_checkpoint_in_object_storage(
+    storage: Storage, place: ObjectAddress, tiny_teacher: Teacher, tiny_student: Student, tiny_dreams: DreamSet
+) -> None:
+    section = DistillationSection(epochs=4, batch_size=32, start="repaired", precision="float32")
+    whole = recover(tiny_teacher, tiny_student, tiny_dreams, section, seed=0).recovered.network.state_dict()
+    checkpoint = ObjectCheckpoint(storage, place)
+
+    def stop_after_two(progress: Progress) -> None:
+        if progress.done == 2:
+            raise _StoppedError
+
+    with pytest.raises(_StoppedError):
+        recover(tiny_teacher, tiny_student, tiny_dreams, section, seed=0, checkpoint=checkpoint, report=stop_after_two)
+    seen: list[int] = []
+    resumed = recover(
+        tiny_teacher,
+        tiny_student,
+        tiny_dreams,
+        section,
+        seed=0,
+        checkpoint=ObjectCheckpoint(storage, place),
+        report=lambda progress: seen.append(progress.done),
+    )
+    assert seen == [0, 3, 4]
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in resumed.recovered.network.state_dict().items())
+    checkpoint.clear()
+    assert list(storage.list(place)) == []
+
+
+def test_a_checkpoint_is_the_same_in_a_folder_and_in_object_storage(
+    storage: Storage, place: ObjectAddress, tmp_path: Path
+) -> None:
+    tensors, about = {"a": torch.arange(6.0).view(2, 3)}, {"epoch": 3}
+    loaded = []
+    for checkpoint in (FolderCheckpoint(tmp_path), ObjectCheckpoint(storage, place)):
+        assert checkpoint.load("key") is None
+        checkpoint.save("key", tensors, about)
+        loaded.append(checkpoint.load("key"))
+    assert all(found is not None and torch.equal(found[0]["a"], tensors["a"]) for found in loaded)
+    assert [found[1] for found in loaded if found] == [about, about]
