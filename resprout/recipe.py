@@ -48,7 +48,7 @@ class TeacherSection(Section):
 
     source: str
     """A folder of ours, a .safetensors or weights-only .pt file, torchvision://NAME?weights=W, timm://NAME,
-    hf://REPO, or https://… (with sha256)."""
+    hf://REPO, s3://BUCKET/KEY (a file or a folder of ours), or https://… (with sha256)."""
     architecture: str | None = None
     """What to build for a bare weights file: a torchvision, timm or CIFAR name, or your own package.module:function."""
     arguments: dict[str, Any] = Field(default_factory=dict)

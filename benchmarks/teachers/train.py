@@ -49,7 +49,7 @@ TEACHERS = {
                 [6, 320, 1, 1],
             ],
         },
-        epochs=20,
+        epochs=12,
         small_share=0.0,
     ),
 }

@@ -1,8 +1,10 @@
-"""Teachers: fetched from a file, a folder, a hub or an https address, and judged before anything is built on them."""
+"""Teachers: fetched from files, hubs, object storage or https, and judged before anything is built on them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from resprout import models
@@ -18,10 +20,15 @@ from resprout.types import InputSpec, ModelInfo, Teacher
 
 _PROBE = 7919  # a number of classes that no layer has by chance
 
+Stored = Callable[[str, Path, Report], Path]
+"""Fetches what lies at an s3:// address into a folder, and says which file or folder it is."""
+
 _HUBS = {"torchvision": from_torchvision, "timm": from_timm, "hf": from_hugging_face}
 
 
-def fetch(section: TeacherSection, *, base: str | Path = ".", report: Report = silent) -> Teacher:
+def fetch(
+    section: TeacherSection, *, base: str | Path = ".", report: Report = silent, stored: Stored | None = None
+) -> Teacher:
     """Fetch the teacher that a recipe names, and judge it.
 
     What the recipe says goes before what the source says.
@@ -30,6 +37,7 @@ def fetch(section: TeacherSection, *, base: str | Path = ".", report: Report = s
         section: the recipe's teacher section.
         base: the folder that a relative path starts from.
         report: told how many bytes have been downloaded.
+        stored: how to read object storage, of which the core knows nothing; `resprout.storage.stored`.
 
     Returns:
         The teacher: in evaluation mode, its weights frozen, its source free of secrets and of this machine's
@@ -41,10 +49,10 @@ def fetch(section: TeacherSection, *, base: str | Path = ".", report: Report = s
         UnsupportedModelError: a pickle with code, custom code that was not allowed, weights that do not fit, NaN,
             or no BatchNorm statistics to synthesize from.
     """
-    return _judged(_open(section, Path(base), report), section)
+    return _judged(_open(section, Path(base), report, stored), section)
 
 
-def _open(section: TeacherSection, base: Path, report: Report) -> Candidate:
+def _open(section: TeacherSection, base: Path, report: Report, stored: Stored | None) -> Candidate:
     scheme, separator, _ = section.source.partition("://")
     if not separator:
         return _from_path(base / Path(section.source).expanduser(), section)
@@ -52,9 +60,12 @@ def _open(section: TeacherSection, base: Path, report: Report) -> Candidate:
         return _HUBS[scheme](section.source, section.sha256)
     if scheme == "https":
         return _from_https(section, report)
+    if scheme == "s3" and stored is not None:
+        with tempfile.TemporaryDirectory(prefix="resprout-") as folder:
+            return replace(_from_path(stored(section.source, Path(folder), report), section), source=section.source)
     raise RecipeError(
         f"teacher.source: {scheme}:// is not a source" + (" (plain http is not safe)" if scheme == "http" else ""),
-        now="give a path, torchvision://NAME?weights=W, timm://NAME, hf://OWNER/REPO or https://…",
+        now="give a path, torchvision://NAME?weights=W, timm://NAME, hf://OWNER/REPO, s3://BUCKET/KEY or https://…",
     )
 
 

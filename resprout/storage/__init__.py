@@ -1,9 +1,27 @@
 """Object storage: any S3 server, through the minio SDK. For components and the command line; stages know none of it."""
 
+from pathlib import Path
+
+from resprout.progress import Progress, Report
 from resprout.storage.checkpoint import ObjectCheckpoint
 from resprout.storage.client import ObjectAddress, ObjectFacts, Storage
 from resprout.storage.publishing import Publication, fetch, find, publish, published
-from resprout.storage.settings import StorageSettings, from_environment
+from resprout.storage.settings import StorageSettings, from_environment, required
+
+
+def stored(source: str, folder: Path, report: Report) -> Path:
+    """Fetch what lies at an s3:// address into a folder: what `resprout.sources.fetch` takes as its `stored`.
+
+    Returns:
+        The file or the folder.
+
+    Raises:
+        StorageError: no storage is configured, it cannot be reached, or there is no such thing.
+    """
+    return Storage(required()).download_any(
+        ObjectAddress.parse(source), folder, lambda done, total: report(Progress("teacher", done, total, "bytes"))
+    )
+
 
 __all__ = [
     "ObjectAddress",
@@ -17,4 +35,6 @@ __all__ = [
     "from_environment",
     "publish",
     "published",
+    "required",
+    "stored",
 ]

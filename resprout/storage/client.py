@@ -224,6 +224,37 @@ class Storage:
                 )
         return digest
 
+    def download_any(self, address: ObjectAddress, folder: Path, watch: TransferWatch = _unwatched) -> Path:
+        """Fetch an object, or all that lie below an address, into a folder.
+
+        Args:
+            watch: is told of each object's bytes, one object after the other.
+
+        Returns:
+            The file, or the folder that holds the objects under their names.
+
+        Raises:
+            StorageError: there is nothing, or an object's name would lie outside the folder.
+        """
+        target = folder / address.key.rpartition("/")[2]
+        if self.facts(address) is not None:
+            self.download(address, target, watch=watch)
+            return target
+        below = list(self.list(address))
+        if not below:
+            raise StorageError(
+                f"cannot read {address}",
+                why=f"there is neither an object of that name nor one below it ({self.endpoint})",
+                now="check the address; `resprout models ls` lists what was published",
+            )
+        for found in below:
+            file = target / found.address.key.removeprefix(f"{address.key}/")
+            if not file.resolve().is_relative_to(target.resolve()):
+                raise StorageError(f"cannot read {address}", why=f"{found.address} would lie outside its folder")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self.download(found.address, file, watch=watch)
+        return target
+
     def _fetch(self, found: ObjectFacts, file: Path, watch: TransferWatch) -> None:
         done = 0
         with file.open("wb") as stream, ThreadPoolExecutor(PARALLEL_PARTS) as pool:

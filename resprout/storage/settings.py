@@ -121,3 +121,18 @@ def from_environment() -> StorageSettings | None:
         raise StorageError(
             f"object storage: {variable}: {message}", now="docs/storage.md explains every variable"
         ) from None
+
+
+def required() -> StorageSettings:
+    """The settings that the environment gives.
+
+    Raises:
+        StorageError: there are none, or they make no sense.
+    """
+    settings = from_environment()
+    if settings is None:
+        raise StorageError(
+            "no object storage is configured",
+            now="set RESPROUT_STORAGE_ENDPOINT, and the access and secret key; docs/storage.md explains every variable",
+        )
+    return settings

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pipeline.embedded_storage import Server
+from resprout import artifacts, sources
+from resprout.errors import ArtifactError, StorageError
+from resprout.progress import Progress
+from resprout.recipe import TeacherSection
+from resprout.storage import ObjectAddress, Storage, stored
+from resprout.types import Teacher
+
+
+@pytest.fixture(autouse=True)
+def _configured(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    access_key, secret_key, _ = server.settings.credentials()
+    monkeypatch.setenv("RESPROUT_STORAGE_ENDPOINT", server.settings.endpoint)
+    monkeypatch.setenv("RESPROUT_STORAGE_ACCESS_KEY", access_key)
+    monkeypatch.setenv("RESPROUT_STORAGE_SECRET_KEY", secret_key)
+
+
+def same_weights(left: Teacher, right: Teacher) -> bool:
+    theirs = right.network.state_dict()
+    return all(torch.equal(tensor, theirs[name]) for name, tensor in left.network.state_dict().items())
+
+
+def test_a_teacher_folder_in_object_storage(
+    storage: Storage, place: ObjectAddress, tiny_teacher: Teacher, tmp_path: Path
+) -> None:
+    artifacts.save_teacher(tiny_teacher, tmp_path / "teacher")
+    for file in (tmp_path / "teacher").iterdir():
+        storage.upload(file, place / "teacher" / file.name)
+    seen: list[Progress] = []
+    fetched = sources.fetch(TeacherSection(source=f"{place}/teacher"), stored=stored, report=seen.append)
+    assert same_weights(fetched, tiny_teacher)
+    assert fetched.source == f"{place}/teacher"
+    assert fetched.info == tiny_teacher.info
+    assert (seen[0].stage, seen[0].unit) == ("teacher", "bytes")
+
+
+def test_a_weights_file_in_object_storage(
+    storage: Storage, place: ObjectAddress, tiny_teacher: Teacher, tmp_path: Path
+) -> None:
+    save_file(tiny_teacher.network.state_dict(), tmp_path / "weights.safetensors")
+    digest = storage.upload(tmp_path / "weights.safetensors", place / "weights.safetensors")
+    fields = {
+        "source": f"{place}/weights.safetensors",
+        "architecture": tiny_teacher.info.architecture,
+        "arguments": dict(tiny_teacher.info.arguments),
+        "input": {"shape": [3, 16, 16], "mean": [0.5, 0.45, 0.4], "std": [0.25, 0.2, 0.3]},
+    }
+    fetched = sources.fetch(TeacherSection.model_validate({**fields, "sha256": digest}), stored=stored)
+    assert same_weights(fetched, tiny_teacher)
+    assert (fetched.source, fetched.digest) == (f"{place}/weights.safetensors", digest)
+    with pytest.raises(ArtifactError, match="sha256"):
+        sources.fetch(TeacherSection.model_validate({**fields, "sha256": "0" * 64}), stored=stored)
+
+
+def test_nothing_there(place: ObjectAddress) -> None:
+    with pytest.raises(StorageError, match="neither an object of that name nor one below it"):
+        sources.fetch(TeacherSection(source=f"{place}/teacher"), stored=stored)
+
+
+def test_no_storage_configured(place: ObjectAddress, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RESPROUT_STORAGE_ENDPOINT")
+    with pytest.raises(StorageError, match="no object storage is configured"):
+        sources.fetch(TeacherSection(source=f"{place}/teacher"), stored=stored)
