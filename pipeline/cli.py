@@ -29,7 +29,9 @@ app = typer.Typer(
 recipe_app = typer.Typer(
     help="Recipes: what there is, what a field means, whether yours is right.", no_args_is_help=True
 )
-models_app = typer.Typer(help="Models that a run left behind.", no_args_is_help=True)
+models_app = typer.Typer(
+    help="Models: what can be built, what a run left behind, what was published.", no_args_is_help=True
+)
 app.add_typer(recipe_app, name="recipe")
 app.add_typer(models_app, name="models")
 
@@ -156,26 +158,60 @@ def check(recipe: RecipeFile, overrides: Overrides = None) -> None:
         typer.echo(f"{recipe} is a valid recipe called {chosen.name}")
 
 
-@models_app.command(name="list")
-def list_architectures() -> None:
+@models_app.command()
+def architectures() -> None:
     """The architectures that a recipe can name; timm's come on top where timm is installed."""
     from resprout import models
 
     typer.echo("\n".join(models.names()))
 
 
-@models_app.command(name="show")
-def show_model(
-    directory: Annotated[
-        Path, typer.Argument(metavar="DIR", help="A teacher or student folder, for example runs/NAME/model.")
-    ],
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")] = False,
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")]
+
+
+@models_app.command(name="ls")
+def list_models(
+    prefix: Annotated[str, typer.Argument(metavar="s3://BUCKET/PREFIX", help="Where models are published.")],
+    verbose: Verbose = False,
 ) -> None:
-    """A model's size, sparsity and density per layer, and which bytes went into it; checks every digest."""
-    from pipeline import inspection
+    """Every published model below an address: name, version, accuracy, when complete."""
+    from pipeline import publications
 
     with errors_told(verbose):
-        inspection.show(directory)
+        publications.list_all(prefix)
+
+
+@models_app.command(name="get")
+def get_model(
+    address: Annotated[str, typer.Argument(metavar="s3://BUCKET/PREFIX/NAME/VERSION", help="A published version.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is not there yet.")],
+    verbose: Verbose = False,
+) -> None:
+    """Fetch a published version; every file is checked against the digest it was published with."""
+    from pipeline import publications
+
+    with errors_told(verbose):
+        publications.get(address, directory)
+
+
+@models_app.command(name="show")
+def show_model(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="DIR|s3://…", help="A teacher or student folder, as runs/NAME/model, or a published version."
+        ),
+    ],
+    verbose: Verbose = False,
+) -> None:
+    """A model's size, sparsity and density per layer, and which bytes went into it; checks every digest."""
+    from pipeline import inspection, publications
+
+    with errors_told(verbose):
+        if model.startswith("s3://"):
+            publications.show(model)
+        else:
+            inspection.show(Path(model))
 
 
 if __name__ == "__main__":

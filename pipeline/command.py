@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -48,6 +49,7 @@ def run(recipe: Recipe, *, runs: Path, output: Path | None, plain: bool) -> None
     """
     _kfp()
     check_data_exists(recipe)
+    check_storage(recipe)
     folder = RunFolder(output) if output else folder_for(recipe, runs)
     folder.refuse_foreign()
     console = Console(file=sys.stdout)  # the stream itself: KFP's output is redirected around it
@@ -74,6 +76,23 @@ def check_data_exists(recipe: Recipe) -> None:
             f"evaluation.data {data} does not exist",
             why=f"paths in a recipe are relative to where you are, {Path.cwd()}",
             now="correct it, or leave evaluation.data out: held-out dreams still give a verdict",
+        )
+
+
+def check_storage(recipe: Recipe) -> None:
+    """Refuse to publish where nothing can be stored, or under a version that exists, before anything expensive."""
+    section = recipe.publishing
+    if section.to is None:
+        return
+    from resprout import storage
+
+    prefix, server = storage.ObjectAddress.parse(section.to), storage.Storage(storage.required())
+    server.check(prefix.bucket)
+    if section.version and storage.is_published(server, prefix, section.name or recipe.name, section.version):
+        raise ResproutError(
+            f"publishing.version {section.version} exists: {prefix / (section.name or recipe.name) / section.version}",
+            why="a published version never changes: whoever pinned it must get the same bytes",
+            now="give another version, or none: the model's digest is its version then",
         )
 
 
@@ -112,8 +131,14 @@ def _conclude(folder: RunFolder, console: Console) -> None:
         f"report  {folder.path / 'report.html'}",
         f"model   {model}/  (resprout models show {shlex.quote(str(model))})",
         f"digest  {artifacts.digest_of(model)}",
+        *_published(folder),
     ]
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def _published(folder: RunFolder) -> list[str]:
+    path = folder.path / "publication.json"
+    return [f"published  {json.loads(path.read_text())['address']}"] if path.exists() else []
 
 
 def table(evaluation: Evaluation) -> list[str]:

@@ -10,6 +10,7 @@ from components.evaluate import evaluate
 from components.extract_statistics import extract_statistics
 from components.fetch_teacher import fetch_teacher
 from components.prune import prune
+from components.publish import publish
 from components.recover import recover
 from components.synthesize import synthesize
 
@@ -21,20 +22,24 @@ def compress(
     pruning: dict,
     recovery: dict,
     evaluation: dict,
+    publishing: dict,
     seed: int = 0,
     student_aware: bool = False,
+    published: bool = False,
     checkpoints: str = "",
 ):
     """Prune a teacher and bring the student's accuracy back on dreams.
 
     Args:
-        teacher: the recipe's section of that name, as are synthesis, pruning, recovery and evaluation.
+        teacher: the recipe's section of that name, as are the others up to publishing.
         synthesis: with a student_weight above 0, student_aware must be true.
         pruning: see teacher.
         recovery: see teacher.
         evaluation: see teacher.
+        publishing: with an address to publish to, published must be true.
         seed: the one that all randomness comes from.
         student_aware: show the pruned student to synthesis; otherwise dreams do not depend on pruning.
+        published: publish the result; otherwise it stays among the run's artifacts.
         checkpoints: a folder in which long stages keep their state through a kill; "" for none.
     """
     fetched = fetch_teacher(section=teacher).outputs["teacher"]
@@ -51,7 +56,7 @@ def compress(
     recovered = recover(
         teacher=fetched, student=pruned, dreams=dreams, section=recovery, seed=seed, checkpoints=checkpoints
     )
-    evaluate(
+    evaluated = evaluate(
         teacher=fetched,
         statistics=statistics,
         dreams=dreams,
@@ -60,3 +65,10 @@ def compress(
         recovered=recovered.outputs["recovered"],
         section=evaluation,
     )
+    with dsl.If(published == True, name="published"):  # noqa: E712 - KFP overloads ==
+        publish(
+            recovered=recovered.outputs["recovered"],
+            evaluation=evaluated.outputs["evaluation"],
+            report=evaluated.outputs["report"],
+            section=publishing,
+        )

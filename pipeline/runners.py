@@ -24,7 +24,7 @@ from pipeline.watch import Screen, Watch
 from resprout import __version__
 from resprout.artifacts.folder import write_atomically
 from resprout.errors import ArtifactError, ResproutError
-from resprout.recipe import Recipe
+from resprout.recipe import SECTIONS, Recipe
 
 # component -> its outputs -> where a person finds them in the run folder
 LAYOUT = {
@@ -34,6 +34,7 @@ LAYOUT = {
     "prune": {"student": "student"},
     "recover": {"repaired": "repaired", "recovered": "model"},
     "evaluate": {"evaluation": "evaluation", "report": "report.html"},
+    "publish": {"publication": "publication.json"},
 }
 LOCK = ".lock"
 LOCK_PATIENCE_SECONDS = 20.0
@@ -100,11 +101,15 @@ def folder_for(recipe: Recipe, runs: Path) -> RunFolder:
 def arguments(recipe: Recipe, checkpoints: str) -> dict[str, Any]:
     """The pipeline's parameters for a recipe."""
     fields = recipe.model_dump(mode="json", exclude_none=True)  # kfp.local knows no null; no field's default is other
-    sections = {name: fields[name] for name in ("teacher", "synthesis", "pruning", "recovery", "evaluation")}
+    sections = {name: fields[name] for name in SECTIONS}
+    published = recipe.publishing.to is not None
+    if published:
+        sections["publishing"].setdefault("name", recipe.name)
     return {
         **sections,
         "seed": recipe.seed,
         "student_aware": getattr(recipe.synthesis, "student_weight", 0) > 0,
+        "published": published,
         "checkpoints": checkpoints,
     }
 

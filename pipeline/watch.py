@@ -24,6 +24,7 @@ STAGES = {
     "prune": "pruning",
     "recover": "recovery",
     "evaluate": "evaluation",
+    "publish": "publishing",
 }
 WIDTH = 100
 
@@ -222,5 +223,6 @@ _LINES = {
     ),
     "extract_statistics": "{layers:.0f} layers, {channels:,.0f} channels, mean and variance",
     "synthesize": "{images:,.0f} images to train on, {held_out_images:,.0f} held out",
+    "publish": "{files:.0f} files to {address}",
     "prune": "{sparsity_percent:.1f} % of {maskable_weights:,.0f} weights, {method}",
 }

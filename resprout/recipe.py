@@ -239,6 +239,18 @@ class EvaluationSection(Section):
     """Images per forward pass; changes speed and memory, never a result."""
 
 
+class PublishingSection(Section):
+    """Where the recovered model, its metrics and its report are published, if anywhere."""
+
+    to: str | None = Field(default=None, pattern=r"^s3://[^/]+(/.*)?$")
+    """s3://BUCKET/PREFIX; none: nowhere."""
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """What the model is called there; none: as the recipe is."""
+    version: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """What is published is never changed under its version. none: the beginning of the model's digest, so that the same
+    model is the same version."""
+
+
 class Recipe(Section):
     """One compression, from a teacher to a recovered, evaluated student."""
 
@@ -251,6 +263,7 @@ class Recipe(Section):
     pruning: PruningSection = GlobalMagnitudeSection()
     recovery: RecoverySection = DistillationSection()
     evaluation: EvaluationSection = EvaluationSection()
+    publishing: PublishingSection = PublishingSection()
 
 
 SECTIONS: dict[str, Any] = {
@@ -259,6 +272,7 @@ SECTIONS: dict[str, Any] = {
     "pruning": PruningSection,
     "recovery": RecoverySection,
     "evaluation": EvaluationSection,
+    "publishing": PublishingSection,
 }
 
 

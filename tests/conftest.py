@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.embedded_storage import Server
 from resprout import models
 from resprout.masking import apply_mask
 from resprout.types import DreamSet, InputSpec, ModelInfo, PruningMask, Student, Teacher
@@ -76,3 +78,21 @@ def tiny_dreams(tiny_images: tuple[Tensor, Tensor]) -> DreamSet:
     """The images that the tiny teacher was trained on, in place of dreams: 192 to train on, 64 held out."""
     images, labels = tiny_images
     return DreamSet(images.half(), labels, num_held_out=64, num_classes=NUM_CLASSES)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real S3 server with the bucket `resprout`; all tests share it, so each keeps to a prefix of its own."""
+    server = Server(tmp_path_factory.mktemp("storage"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def storage_configured(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment names that server."""
+    access_key, secret_key, _ = server.settings.credentials()
+    monkeypatch.setenv("RESPROUT_STORAGE_ENDPOINT", server.settings.endpoint)
+    monkeypatch.setenv("RESPROUT_STORAGE_ACCESS_KEY", access_key)
+    monkeypatch.setenv("RESPROUT_STORAGE_SECRET_KEY", secret_key)

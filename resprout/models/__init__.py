@@ -125,7 +125,7 @@ def _unknown(architecture: str, known: list[str], further: str = "") -> Unsuppor
     return UnsupportedModelError(
         f"there is no architecture '{architecture}'",
         why="a weights file does not say how its network is built",
-        now=(f"did you mean {near[0]}?" if near else "`resprout models list` shows those there are") + further,
+        now=(f"did you mean {near[0]}?" if near else "`resprout models architectures` shows those there are") + further,
     )
 
 

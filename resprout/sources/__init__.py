@@ -128,7 +128,7 @@ def _info(candidate: Candidate, section: TeacherSection) -> ModelInfo:
         raise RecipeError(
             f"teacher.architecture: is required for {candidate.source}",
             why="a weights file does not say how its network is built",
-            now="give a name from `resprout models list`, any timm name, or your own package.module:function",
+            now="give a name from `resprout models architectures`, any timm name, or your own package.module:function",
         )
     spec = InputSpec(**section.input.model_dump()) if section.input else candidate.input
     if spec is None:

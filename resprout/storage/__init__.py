@@ -5,7 +5,16 @@ from pathlib import Path
 from resprout.progress import Progress, Report
 from resprout.storage.checkpoint import ObjectCheckpoint
 from resprout.storage.client import ObjectAddress, ObjectFacts, Storage
-from resprout.storage.publishing import Publication, fetch, find, publish, published
+from resprout.storage.models import publish_model
+from resprout.storage.publishing import (
+    Publication,
+    fetch,
+    find,
+    is_published,
+    publish,
+    published,
+    save_publication,
+)
 from resprout.storage.settings import StorageSettings, from_environment, required
 
 
@@ -33,8 +42,11 @@ __all__ = [
     "fetch",
     "find",
     "from_environment",
+    "is_published",
     "publish",
+    "publish_model",
     "published",
     "required",
+    "save_publication",
     "stored",
 ]

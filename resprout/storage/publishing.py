@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from resprout.artifacts.folder import sha256_of
+from resprout.artifacts.folder import sha256_of, write_atomically
 from resprout.errors import StorageError
 from resprout.storage.client import ObjectAddress, Storage
 
@@ -105,6 +105,11 @@ def _refuse_others(storage: Storage, address: ObjectAddress, files: Any) -> None
     )
 
 
+def is_published(storage: Storage, prefix: ObjectAddress, name: str, version: str) -> bool:
+    """Whether this version is there, and complete."""
+    return storage.facts(prefix / name / version / PUBLISHED) is not None
+
+
 def find(storage: Storage, prefix: ObjectAddress, name: str, version: str) -> Publication:
     """A published version.
 
@@ -112,7 +117,7 @@ def find(storage: Storage, prefix: ObjectAddress, name: str, version: str) -> Pu
         StorageError: there is none.
     """
     address = prefix / name / version
-    if storage.facts(address / PUBLISHED) is None:
+    if not is_published(storage, prefix, name, version):
         raise StorageError(
             f"{address} is not published",
             now="`resprout models ls` lists what is; a version counts once it is complete",
@@ -140,6 +145,19 @@ def fetch(storage: Storage, publication: Publication, directory: Path, watch: Fi
             sha256=digest,
             watch=lambda done, total, file=file: watch(file, done, total),  # type: ignore[misc]
         )
+
+
+def save_publication(publication: Publication, file: str | Path) -> None:
+    """Write what was published as JSON, to be read by whatever takes it from here."""
+    fields = {
+        "address": str(publication.address),
+        "name": publication.name,
+        "version": publication.version,
+        "files": dict(publication.files),
+        "about": dict(publication.about),
+    }
+    with write_atomically(Path(file)) as path:
+        path.write_text(json.dumps(fields, indent=1) + "\n")
 
 
 def _read(storage: Storage, address: ObjectAddress) -> dict[str, Any]:

@@ -195,4 +195,4 @@ def test_models_show_refuses_what_is_no_model(tmp_path: Path, tiny_teacher: Teac
 
 
 def test_models_list_names_the_example():
-    assert "cifar_resnet20" in invoke("models", "list")[1].split()
+    assert "cifar_resnet20" in invoke("models", "architectures")[1].split()

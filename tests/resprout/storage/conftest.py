@@ -9,14 +9,6 @@ from pipeline.embedded_storage import BUCKET, Server
 from resprout.storage import ObjectAddress, Storage
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("storage"))
-    server.start()
-    yield server
-    server.stop()
-
-
 @pytest.fixture
 def storage(server: Server) -> Storage:
     return Storage(server.settings)

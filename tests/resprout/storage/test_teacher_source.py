@@ -6,7 +6,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.embedded_storage import Server
 from resprout import artifacts, sources
 from resprout.errors import ArtifactError, StorageError
 from resprout.progress import Progress
@@ -14,13 +13,7 @@ from resprout.recipe import TeacherSection
 from resprout.storage import ObjectAddress, Storage, stored
 from resprout.types import Teacher
 
-
-@pytest.fixture(autouse=True)
-def _configured(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    access_key, secret_key, _ = server.settings.credentials()
-    monkeypatch.setenv("RESPROUT_STORAGE_ENDPOINT", server.settings.endpoint)
-    monkeypatch.setenv("RESPROUT_STORAGE_ACCESS_KEY", access_key)
-    monkeypatch.setenv("RESPROUT_STORAGE_SECRET_KEY", secret_key)
+pytestmark = pytest.mark.usefixtures("storage_configured")
 
 
 def same_weights(left: Teacher, right: Teacher) -> bool:

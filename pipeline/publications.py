@@ -1,0 +1,87 @@
+"""What `resprout models ls`, `get` and `show` say about published models."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+
+from pipeline import inspection
+from resprout import storage
+from resprout.errors import StorageError
+from resprout.storage import ObjectAddress, Publication, Storage
+
+
+def list_all(prefix: str) -> None:
+    """Print a line for each published version below `prefix`.
+
+    Raises:
+        StorageError: storage is not configured, cannot be reached, or refuses.
+    """
+    address = ObjectAddress.parse(prefix)
+    found = storage.published(_server(), address)
+    rows = [("name", "version", "top-1", "agreement", "address"), *map(_row, found)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    _say("\n".join(lines) if found else f"nothing is published below {address}")
+
+
+def get(address: str, directory: Path) -> None:
+    """Fetch a published version into a folder, whole or not at all.
+
+    Raises:
+        StorageError: there is no such version, a file of it was changed, or the folder exists.
+    """
+    if directory.exists():
+        raise StorageError(f"{directory} exists", why="nothing is overwritten", now="name a folder that does not")
+    server = _server()
+    publication = _find(server, address)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as unfinished:
+        fetched = Path(unfinished) / "fetched"
+        storage.fetch(server, publication, fetched)
+        fetched.rename(directory)
+    _say(f"wrote {directory}: {len(publication.files)} files, model {publication.about['digest']}")
+
+
+def show(address: str) -> None:
+    """Print a published version's facts, its metrics, and what `inspection.describe` says of its model.
+
+    Raises:
+        StorageError: there is no such version.
+        ArtifactError: its model is damaged.
+    """
+    server = _server()
+    publication = _find(server, address)
+    lines = [f"{publication.address}", ""]
+    lines += [f"{name:<32} {value}" for name, value in sorted(publication.about["metrics"].items())]
+    with tempfile.TemporaryDirectory() as folder:
+        storage.fetch(server, publication, Path(folder))
+        lines += ["", *inspection.describe(Path(folder) / "model")]
+    _say("\n".join(lines).replace(folder, str(publication.address)))
+
+
+def _find(server: Storage, text: str) -> Publication:
+    address = ObjectAddress.parse(text)
+    parts = address.key.split("/")
+    if len(parts) < 2:
+        raise StorageError(f"{text} names no published version", now="write it as s3://BUCKET/PREFIX/NAME/VERSION")
+    *prefix, name, version = parts
+    return storage.find(server, ObjectAddress(address.bucket, "/".join(prefix)), name, version)
+
+
+def _row(publication: Publication) -> tuple[str, ...]:
+    metrics = publication.about["metrics"]
+    shares = (metrics.get("recovered.top1"), metrics.get("recovered.agreement"))
+    figures = ("" if share is None else f"{100 * share:.1f} %" for share in shares)
+    return (publication.name, publication.version, *figures, str(publication.address))
+
+
+def _server() -> Storage:
+    return Storage(storage.required())
+
+
+def _say(text: str) -> None:
+    Console(file=sys.stdout).print(text, highlight=False, markup=False, soft_wrap=True)
