@@ -109,6 +109,25 @@ def compile_pipeline(
         typer.echo(f"wrote {output}")
 
 
+@app.command()
+def doctor(
+    bucket: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A bucket that must be usable, where storage is configured.")
+    ] = None,
+) -> None:
+    """Say what this machine or image has, from versions to GPUs and storage. Exit code 1 if a run cannot work."""
+    from pipeline.doctor import findings
+
+    found = list(findings(bucket))
+    width = max(len(finding.what) for finding in found)
+    for finding in found:
+        typer.echo(f"{finding.what:<{width}}  {finding.value or 'fails'}")
+        if finding.problem:
+            typer.echo(f"error: {finding.what}: {finding.problem}", err=True)
+    if any(finding.problem for finding in found):
+        raise typer.Exit(1)
+
+
 @recipe_app.command(name="list")
 def list_recipes() -> None:
     """The recipes that come with Resprout."""

@@ -1,0 +1,110 @@
+"""What `resprout doctor` finds out: whether this machine, or this image, can do the work."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from resprout import __version__
+from resprout.errors import ResproutError
+
+_PACKAGES = ("torch", "torchvision", "kfp", "minio", "timm", "huggingface-hub", "safetensors", "pydantic")
+_OPTIONAL = ("kfp", "minio", "timm", "huggingface-hub")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at; `problem` says what is wrong with it, if anything is."""
+
+    what: str
+    value: str
+    problem: str = ""
+
+
+def findings(bucket: str | None) -> Iterator[Finding]:
+    """Look at versions, processor, memory, GPUs and, where it is configured, object storage.
+
+    Args:
+        bucket: one that must be usable; none: storage is not asked.
+    """
+    yield Finding("resprout", f"{__version__}, Python {platform.python_version()}, {platform.machine()}")
+    yield from map(_package, _PACKAGES)
+    yield from _processor()
+    yield from _gpus()
+    yield _scratch()
+    if bucket is not None:
+        yield _storage(bucket)
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding(name, importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, "not installed", "" if name in _OPTIONAL else "Resprout cannot work without it")
+
+
+def _processor() -> Iterator[Finding]:
+    import torch
+
+    from resprout import precision
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    kind = str(precision.resolve("auto", torch.device("cpu"))).removeprefix("torch.")
+    yield Finding("processor", f"{cores} cores, {torch.backends.cpu.get_cpu_capability()}, computes in {kind}")
+    total, limit = _memory()
+    bounded = f", of which this container may use {limit / 2**30:.1f}" if limit else ""
+    problem = "" if (limit or total) >= 2 * 2**30 else "a run of the demo needs 2 GiB"
+    yield Finding("memory", f"{total / 2**30:.1f} GiB{bounded}", problem)
+
+
+def _memory() -> tuple[int, int | None]:
+    """Bytes of memory in the machine, and the limit of the control group where there is one."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            limit = int(Path(path).read_text())
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+        if limit < total:
+            return total, limit
+    return total, None
+
+
+def _gpus() -> Iterator[Finding]:
+    import torch
+
+    if not torch.cuda.is_available():
+        yield Finding("GPU", f"none that torch sees (built for CUDA {torch.version.cuda or 'not at all'})")
+        return
+    for index in range(torch.cuda.device_count()):
+        facts = torch.cuda.get_device_properties(index)
+        kind = "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+        yield Finding(f"GPU {index}", f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB, computes in {kind}")
+
+
+def _scratch() -> Finding:
+    import tempfile
+
+    try:
+        with tempfile.TemporaryFile() as file:
+            file.write(b"x")
+    except OSError as error:
+        return Finding("scratch", tempfile.gettempdir(), f"cannot be written: {error.strerror}")
+    return Finding("scratch", f"{tempfile.gettempdir()} can be written")
+
+
+def _storage(bucket: str) -> Finding:
+    try:
+        from resprout import storage
+    except ImportError as error:
+        return Finding("storage", "not installed", f"{error}; pip install 'resprout[storage]'")
+    try:
+        settings = storage.required()
+        storage.Storage(settings.model_copy(update={"retries": 1})).check(bucket)
+    except ResproutError as error:
+        return Finding("storage", "", str(error))
+    return Finding("storage", f"{settings.endpoint}, bucket {bucket} can be listed")

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import importlib.metadata
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from pipeline import doctor
+from pipeline.cli import app
+from pipeline.embedded_storage import BUCKET
+from resprout import __version__
+
+
+def invoke(*words: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, ["doctor", *words])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_a_machine_that_can_do_the_work():
+    exit_code, output, errors = invoke()
+    lines = {line.split("  ")[0]: line for line in output.splitlines()}
+    assert (exit_code, errors) == (0, "")
+    assert __version__ in lines["resprout"]
+    assert lines["torch"].split()[1] == torch.__version__.partition("+")[0]
+    assert "storage" not in lines, "nobody asked"
+
+
+@pytest.mark.usefixtures("storage_configured")
+def test_storage_that_can_be_used():
+    exit_code, output, _ = invoke("--bucket", BUCKET)
+    assert exit_code == 0
+    assert f"bucket {BUCKET} can be listed" in output
+
+
+@pytest.mark.usefixtures("storage_configured")
+def test_storage_that_cannot():
+    exit_code, _, errors = invoke("--bucket", "not-there")
+    assert exit_code == 1
+    assert "the bucket does not exist" in errors
+
+
+def test_storage_that_nobody_configured(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("RESPROUT_STORAGE_ENDPOINT", raising=False)
+    assert "no object storage is configured" in invoke("--bucket", BUCKET)[2]
+
+
+def test_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch):
+    known = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name in ("safetensors", "timm"):
+            raise importlib.metadata.PackageNotFoundError(name)
+        return known(name)
+
+    monkeypatch.setattr("importlib.metadata.version", version)
+    exit_code, output, errors = invoke()
+    assert exit_code == 1
+    assert errors == "error: safetensors: Resprout cannot work without it\n", "timm is optional"
+    assert "timm             not installed" in output
+
+
+def test_a_limit_of_the_container_is_the_memory_that_counts(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(doctor, "_memory", lambda: (64 * 2**30, 2**30))
+    exit_code, output, errors = invoke()
+    assert exit_code == 1
+    assert "this container may use 1.0" in output
+    assert "needs 2 GiB" in errors
+
+
+def test_a_read_only_file_system(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(Path("/proc")))
+    exit_code, _, errors = invoke()
+    assert exit_code == 1
+    assert "scratch: cannot be written" in errors
