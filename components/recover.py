@@ -18,31 +18,31 @@ def recover(
     metrics: dsl.Output[dsl.Metrics],
 ):
     """Bring the pruned student's accuracy back on dreams, as the section says."""
-    from resprout import artifacts, figures, recipe, recovery
-    from resprout.checkpoints import FolderCheckpoint
+    from resprout import artifacts, figures, recipe, recovery, storage
     from resprout.progress import print_lines
 
-    result = recovery.recover(
-        artifacts.load_teacher(teacher.path, allow_custom_code=True),
-        artifacts.load_student(student.path, allow_custom_code=True),
-        artifacts.load_dreams(dreams.path),
-        recipe.section("recovery", section),
-        seed=seed,
-        report=print_lines(),
-        checkpoint=FolderCheckpoint(checkpoints) if checkpoints else None,
-    )
-    inputs = {"teacher": teacher.path, "student": student.path, "dreams": dreams.path}
-    artifacts.save_student(
-        result.repaired, repaired.path, kind="repaired", section=result.section, seed=seed, inputs=inputs
-    )
-    artifacts.save_student(
-        result.recovered,
-        recovered.path,
-        kind="recovered",
-        section=result.section,
-        seed=seed,
-        inputs=inputs,
-        about={"curves": figures.of_curves(result.curves)},
-    )
+    with storage.checkpoint_at(checkpoints) as checkpoint:
+        result = recovery.recover(
+            artifacts.load_teacher(teacher.path, allow_custom_code=True),
+            artifacts.load_student(student.path, allow_custom_code=True),
+            artifacts.load_dreams(dreams.path),
+            recipe.section("recovery", section),
+            seed=seed,
+            report=print_lines(),
+            checkpoint=checkpoint,
+        )
+        inputs = {"teacher": teacher.path, "student": student.path, "dreams": dreams.path}
+        artifacts.save_student(
+            result.repaired, repaired.path, kind="repaired", section=result.section, seed=seed, inputs=inputs
+        )
+        artifacts.save_student(
+            result.recovered,
+            recovered.path,
+            kind="recovered",
+            section=result.section,
+            seed=seed,
+            inputs=inputs,
+            about={"curves": figures.of_curves(result.curves)},
+        )
     for name, value in result.metrics.items():
         metrics.log_metric(name, value)

@@ -19,22 +19,26 @@ def synthesize(
     student: Optional[dsl.Input[dsl.Model]] = None,
 ):
     """Synthesize dreams; with a pruned student, favour those on which it and the teacher disagree."""
-    from resprout import artifacts, figures, recipe, synthesis
-    from resprout.checkpoints import FolderCheckpoint
+    from resprout import artifacts, figures, recipe, storage, synthesis
     from resprout.progress import print_lines
 
     settings = recipe.section("synthesis", section)
     network = artifacts.load_teacher(teacher.path, allow_custom_code=True)
-    made = synthesis.synthesize(
-        network,
-        artifacts.load_statistics(statistics.path),
-        settings,
-        seed=seed,
-        student=artifacts.load_student(student.path, allow_custom_code=True) if student else None,
-        report=print_lines(),
-        checkpoint=FolderCheckpoint(checkpoints) if checkpoints else None,
-    )
-    inputs = {"teacher": teacher.path, "statistics": statistics.path, **({"student": student.path} if student else {})}
-    artifacts.save_dreams(made, dreams.path, input=network.info.input, section=settings, seed=seed, inputs=inputs)
+    with storage.checkpoint_at(checkpoints) as checkpoint:
+        made = synthesis.synthesize(
+            network,
+            artifacts.load_statistics(statistics.path),
+            settings,
+            seed=seed,
+            student=artifacts.load_student(student.path, allow_custom_code=True) if student else None,
+            report=print_lines(),
+            checkpoint=checkpoint,
+        )
+        inputs = {
+            "teacher": teacher.path,
+            "statistics": statistics.path,
+            **({"student": student.path} if student else {}),
+        }
+        artifacts.save_dreams(made, dreams.path, input=network.info.input, section=settings, seed=seed, inputs=inputs)
     for name, value in figures.of_dreams(made).items():
         metrics.log_metric(name, value)

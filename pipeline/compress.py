@@ -40,7 +40,7 @@ def compress(
         seed: the one that all randomness comes from.
         student_aware: show the pruned student to synthesis; otherwise dreams do not depend on pruning.
         published: publish the result; otherwise it stays among the run's artifacts.
-        checkpoints: a folder in which long stages keep their state through a kill; "" for none.
+        checkpoints: where long stages keep their state through a kill: a folder, or s3://BUCKET/PREFIX; "" for nowhere.
     """
     fetched = fetch_teacher(section=teacher).outputs["teacher"]
     statistics = extract_statistics(teacher=fetched).outputs["statistics"]

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from resprout.progress import Progress, Report
-from resprout.storage.checkpoint import ObjectCheckpoint
+from resprout.storage.checkpoint import ObjectCheckpoint, checkpoint_at
 from resprout.storage.client import ObjectAddress, ObjectFacts, Storage
 from resprout.storage.models import publish_model
 from resprout.storage.publishing import (
@@ -39,6 +39,7 @@ __all__ = [
     "Publication",
     "Storage",
     "StorageSettings",
+    "checkpoint_at",
     "fetch",
     "find",
     "from_environment",

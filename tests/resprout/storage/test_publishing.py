@@ -12,7 +12,7 @@ from resprout.errors import StorageError
 from resprout.progress import Progress
 from resprout.recipe import DistillationSection
 from resprout.recovery import recover
-from resprout.storage import ObjectAddress, ObjectCheckpoint, Storage, fetch, find, publish, published
+from resprout.storage import ObjectAddress, ObjectCheckpoint, Storage, checkpoint_at, fetch, find, publish, published
 from resprout.types import DreamSet, Student, Teacher
 
 
@@ -154,3 +154,30 @@ def test_a_checkpoint_is_the_same_in_a_folder_and_in_object_storage(
         loaded.append(checkpoint.load("key"))
     assert all(found is not None and torch.equal(found[0]["a"], tensors["a"]) for found in loaded)
     assert [found[1] for found in loaded if found] == [about, about]
+
+
+@pytest.mark.usefixtures("storage_configured")
+def test_a_stages_checkpoints_go_when_it_ends_well(storage: Storage, place: ObjectAddress) -> None:
+    ObjectCheckpoint(storage, place).save("of another", {"a": torch.zeros(1)}, {})
+
+    def stage(fails: bool) -> None:
+        with checkpoint_at(str(place)) as checkpoint:
+            assert checkpoint is not None
+            checkpoint.save("state", {"a": torch.zeros(1)}, {})
+            if fails:
+                raise _StoppedError
+
+    with pytest.raises(_StoppedError):
+        stage(fails=True)
+    assert len(list(storage.list(place))) == 2
+    stage(fails=False)
+    assert [found.address for found in storage.list(place)] == [place / "of another.safetensors"]
+
+
+def test_a_folders_checkpoints_stay_for_the_next_run(tmp_path: Path) -> None:
+    with checkpoint_at(str(tmp_path)) as checkpoint:
+        assert checkpoint is not None
+        checkpoint.save("state", {"a": torch.zeros(1)}, {})
+    assert FolderCheckpoint(tmp_path).load("state") is not None
+    with checkpoint_at("") as checkpoint:
+        assert checkpoint is None
