@@ -199,7 +199,8 @@ class DistillationSection(Section):
     mixup: float = Field(default=1.0, ge=0)
     """Augmentation: blend pairs of dreams with a Beta(mixup, mixup) share; 0 is off."""
     keep: Literal["best", "last"] = "best"
-    """Which epoch's student to keep: the one with the lowest KL on held-out dreams and their blends, or the last."""
+    """Which student to keep: the start or the epoch with the lowest KL on held-out dreams and their blends, or the last
+    epoch."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     """What the networks run in; losses are float32 always. auto: bfloat16 where the machine has it."""
 

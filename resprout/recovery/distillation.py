@@ -85,6 +85,8 @@ def distil(
     images = dreams.training[0].to(device=device, dtype=torch.float32)
     held_out = with_blends(dreams.held_out[0]).to(device)
     answers = _answers(frozen_teacher, held_out, dtype) if len(held_out) else torch.empty(0)
+    if state.epoch == 0:
+        _judge(state, held_out, answers, section, dtype)  # where the start is already best, training may only lose
     blocks = block_names(state.network) if section.feature_weight else []
     every = math.ceil(section.epochs / 20)
     for epoch in range(state.epoch, section.epochs):

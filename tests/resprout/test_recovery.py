@@ -109,12 +109,23 @@ def test_the_papers_recipe_leaves_batch_norm_frozen(
 def test_the_epoch_with_the_lowest_held_out_kl_is_kept(
     tiny_teacher: Teacher, tiny_student: Student, tiny_dreams: DreamSet
 ) -> None:
-    # a constant, far too large step makes later epochs worse than the best one
-    section = SHORT.model_copy(update={"epochs": 5, "learning_rate": 0.3, "schedule": "constant", "warmup": 0.5})
+    # a constant, too large step makes the last epoch worse than the one before it
+    section = SHORT.model_copy(update={"epochs": 5, "learning_rate": 0.02, "schedule": "constant", "warmup": 0.0})
     result = recover(tiny_teacher, tiny_student, tiny_dreams, section, seed=0)
+    assert 0 < int(result.curves["held_out_kl"].argmin()) < 4
     images = with_blends(tiny_dreams.held_out[0])
     kl = float(kl_divergence(result.recovered.network(images), tiny_teacher.network(images), 1.0))
     assert kl == pytest.approx(float(result.curves["held_out_kl"].min()), rel=1e-4)
+
+
+def test_a_start_that_no_epoch_improves_on_is_kept(
+    tiny_teacher: Teacher, tiny_student: Student, tiny_dreams: DreamSet
+) -> None:
+    harmful = SHORT.model_copy(update={"learning_rate": 1.0, "schedule": "constant", "warmup": 0.0})
+    result = recover(tiny_teacher, tiny_student, tiny_dreams, harmful, seed=0)
+    started = result.repaired.network.state_dict()
+    for name, tensor in result.recovered.network.state_dict().items():
+        assert torch.equal(tensor, started[name]), name
 
 
 def test_without_held_out_dreams_the_last_epoch_is_kept(
