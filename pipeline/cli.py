@@ -97,6 +97,13 @@ def run(
 
 @app.command(name="compile")
 def compile_pipeline(
+    recipe: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="RECIPE", help="A recipe whose sections become the parameters' defaults.", show_default=False
+        ),
+    ] = None,
+    overrides: Overrides = None,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where to write the YAML.")] = Path(
         "pipeline.yaml"
     ),
@@ -104,8 +111,10 @@ def compile_pipeline(
     """Write the pipeline as KFP's YAML, to upload in the KFP UI."""
     from pipeline import command
 
+    if overrides and recipe is None:
+        raise typer.BadParameter("changes a recipe, and none is given", param_hint="--set")
     with errors_told():
-        command.compile_to(output)
+        command.compile_to(output, command.load(recipe, overrides or []) if recipe else None)
         typer.echo(f"wrote {output}")
 
 

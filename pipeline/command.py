@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from pipeline import recipes
-from pipeline.runners import RunFolder, folder_for
+from pipeline.runners import RunFolder, arguments, folder_for
 from pipeline.runners import run as run_in
 from pipeline.watch import screen_for
 from resprout import __version__
@@ -29,14 +29,20 @@ def load(path: Path, overrides: Sequence[str]) -> Recipe:
     return recipes.override(recipe_module.load(path), overrides)
 
 
-def compile_to(path: Path) -> None:
-    """Write the pipeline as KFP's YAML; the same bytes each time."""
+def compile_to(path: Path, recipe: Recipe | None = None) -> None:
+    """Write the pipeline as KFP's YAML; the same bytes each time.
+
+    Args:
+        path: the file.
+        recipe: what the pipeline's parameters are unless a run says otherwise; none: a run has to give the sections.
+    """
     compiler = _kfp().compiler
     from pipeline.compress import compress
 
     with write_atomically(path) as temporary:
         named = temporary.with_suffix(".yaml")  # the compiler looks at the suffix
-        compiler.Compiler().compile(compress, str(named))
+        defaults = arguments(recipe, "") if recipe else None
+        compiler.Compiler().compile(compress, str(named), pipeline_parameters=defaults)
         named.rename(temporary)
 
 

@@ -196,3 +196,10 @@ def test_models_show_refuses_what_is_no_model(tmp_path: Path, tiny_teacher: Teac
 
 def test_models_list_names_the_example():
     assert "cifar_resnet20" in invoke("models", "architectures")[1].split()
+
+
+def test_compile_refuses_changes_to_no_recipe(tmp_path: Path):
+    exit_code, _, errors = invoke("compile", "--set", "recovery.epochs=1", "-o", tmp_path / "pipeline.yaml")
+    assert exit_code == 2
+    assert "none is given" in errors
+    assert not (tmp_path / "pipeline.yaml").exists()

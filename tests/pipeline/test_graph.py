@@ -32,6 +32,17 @@ def test_the_committed_yaml_is_what_the_code_compiles_to(tmp_path: Path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first.yaml", "second.yaml"]
 
 
+def test_a_recipe_becomes_the_defaults_of_the_compiled_pipeline(tmp_path: Path):
+    recipe = recipe_module.load(ROOT / "recipes" / "extreme.yaml")
+    command.compile_to(tmp_path / "extreme.yaml", recipe)
+    compiled = next(yaml.safe_load_all((tmp_path / "extreme.yaml").read_text()))
+    parameters = compiled["root"]["inputDefinitions"]["parameters"]
+    assert recipe_module.section("pruning", parameters["pruning"]["defaultValue"]) == recipe.pruning
+    assert recipe_module.section("recovery", parameters["recovery"]["defaultValue"]) == recipe.recovery
+    assert parameters["teacher"]["defaultValue"]["source"] == "examples/resnet20-cifar10/teacher"
+    assert all("defaultValue" in parameter or parameter.get("isOptional") for parameter in parameters.values())
+
+
 def test_every_component_runs_in_one_of_our_images_and_installs_nothing(spec: dict[str, Any]):
     containers = [executor["container"] for executor in spec["deploymentSpec"]["executors"].values()]
 
