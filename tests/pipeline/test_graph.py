@@ -50,6 +50,41 @@ def test_every_component_runs_in_one_of_our_images_and_installs_nothing(spec: di
     assert not any("pip install" in part for container in containers for part in container["command"])
 
 
+def dags(spec: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """(what it is given, its tasks) of the pipeline and of each condition in it."""
+    components = [spec["root"], *spec["components"].values()]
+    return [(part.get("inputDefinitions", {}), part["dag"]["tasks"]) for part in components if "dag" in part]
+
+
+def test_every_reference_to_an_input_resolves(spec: dict[str, Any]):
+    for given, tasks in dags(spec):
+        for task in tasks.values():
+            for kind, name in (("parameters", "componentInputParameter"), ("artifacts", "componentInputArtifact")):
+                asked = [source[name] for source in task.get("inputs", {}).get(kind, {}).values() if name in source]
+                assert set(asked) <= set(given.get(kind, {}))
+
+
+def test_each_stage_receives_its_own_section_and_no_other(spec: dict[str, Any]):
+    received: dict[str, set[str]] = {}
+    for _, tasks in dags(spec):
+        for task in tasks.values():
+            component = task["componentRef"]["name"].removeprefix("comp-")
+            if "dag" in spec["components"][f"comp-{component}"]:
+                continue
+            sources = task.get("inputs", {}).get("parameters", {}).values()
+            names = {source.get("componentInputParameter", "").removeprefix("pipelinechannel--") for source in sources}
+            received.setdefault(component.removesuffix("-2"), set()).update(names & set(recipe_module.SECTIONS))
+    assert received == {
+        "fetch-teacher": {"teacher"},
+        "extract-statistics": set(),
+        "synthesize": {"synthesis"},
+        "prune": {"pruning"},
+        "recover": {"recovery"},
+        "evaluate": {"evaluation"},  # the labelled test set is named here, and goes nowhere else
+        "publish": {"publishing"},
+    }
+
+
 def test_dreams_that_no_student_guides_do_not_depend_on_pruning(spec: dict[str, Any]):
     branches = {
         name: task
