@@ -8,9 +8,11 @@ provenance. A manifest holds no time and no path, so that the same work gives th
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -74,14 +76,36 @@ def _digest(file: Any) -> str:  # Python 3.10 has no hashlib.file_digest
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """Yield a temporary file path beside `path`; rename it over `path` when the block ends well."""
+    """Yield a temporary file path beside `path`; rename it over `path` when the block ends well.
+
+    Raises:
+        ArtifactError: there is no room for it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with _room_for(path):
+            yield temporary
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _room_for(path: Path) -> Iterator[None]:
+    """Say so where a disk, a quota or a limit is full; safetensors hides the system's error number in its text."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        number = re.search(r"os error (\d+)", str(error))
+        code = error.errno if isinstance(error, OSError) else int(number[1]) if number else None
+        if code not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise ArtifactError(
+            f"there is no room for {path}",
+            why=f"{os.strerror(code)}; {shutil.disk_usage(path.parent).free / 2**20:,.0f} MiB are free there",
+            now="make room, then run the same again: what was finished is kept",
+        ) from error
 
 
 def save_artifact(
@@ -109,31 +133,37 @@ def save_artifact(
 
     Returns:
         The artifact's digest.
+
+    Raises:
+        ArtifactError: there is no room for it.
     """
     directory = Path(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
-        for stem, named in (tensors or {}).items():
-            save_file({name: _storable(tensor) for name, tensor in named.items()}, temporary / f"{stem}.safetensors")
-        if extras is not None:
-            extras(temporary)
-        manifest = Manifest(
-            kind=kind,
-            section=dict(section or {}),
-            seed=seed,
-            inputs=[record_of(name, path) for name, path in (inputs or {}).items()],
-            files={
-                str(path.relative_to(temporary)): sha256_of(path)
-                for path in sorted(temporary.rglob("*"))
-                if path.is_file()
-            },
-            about=dict(about or {}),
-        )
-        (temporary / MANIFEST).write_text(manifest.to_json())
-        _make_readable(temporary)
-        shutil.rmtree(directory, ignore_errors=True)
-        os.replace(temporary, directory)
+        with _room_for(directory):
+            for stem, named in (tensors or {}).items():
+                save_file(
+                    {name: _storable(tensor) for name, tensor in named.items()}, temporary / f"{stem}.safetensors"
+                )
+            if extras is not None:
+                extras(temporary)
+            manifest = Manifest(
+                kind=kind,
+                section=dict(section or {}),
+                seed=seed,
+                inputs=[record_of(name, path) for name, path in (inputs or {}).items()],
+                files={
+                    str(path.relative_to(temporary)): sha256_of(path)
+                    for path in sorted(temporary.rglob("*"))
+                    if path.is_file()
+                },
+                about=dict(about or {}),
+            )
+            (temporary / MANIFEST).write_text(manifest.to_json())
+            _make_readable(temporary)
+            shutil.rmtree(directory, ignore_errors=True)
+            os.replace(temporary, directory)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
