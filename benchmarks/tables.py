@@ -38,7 +38,8 @@ def recovery(document: dict[str, Any]) -> str:
     for row, label in ROWS.items():
         found = [[c["top1"] for c in cells if c["row"] == row and c["sparsity"] == s] for s in sparsities]
         if any(found):
-            lines.append(f"| {label} | " + " | ".join(_summary(values) for values in found) + " |")
+            fewer = f" ({_count(max(map(len, found)))})" if max(map(len, found)) < seeds else ""
+            lines.append(f"| {label}{fewer} | " + " | ".join(_summary(values) for values in found) + " |")
     return "\n".join(lines)
 
 
@@ -72,7 +73,11 @@ def _engine(document: dict[str, Any]) -> str:
 
 
 def _seeds(count: int) -> str:
-    return "1 seed" if count == 1 else f"{count} seeds (mean ± standard deviation)"
+    return _count(count) if count == 1 else f"{_count(count)} (mean ± standard deviation)"
+
+
+def _count(seeds: int) -> str:
+    return "1 seed" if seeds == 1 else f"{seeds} seeds"
 
 
 def _summary(values: list[float]) -> str:

@@ -37,7 +37,7 @@ def test_a_table_gives_mean_and_deviation_of_the_seeds_that_were_measured(tables
     document = {"name": "net", "teacher_top1": 93.0, "num_images": 1024, "machine": machine, "cells": cells}
     lines = tables.recovery(document).splitlines()
     assert lines[2] == "| sparsity | 50 % | 90 % |"
-    assert lines[4:] == ["| no repair | 80.00 |  |", f"| {tables.ROWS['ours']} | 91.00 ± 1.41 | 85.50 |"]
+    assert lines[4:] == ["| no repair (1 seed) | 80.00 |  |", f"| {tables.ROWS['ours']} | 91.00 ± 1.41 | 85.50 |"]
 
 
 def test_what_stands_between_the_markers_is_replaced_and_nothing_else(tables: ModuleType) -> None:
