@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -12,7 +12,10 @@ from torch.nn import functional
 
 from pipeline.embedded_storage import Server
 from resprout import models
+from resprout.checkpoints import Checkpoint
 from resprout.masking import apply_mask
+from resprout.progress import Progress
+from resprout.recovery import Recovery, recover
 from resprout.types import DreamSet, InputSpec, ModelInfo, PruningMask, Student, Teacher
 
 NUM_CLASSES = 4
@@ -96,3 +99,29 @@ def storage_configured(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESPROUT_STORAGE_ENDPOINT", server.settings.endpoint)
     monkeypatch.setenv("RESPROUT_STORAGE_ACCESS_KEY", access_key)
     monkeypatch.setenv("RESPROUT_STORAGE_SECRET_KEY", secret_key)
+
+
+class _StoppedError(Exception):
+    pass
+
+
+TwoGoes = Callable[..., tuple[Recovery, list[int]]]
+
+
+@pytest.fixture
+def recovered_in_two_goes(tiny_teacher: Teacher, tiny_student: Student, tiny_dreams: DreamSet) -> TwoGoes:
+    """Recover, stopped after the second epoch or layer and then again: the result, and what the second go reported."""
+
+    def stop_after_two(progress: Progress) -> None:
+        if progress.done == 2:
+            raise _StoppedError
+
+    def go(section: object, checkpoint: Checkpoint, found: Checkpoint | None = None) -> tuple[Recovery, list[int]]:
+        networks = (tiny_teacher, tiny_student, tiny_dreams, section)
+        with pytest.raises(_StoppedError):
+            recover(*networks, seed=0, checkpoint=checkpoint, report=stop_after_two)
+        seen: list[int] = []
+        again = found or checkpoint
+        return recover(*networks, seed=0, checkpoint=again, report=lambda at: seen.append(at.done)), seen
+
+    return go

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,41 +149,40 @@ def test_recover_by_reconstruction(tiny_teacher: Teacher, tiny_student: Student,
     assert (seen[-1].done, seen[-1].unit) == (len(tiny_student.mask.keep), "layers")
 
 
-class _StoppedError(Exception):
-    pass
-
-
 def test_an_interrupted_reconstruction_goes_on_with_the_next_layer(
-    tiny_teacher: Teacher, tiny_student: Student, tiny_dreams: DreamSet, tmp_path: Path
+    tiny_teacher: Teacher,
+    tiny_student: Student,
+    tiny_dreams: DreamSet,
+    tmp_path: Path,
+    recovered_in_two_goes: Callable[..., tuple[Recovery, list[int]]],
 ) -> None:
     section, checkpoint = ReconstructionSection(), FolderCheckpoint(tmp_path)
     whole = recover(tiny_teacher, tiny_student, tiny_dreams, section, seed=0)
-
-    def stop_after_two(progress: Progress) -> None:
-        if progress.done == 2:
-            raise _StoppedError
-
-    def resume(seen: list[int]) -> Recovery:
-        return recover(
-            tiny_teacher,
-            tiny_student,
-            tiny_dreams,
-            section,
-            seed=0,
-            checkpoint=checkpoint,
-            report=lambda progress: seen.append(progress.done),
-        )
-
-    with pytest.raises(_StoppedError):
-        recover(tiny_teacher, tiny_student, tiny_dreams, section, seed=0, checkpoint=checkpoint, report=stop_after_two)
-    seen: list[int] = []
-    resumed = resume(seen)
+    resumed, seen = recovered_in_two_goes(section, checkpoint)
     assert seen == list(range(3, len(tiny_student.mask.keep) + 1))
     for name, tensor in whole.recovered.network.state_dict().items():
         assert torch.equal(resumed.recovered.network.state_dict()[name], tensor), name
     assert resumed.metrics == whole.metrics
-    seen.clear()
-    assert (resume(seen).metrics, seen) == (whole.metrics, []), "nothing is left to solve"
+
+
+def test_a_finished_reconstruction_solves_nothing_again(
+    tiny_teacher: Teacher, tiny_student: Student, tiny_dreams: DreamSet, tmp_path: Path
+) -> None:
+    seen: list[Progress] = []
+    metrics = [
+        recover(
+            tiny_teacher,
+            tiny_student,
+            tiny_dreams,
+            ReconstructionSection(),
+            seed=0,
+            checkpoint=FolderCheckpoint(tmp_path),
+            report=seen.append,
+        ).metrics
+        for _ in range(2)
+    ]
+    assert metrics[0] == metrics[1]
+    assert len(seen) == len(tiny_student.mask.keep)
 
 
 def test_distillation_can_start_from_the_solved_layers(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -15,9 +16,8 @@ from resprout.batchnorm import batch_norm_layers
 from resprout.checkpoints import FolderCheckpoint
 from resprout.errors import ArtifactError
 from resprout.heldout import with_blends
-from resprout.progress import Progress
 from resprout.recipe import DistillationSection, PaperRecoverySection, RecoverySection
-from resprout.recovery import METHODS, recover, repair
+from resprout.recovery import METHODS, Recovery, recover, repair
 from resprout.recovery.augmentation import augment
 from resprout.recovery.calibration import reestimate
 from resprout.recovery.distillation import kl_divergence
@@ -61,34 +61,18 @@ def test_inputs_of_recovery_are_left_as_they_were(
         assert all(torch.equal(network.state_dict()[name], tensor) for name, tensor in state.items())
 
 
-class _StoppedError(Exception):
-    pass
-
-
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_an_interrupted_recovery_resumes_to_the_same_bits(
-    tiny_teacher: Teacher, tiny_student: Student, tiny_dreams: DreamSet, tmp_path: Path, optimizer: str
+    tiny_teacher: Teacher,
+    tiny_student: Student,
+    tiny_dreams: DreamSet,
+    tmp_path: Path,
+    optimizer: str,
+    recovered_in_two_goes: Callable[..., tuple[Recovery, list[int]]],
 ) -> None:
     section = SHORT.model_copy(update={"epochs": 4, "optimizer": optimizer, "mixup": 1.0})
     whole = recover(tiny_teacher, tiny_student, tiny_dreams, section, seed=0)
-    checkpoint = FolderCheckpoint(tmp_path)
-
-    def stop_after_two(progress: Progress) -> None:
-        if progress.done == 2:
-            raise _StoppedError
-
-    with pytest.raises(_StoppedError):
-        recover(tiny_teacher, tiny_student, tiny_dreams, section, seed=0, checkpoint=checkpoint, report=stop_after_two)
-    seen: list[int] = []
-    resumed = recover(
-        tiny_teacher,
-        tiny_student,
-        tiny_dreams,
-        section,
-        seed=0,
-        checkpoint=checkpoint,
-        report=lambda p: seen.append(p.done),
-    )
+    resumed, seen = recovered_in_two_goes(section, FolderCheckpoint(tmp_path))
     assert seen == [0, 3, 4]
     for name, tensor in whole.recovered.network.state_dict().items():
         assert torch.equal(resumed.recovered.network.state_dict()[name], tensor), name

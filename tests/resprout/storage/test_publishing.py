@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +10,8 @@ import torch
 
 from resprout.checkpoints import FolderCheckpoint
 from resprout.errors import StorageError
-from resprout.progress import Progress
 from resprout.recipe import DistillationSection
-from resprout.recovery import recover
+from resprout.recovery import Recovery, recover
 from resprout.storage import ObjectAddress, ObjectCheckpoint, Storage, checkpoint_at, fetch, find, publish, published
 from resprout.types import DreamSet, Student, Teacher
 
@@ -110,36 +110,21 @@ def test_a_version_cannot_write_outside_the_folder_it_is_fetched_to(
     assert not (tmp_path / "escaped").exists()
 
 
-class _StoppedError(Exception):
-    pass
-
-
 def test_recovery_goes_on_from_a_checkpoint_in_object_storage(
-    storage: Storage, place: ObjectAddress, tiny_teacher: Teacher, tiny_student: Student, tiny_dreams: DreamSet
+    storage: Storage,
+    place: ObjectAddress,
+    tiny_teacher: Teacher,
+    tiny_student: Student,
+    tiny_dreams: DreamSet,
+    recovered_in_two_goes: Callable[..., tuple[Recovery, list[int]]],
 ) -> None:
     section = DistillationSection(epochs=4, batch_size=32, start="repaired", precision="float32")
     whole = recover(tiny_teacher, tiny_student, tiny_dreams, section, seed=0).recovered.network.state_dict()
-    checkpoint = ObjectCheckpoint(storage, place)
-
-    def stop_after_two(progress: Progress) -> None:
-        if progress.done == 2:
-            raise _StoppedError
-
-    with pytest.raises(_StoppedError):
-        recover(tiny_teacher, tiny_student, tiny_dreams, section, seed=0, checkpoint=checkpoint, report=stop_after_two)
-    seen: list[int] = []
-    resumed = recover(
-        tiny_teacher,
-        tiny_student,
-        tiny_dreams,
-        section,
-        seed=0,
-        checkpoint=ObjectCheckpoint(storage, place),
-        report=lambda progress: seen.append(progress.done),
-    )
+    on_another_machine = ObjectCheckpoint(storage, place)
+    resumed, seen = recovered_in_two_goes(section, ObjectCheckpoint(storage, place), on_another_machine)
     assert seen == [0, 3, 4]
     assert all(torch.equal(tensor, whole[name]) for name, tensor in resumed.recovered.network.state_dict().items())
-    checkpoint.clear()
+    on_another_machine.clear()
     assert list(storage.list(place)) == []
 
 
@@ -165,9 +150,9 @@ def test_a_stages_checkpoints_go_when_it_ends_well(storage: Storage, place: Obje
             assert checkpoint is not None
             checkpoint.save("state", {"a": torch.zeros(1)}, {})
             if fails:
-                raise _StoppedError
+                raise _KilledError
 
-    with pytest.raises(_StoppedError):
+    with pytest.raises(_KilledError):
         stage(fails=True)
     assert len(list(storage.list(place))) == 2
     stage(fails=False)
