@@ -40,6 +40,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Change one field of the recipe; may be repeated."),
 ]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")]
 
 
 @contextmanager
@@ -78,7 +79,7 @@ def run(
         Path | None, typer.Option(metavar="DIR", help="The run folder itself.", show_default="RUNS/NAME-HASH")
     ] = None,
     plain: Annotated[bool, typer.Option("--plain", help="Plain lines even on a terminal.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")] = False,
+    verbose: Verbose = False,
 ) -> None:
     """Prune, recover and judge a teacher as a recipe says.
 
@@ -194,15 +195,12 @@ def architectures() -> None:
     typer.echo("\n".join(models.names()))
 
 
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")]
-
-
 @models_app.command(name="ls")
 def list_models(
     prefix: Annotated[str, typer.Argument(metavar="s3://BUCKET/PREFIX", help="Where models are published.")],
     verbose: Verbose = False,
 ) -> None:
-    """Every published model below an address: name, version, accuracy, when complete."""
+    """Every published model below an address: name, version, accuracy, agreement with its teacher."""
     from pipeline import publications
 
     with errors_told(verbose):

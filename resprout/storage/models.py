@@ -40,11 +40,11 @@ def publish_model(
     metrics = Path(evaluation) / "metrics.json"
     files = {f"model/{path.name}": path for path in sorted(Path(model).iterdir())}
     files |= {"metrics.json": metrics, "report.html": Path(page)}
-    total, before = sum(path.stat().st_size for path in files.values()), dict.fromkeys(files, 0)
+    total, sent = sum(path.stat().st_size for path in files.values()), dict.fromkeys(files, 0)
 
     def watch(name: str, done: int, _: int) -> None:
-        before[name] = done
-        report(Progress("publishing", sum(before.values()), total, "bytes"))
+        sent[name] = done
+        report(Progress("publishing", sum(sent.values()), total, "bytes"))
 
     return publish(
         storage,
