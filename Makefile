@@ -6,12 +6,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Committed, so that it can be uploaded in the KFP UI as it is.
 COMPILED := pipeline/compress.yaml
-EXTRAS := pipeline,storage,embedded,timm,hub,dev
+EXTRAS := pipeline,storage,embedded,docker,timm,hub,dev
 # The pair that the committed results were measured with; the newest release is often not there for both.
 TORCH := torch==2.14.1 torchvision==0.29.1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format cifar10 constraints clean
+.PHONY: help demo test check format images image-cpu image-cuda cifar10 constraints clean
 
 help: ## say what there is
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -27,6 +27,8 @@ check: $(READY) ## lint, formatting, types, import rules, the compiled pipeline
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint docker/Dockerfile
+	$(BIN)/shellcheck .ci/run docker/*.sh
 	$(BIN)/resprout compile --output $(VENV)/compress.yaml
 	@diff -u $(COMPILED) $(VENV)/compress.yaml || { \
 		echo "error: $(COMPILED) is not what components/ and pipeline/compress.py compile to"; \
@@ -38,6 +40,11 @@ format: $(READY) ## rewrite code, tables and the compiled pipeline as `check` an
 	$(BIN)/python docs/recipe_reference.py
 	$(BIN)/python benchmarks/tables.py
 	$(BIN)/resprout compile --output $(COMPILED)
+
+images: image-cpu image-cuda ## build the container images, each with its bill of materials (docker/README.md)
+
+image-cpu image-cuda: image-%: $(READY)
+	SYFT=$(BIN)/syft docker/build.sh $*
 
 cifar10: $(READY) ## fetch all of CIFAR-10 (150 MB) for the benchmarks
 	$(BIN)/python examples/resnet20-cifar10/fetch_cifar10.py
