@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
 from resprout.batchnorm import batch_norm_layers
 from resprout.evaluation import percent, summary_rows, verdict
-from resprout.types import BNStatistics, DreamSet, Evaluation, Student, Teacher
+from resprout.types import BNStatistics, DreamSet, DreamShard, Evaluation, Student, Teacher
 
 MOST_CLASSES_TO_LOOK_AT = 100
 
@@ -33,6 +34,17 @@ def name_of_teacher(teacher: Teacher) -> dict[str, str]:
 def of_statistics(statistics: BNStatistics) -> dict[str, float]:
     """How much there is to match."""
     return {"layers": len(statistics.layers), "channels": statistics.num_channels}
+
+
+def name_of_shard(index: int, num_shards: int) -> dict[str, Any]:
+    """Which share of the dreams this is."""
+    return {"display_name": f"dreams, shard {index + 1} of {num_shards}", "shard": index + 1, "num_shards": num_shards}
+
+
+def of_shard(shard: DreamShard) -> dict[str, float]:
+    """How many dreams it holds."""
+    held_out = sum(len(group.images) for group in shard.groups if group.held_out)
+    return {"images": shard.num_images - held_out, "held_out_images": held_out}
 
 
 def of_dreams(dreams: DreamSet) -> dict[str, float]:

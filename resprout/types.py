@@ -145,6 +145,38 @@ class BNStatistics:
 
 
 @dataclass(frozen=True)
+class DreamGroup:
+    """Dreams that were synthesized together, with a seed of their own.
+
+    Args:
+        index: which of all groups this is.
+        images: float16, shape (n, channels, height, width), in normalised model-input space.
+        targets: int64, shape (n,).
+        held_out: whether they are never to be trained on.
+        curves: per-iteration losses: name -> float32, shape (iterations,).
+    """
+
+    index: int
+    images: Tensor
+    targets: Tensor
+    held_out: bool
+    curves: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DreamShard:
+    """What one of several workers synthesized: some of the `num_groups` groups of a `DreamSet`."""
+
+    groups: Sequence[DreamGroup]
+    num_groups: int
+    num_classes: int
+
+    @property
+    def num_images(self) -> int:
+        return sum(len(group.images) for group in self.groups)
+
+
+@dataclass(frozen=True)
 class DreamSet:
     """Synthesized images and the classes they were synthesized for.
 

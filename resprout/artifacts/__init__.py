@@ -16,6 +16,7 @@ from resprout.artifacts.folder import (
     write_atomically,
 )
 from resprout.artifacts.networks import load_student, load_teacher, save_student, save_teacher
+from resprout.artifacts.shards import load_shard, save_merged, save_shard
 from resprout.artifacts.typed import (
     load_dreams,
     load_evaluation,
@@ -33,6 +34,7 @@ __all__ = [
     "load_artifact",
     "load_dreams",
     "load_evaluation",
+    "load_shard",
     "load_statistics",
     "load_student",
     "load_teacher",
@@ -41,6 +43,8 @@ __all__ = [
     "save_artifact",
     "save_dreams",
     "save_evaluation",
+    "save_merged",
+    "save_shard",
     "save_statistics",
     "save_student",
     "save_teacher",

@@ -116,19 +116,20 @@ def save_artifact(
     about: Mapping[str, Any] | None = None,
     section: Mapping[str, Any] | None = None,
     seed: int | None = None,
-    inputs: Mapping[str, str | Path] | None = None,
+    inputs: Mapping[str, str | Path] | Sequence[Mapping[str, Any]] | None = None,
     extras: Callable[[Path], None] | None = None,
 ) -> str:
     """Write an artifact folder, whole or not at all.
 
     Args:
         directory: where to; what stood there is replaced.
-        kind: `teacher`, `statistics`, `dreams`, `mask`, `student`, `evaluation`.
+        kind: `teacher`, `statistics`, `dream_shard`, `dreams`, `mask`, `student`, `evaluation`.
         tensors: file stem -> named tensors; each becomes STEM.safetensors.
         about: JSON facts that loading needs (shapes, names, units).
         section: the recipe section that made it.
         seed: the run's seed, where randomness was involved.
-        inputs: name -> folder of each artifact that it was made from; their digests are recorded.
+        inputs: name -> folder of each artifact that it was made from; their digests are recorded. Or records of
+            them, as another manifest holds them.
         extras: writes further files (a preview, a table) into the folder it is given.
 
     Returns:
@@ -152,7 +153,9 @@ def save_artifact(
                 kind=kind,
                 section=dict(section or {}),
                 seed=seed,
-                inputs=[record_of(name, path) for name, path in (inputs or {}).items()],
+                inputs=[record_of(*item) for item in inputs.items()]
+                if isinstance(inputs, Mapping)
+                else list(inputs or ()),
                 files={
                     str(path.relative_to(temporary)): sha256_of(path)
                     for path in sorted(temporary.rglob("*"))

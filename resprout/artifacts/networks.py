@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from resprout.types import InputSpec, ModelInfo, PruningMask, Student, Teacher
 STUDENT_KINDS = ("student", "repaired", "recovered", "model")
 
 Section = Mapping[str, Any] | BaseModel | None
-Inputs = Mapping[str, str | Path] | None
+Inputs = Mapping[str, str | Path] | Sequence[Mapping[str, Any]] | None
 
 
 def save_teacher(teacher: Teacher, directory: str | Path, *, section: Section = None) -> str:

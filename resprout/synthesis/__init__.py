@@ -15,14 +15,36 @@ from resprout.progress import Progress, Report, silent
 from resprout.recipe import DeepInversionSection, PaperSynthesisSection
 from resprout.synthesis import deep_inversion, paper
 from resprout.synthesis.engine import Watch
-from resprout.synthesis.groups import Group, GroupResult, assemble, merge, plan, run, shard
-from resprout.types import BNStatistics, DreamSet, Student, Teacher
+from resprout.synthesis.groups import Group, GroupResult, merge, plan, run, shard, shard_of
+from resprout.types import BNStatistics, DreamSet, DreamShard, Student, Teacher
 
 GroupSynthesizer = Callable[[Group, Watch], GroupResult]
-Prepare = Callable[..., tuple[GroupSynthesizer, list[Group], int]]
+Prepare = Callable[..., tuple[GroupSynthesizer, int]]
 
 
 def synthesize(
+    teacher: Teacher,
+    statistics: BNStatistics,
+    section: DeepInversionSection | PaperSynthesisSection,
+    *,
+    seed: int,
+    student: Student | None = None,
+    report: Report = silent,
+    checkpoint: Checkpoint | None = None,
+    device: torch.device | None = None,
+) -> DreamSet:
+    """Dream images for a teacher, balanced over its classes: `synthesize_shard` for the whole set.
+
+    Returns:
+        float16 images in normalised model-input space.
+    """
+    whole = synthesize_shard(
+        teacher, statistics, section, seed=seed, student=student, report=report, checkpoint=checkpoint, device=device
+    )
+    return merge([whole])
+
+
+def synthesize_shard(
     teacher: Teacher,
     statistics: BNStatistics,
     section: DeepInversionSection | PaperSynthesisSection,
@@ -34,8 +56,8 @@ def synthesize(
     report: Report = silent,
     checkpoint: Checkpoint | None = None,
     device: torch.device | None = None,
-) -> DreamSet:
-    """Dream images for a teacher, balanced over its classes.
+) -> DreamShard:
+    """One worker's share of the dreams; `merge` puts the shares together, and no image depends on their number.
 
     Args:
         teacher: is not changed.
@@ -43,26 +65,21 @@ def synthesize(
         section: which method, how many images, how long.
         seed: with the section and the inputs, determines every bit of the result on one kind of machine.
         student: a pruned student, for the student-aware term.
-        shard_index, num_shards: make only this part of the set; `merge` puts the parts together.
+        shard_index, num_shards: which share of how many.
         report: is told how far the work is.
         checkpoint: finished groups are kept here and not made again.
         device: default: the first GPU, or the CPU.
-
-    Returns:
-        float16 images in normalised model-input space.
 
     Raises:
         RecipeError: this shard has no group.
     """
     device = device or precision.best_device()
     prepare = METHODS[section.method]
-    synthesizer, all_groups, iterations = prepare(teacher, _on(statistics, device), section, seed, student, device)
+    synthesizer, iterations = prepare(teacher, _on(statistics, device), section, seed, student, device)
+    all_groups = groups_of(section)
     groups = shard(all_groups, shard_index, num_shards)
     if not groups:
-        raise RecipeError(
-            f"shard {shard_index + 1} of {num_shards} has nothing to do: there are {len(all_groups)} groups of dreams",
-            now="use at most as many shards as groups, or make synthesis.group_size smaller",
-        )
+        raise too_many_shards(num_shards, len(all_groups))
     key = f"synthesis-{fingerprint(teacher.network, section.model_dump(), seed, student.network if student else None)}"
     total = iterations * len(groups)
 
@@ -73,7 +90,34 @@ def synthesize(
         )
 
     report(Progress("dreams", 0, total, "iterations"))
-    return assemble(groups, run(groups, one, checkpoint, key), teacher.info.num_classes)
+    return shard_of(groups, run(groups, one, checkpoint, key), len(all_groups), teacher.info.num_classes)
+
+
+def shard_numbers(section: DeepInversionSection | PaperSynthesisSection, num_shards: int) -> list[int]:
+    """0, 1, … for each of `num_shards` shards, once it is clear that each has something to do.
+
+    Raises:
+        RecipeError: there are fewer groups of dreams than shards.
+    """
+    groups = len(groups_of(section))
+    if not 1 <= num_shards <= groups:
+        raise too_many_shards(num_shards, groups)
+    return list(range(num_shards))
+
+
+def groups_of(section: DeepInversionSection | PaperSynthesisSection) -> list[Group]:
+    """The groups that a whole set is made of."""
+    size = paper.BATCH_SIZE if isinstance(section, PaperSynthesisSection) else section.group_size
+    return plan(section.num_images, section.num_held_out, size)
+
+
+def too_many_shards(num_shards: int, num_groups: int) -> RecipeError:
+    """What to say where a shard would have no group."""
+    return RecipeError(
+        f"placement.num_shards: {num_shards} shards cannot share {num_groups} groups of dreams",
+        why="a group is synthesized as a whole, so that no image depends on the number of shards",
+        now=f"use 1 to {num_groups} shards, or make synthesis.group_size smaller",
+    )
 
 
 def _deep_inversion(
@@ -83,7 +127,7 @@ def _deep_inversion(
     seed: int,
     student: Student | None,
     device: torch.device,
-) -> tuple[GroupSynthesizer, list[Group], int]:
+) -> tuple[GroupSynthesizer, int]:
     dtype = precision.resolve(section.precision, device)
     network = precision.frozen_copy(teacher.network, dtype, device)
     pruned = precision.frozen_copy(student.network, dtype, device) if student else None
@@ -101,7 +145,7 @@ def _deep_inversion(
             watch=watch,
         )
 
-    return one, plan(section.num_images, section.num_held_out, section.group_size), section.iterations
+    return one, section.iterations
 
 
 def _paper(
@@ -111,13 +155,13 @@ def _paper(
     seed: int,
     student: Student | None,
     device: torch.device,
-) -> tuple[GroupSynthesizer, list[Group], int]:
+) -> tuple[GroupSynthesizer, int]:
     network: nn.Module = precision.frozen_copy(teacher.network, torch.float32, device)
 
     def one(group: Group, watch: Watch) -> GroupResult:
         return paper.synthesize_group(network, statistics, teacher.info.input, group, seed=seed, watch=watch)
 
-    return one, plan(section.num_images, section.num_held_out, paper.BATCH_SIZE), paper.ITERATIONS
+    return one, paper.ITERATIONS
 
 
 def _on(statistics: BNStatistics, device: torch.device) -> BNStatistics:
@@ -130,4 +174,4 @@ def _on(statistics: BNStatistics, device: torch.device) -> BNStatistics:
 
 METHODS: dict[str, Prepare] = {"deep_inversion": _deep_inversion, "paper": _paper}
 
-__all__ = ["METHODS", "merge", "synthesize"]
+__all__ = ["METHODS", "merge", "shard_numbers", "synthesize", "synthesize_shard"]

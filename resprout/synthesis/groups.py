@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from resprout.checkpoints import Checkpoint
+from resprout.errors import ArtifactError
 from resprout.seeding import generator
-from resprout.types import DreamSet
+from resprout.types import DreamGroup, DreamSet, DreamShard
 
 
 @dataclass(frozen=True)
@@ -83,33 +84,43 @@ def run(
     return results
 
 
-def assemble(groups: Sequence[Group], results: Sequence[GroupResult], num_classes: int) -> DreamSet:
-    """One set from its groups, in order; curves are averaged over images."""
-    sizes = torch.tensor([group.size for group in groups], dtype=torch.float32)
-    curves = {
-        name: (torch.stack([result.curves[name] for result in results]) * sizes[:, None]).sum(0) / sizes.sum()
-        for name in results[0].curves
-    }
-    return DreamSet(
-        images=torch.cat([result.images for result in results]).to(torch.float16).contiguous(),
-        targets=torch.cat([result.targets for result in results]),
-        num_held_out=sum(group.size for group in groups if group.held_out),
-        num_classes=num_classes,
-        curves=curves,
+def shard_of(groups: Sequence[Group], results: Sequence[GroupResult], num_groups: int, num_classes: int) -> DreamShard:
+    """What was synthesized of a whole set of `num_groups` groups."""
+    return DreamShard(
+        [
+            DreamGroup(
+                group.index, result.images.to(torch.float16).contiguous(), result.targets, group.held_out, result.curves
+            )
+            for group, result in zip(groups, results, strict=True)
+        ],
+        num_groups,
+        num_classes,
     )
 
 
-def merge(shards: Sequence[DreamSet]) -> DreamSet:
-    """The whole set from its shards, in order."""
-    sizes = torch.tensor([len(part.images) for part in shards], dtype=torch.float32)
+def merge(shards: Sequence[DreamShard]) -> DreamSet:
+    """The whole set, whoever synthesized which of its groups; curves are averaged over images.
+
+    Raises:
+        ArtifactError: a group is missing, or there twice.
+    """
+    groups = sorted((group for shard in shards for group in shard.groups), key=lambda group: group.index)
+    found, wanted = [group.index for group in groups], list(range(shards[0].num_groups))
+    if found != wanted or any(shard.num_groups != len(wanted) for shard in shards):
+        raise ArtifactError(
+            f"{len(shards)} shards of dreams hold the groups {found}, not each of {len(wanted)} once",
+            why="they are not the shards of one set",
+            now="synthesize all of them with the same number of shards",
+        )
+    sizes = torch.tensor([len(group.images) for group in groups], dtype=torch.float32)
     curves = {
-        name: (torch.stack([part.curves[name] for part in shards]) * sizes[:, None]).sum(0) / sizes.sum()
-        for name in shards[0].curves
+        name: (torch.stack([group.curves[name] for group in groups]) * sizes[:, None]).sum(0) / sizes.sum()
+        for name in groups[0].curves
     }
     return DreamSet(
-        images=torch.cat([part.images for part in shards]),
-        targets=torch.cat([part.targets for part in shards]),
-        num_held_out=sum(part.num_held_out for part in shards),
+        images=torch.cat([group.images for group in groups]),
+        targets=torch.cat([group.targets for group in groups]),
+        num_held_out=sum(len(group.images) for group in groups if group.held_out),
         num_classes=shards[0].num_classes,
         curves=curves,
     )

@@ -14,7 +14,7 @@ from resprout.checkpoints import FolderCheckpoint
 from resprout.errors import ArtifactError, RecipeError
 from resprout.progress import Progress
 from resprout.recipe import DeepInversionSection, PaperSynthesisSection, SynthesisSection
-from resprout.synthesis import METHODS, merge, synthesize
+from resprout.synthesis import METHODS, merge, shard_numbers, synthesize, synthesize_shard
 from resprout.synthesis.groups import plan, shard
 from resprout.synthesis.losses import disagreement, normalised_batch_norm_distance, total_variation
 from resprout.types import BNStatistics, DreamSet, Student, Teacher
@@ -64,13 +64,16 @@ def test_the_number_of_shards_never_changes_a_dream(
 ) -> None:
     whole = synthesize(tiny_teacher, statistics, SMALL, seed=1)
     parts = [
-        synthesize(tiny_teacher, statistics, SMALL, seed=1, shard_index=index, num_shards=num_shards)
-        for index in range(num_shards)
+        synthesize_shard(tiny_teacher, statistics, SMALL, seed=1, shard_index=index, num_shards=num_shards)
+        for index in shard_numbers(SMALL, num_shards)
     ]
-    merged = merge(parts)
+    merged = merge(parts[::-1])
     assert torch.equal(merged.images, whole.images)
     assert torch.equal(merged.targets, whole.targets)
     assert merged.num_held_out == whole.num_held_out
+    assert all(torch.equal(merged.curves[name], curve) for name, curve in whole.curves.items())
+    with pytest.raises(ArtifactError, match="not each of 4 once"):
+        merge(parts[1:])
 
 
 def test_a_seed_repeats_and_another_differs(tiny_teacher: Teacher, statistics: BNStatistics) -> None:
@@ -180,9 +183,13 @@ def test_shards_cover_every_group_once_and_no_group_is_a_single_image(
     assert [group for index in range(num_shards) for group in shard(groups, index, num_shards)] == groups
 
 
-def test_a_shard_without_a_group_is_refused(tiny_teacher: Teacher, statistics: BNStatistics) -> None:
-    with pytest.raises(RecipeError, match="shard 9 of 9 has nothing to do: there are 4 groups"):
-        synthesize(tiny_teacher, statistics, SMALL, seed=0, shard_index=8, num_shards=9)
+def test_more_shards_than_groups_are_refused(tiny_teacher: Teacher, statistics: BNStatistics) -> None:
+    with pytest.raises(RecipeError, match="9 shards cannot share 4 groups"):
+        synthesize_shard(tiny_teacher, statistics, SMALL, seed=0, shard_index=8, num_shards=9)
+    with pytest.raises(RecipeError, match="9 shards cannot share 4 groups"):
+        shard_numbers(SMALL, 9)
+    with pytest.raises(RecipeError, match="use 1 to 36 shards"):
+        shard_numbers(PaperSynthesisSection(), 0)
     assert shard(plan(24, 8, 8), 8, 9) == []
 
 

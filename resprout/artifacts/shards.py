@@ -1,0 +1,103 @@
+"""Shards of dreams as artifacts, and the dreams put together from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from resprout.artifacts.folder import Manifest, load_artifact, read_manifest, save_artifact
+from resprout.artifacts.networks import Inputs, Section, plain_section
+from resprout.artifacts.typed import SPACE, save_dreams
+from resprout.errors import ArtifactError
+from resprout.types import DreamGroup, DreamSet, DreamShard, InputSpec
+
+KIND = "dream_shard"
+
+
+def save_shard(
+    shard: DreamShard,
+    directory: str | Path,
+    *,
+    input: InputSpec,
+    section: Section = None,
+    seed: int | None = None,
+    inputs: Inputs = None,
+) -> str:
+    """Write one worker's dreams, a file per group; returns the digest. The arguments are those of `save_dreams`."""
+    return save_artifact(
+        directory,
+        kind=KIND,
+        tensors={
+            f"group-{group.index}": {
+                "images": group.images,
+                "targets": group.targets,
+                **{f"curve.{name}": curve for name, curve in group.curves.items()},
+            }
+            for group in shard.groups
+        },
+        about={
+            "space": SPACE,
+            "input": asdict(input),
+            "groups": [{"index": group.index, "held_out": group.held_out} for group in shard.groups],
+            "num_groups": shard.num_groups,
+            "num_classes": shard.num_classes,
+        },
+        section=plain_section(section),
+        seed=seed,
+        inputs=inputs,
+    )
+
+
+def load_shard(directory: str | Path) -> DreamShard:
+    """Read one worker's dreams.
+
+    Raises:
+        ArtifactError: damaged, of another kind, or not what its manifest describes.
+    """
+    files, manifest = load_artifact(directory, KIND)
+    try:
+        groups = []
+        for described in manifest.about["groups"]:
+            named = files[f"group-{described['index']}"]
+            curves = {name[6:]: tensor for name, tensor in named.items() if name.startswith("curve.")}
+            groups.append(
+                DreamGroup(described["index"], named["images"], named["targets"], described["held_out"], curves)
+            )
+        return DreamShard(groups, int(manifest.about["num_groups"]), int(manifest.about["num_classes"]))
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"{directory} is not what its manifest describes: {error}") from None
+
+
+def save_merged(dreams: DreamSet, directory: str | Path, *, shards: Sequence[str | Path]) -> str:
+    """Write dreams that were put together from shards; returns the digest, which is the same however many there were.
+
+    Args:
+        dreams: all of them.
+        directory: where to.
+        shards: the folders they come from; section, seed and inputs are taken from there.
+
+    Raises:
+        ArtifactError: the shards were not made with the same settings from the same inputs.
+    """
+    first, *others = (read_manifest(path, KIND) for path in shards)
+    for path, other in zip(shards[1:], others, strict=True):
+        if _origin(other) != _origin(first):
+            raise ArtifactError(
+                f"{path} was made with other settings, or from other inputs, than {shards[0]}",
+                why="dreams of two recipes are not one set",
+                now="synthesize every shard with the same recipe, seed and teacher",
+            )
+    fields = first.about["input"]
+    return save_dreams(
+        dreams,
+        directory,
+        input=InputSpec(*(tuple(fields[name]) for name in ("shape", "mean", "std"))),
+        section=first.section,
+        seed=first.seed,
+        inputs=first.inputs,
+    )
+
+
+def _origin(manifest: Manifest) -> tuple[object, ...]:
+    return manifest.section, manifest.seed, manifest.inputs, manifest.about["input"]
