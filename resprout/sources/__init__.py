@@ -62,7 +62,10 @@ def _open(section: TeacherSection, base: Path, report: Report, stored: Stored | 
         return _from_https(section, report)
     if scheme == "s3" and stored is not None:
         with tempfile.TemporaryDirectory(prefix="resprout-") as folder:
-            return replace(_from_path(stored(section.source, Path(folder), report), section), source=section.source)
+            fetched = stored(section.source, Path(folder), report)
+            candidate = _from_path(fetched, section)
+            # a folder of ours says itself where its weights come from, wherever it has been since
+            return candidate if fetched.is_dir() else replace(candidate, source=section.source)
     raise RecipeError(
         f"teacher.source: {scheme}:// is not a source" + (" (plain http is not safe)" if scheme == "http" else ""),
         now="give a path, torchvision://NAME?weights=W, timm://NAME, hf://OWNER/REPO, s3://BUCKET/KEY or https://…",

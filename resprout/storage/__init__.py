@@ -15,7 +15,7 @@ from resprout.storage.publishing import (
     published,
     save_publication,
 )
-from resprout.storage.settings import StorageSettings, from_environment, required
+from resprout.storage.settings import StorageSettings, from_environment, required, write_secrets
 
 
 def stored(source: str, folder: Path, report: Report) -> Path:
@@ -50,4 +50,5 @@ __all__ = [
     "required",
     "save_publication",
     "stored",
+    "write_secrets",
 ]

@@ -165,6 +165,11 @@ class Storage:
         self._confirm(address, size, digest)
         return digest
 
+    def upload_folder(self, folder: Path, address: ObjectAddress) -> None:
+        """Store every file of a folder below an address, under its name; what else lies there stays."""
+        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+            self.upload(file, address / file.relative_to(folder).as_posix())
+
     def _confirm(self, address: ObjectAddress, size: int, digest: str) -> None:
         found = self.facts(address)
         if found is None or (found.size, found.sha256) != (size, digest):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from resprout.errors import StorageError
@@ -39,8 +41,8 @@ class StorageSettings(BaseSettings):
     )
     """Of temporary credentials."""
     secrets: Path | None = Field(default=None, validation_alias=_variables("SECRETS"))
-    """A folder with the files `accesskey` and `secretkey` (and `sessiontoken`), as Kubernetes mounts a secret; used
-    where the variables above say nothing."""
+    """A folder with the files `accesskey` and `secretkey`, and where needed `sessiontoken`, `endpoint`, `region` and
+    `ca.crt`, as Kubernetes mounts a secret; used where a variable says nothing."""
     ca_file: Path | None = Field(default=None, validation_alias=_variables("CA_FILE", "AWS_CA_BUNDLE"))
     """Certificates to trust, PEM; none: the usual authorities."""
     path_style: bool | None = Field(default=None, validation_alias=_variables("PATH_STYLE"))
@@ -49,6 +51,18 @@ class StorageSettings(BaseSettings):
     """How often a request that may succeed later is tried again, after twice the last pause, at most 10 seconds."""
     timeout_seconds: float = Field(default=60.0, gt=0, validation_alias=_variables("TIMEOUT_SECONDS"))
     """How long a server may stay silent."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_from_files(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        folder = next((Path(fields[name]) for name in _names(cls, "secrets") if fields.get(name)), None)
+        for name, file in (("endpoint", "endpoint"), ("region", "region"), ("ca_file", "ca.crt")):
+            if folder is None or any(fields.get(given) for given in _names(cls, name)):
+                continue
+            if (folder / file).is_file():
+                value = str(folder / file) if name == "ca_file" else (folder / file).read_text().strip()
+                fields = {**fields, name: value}
+        return fields
 
     @field_validator("endpoint")
     @classmethod
@@ -103,6 +117,34 @@ class StorageSettings(BaseSettings):
             return value.get_secret_value()
         path = self.secrets / file if self.secrets else None
         return path.read_text().strip() if path and path.is_file() else None
+
+
+def _names(settings: type[BaseSettings], field: str) -> list[str]:
+    """What a field may be called."""
+    alias = settings.model_fields[field].validation_alias
+    return [field, *(str(name) for name in (alias.choices if isinstance(alias, AliasChoices) else ()))]
+
+
+def write_secrets(settings: StorageSettings, folder: Path) -> None:
+    """Write settings as the files that `secrets` may name, for a container to which they are mounted.
+
+    Raises:
+        StorageError: credentials are missing.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    access_key, secret_key, session_token = settings.credentials()
+    files = {
+        "endpoint": settings.endpoint,
+        "region": settings.region,
+        "accesskey": access_key,
+        "secretkey": secret_key,
+        "sessiontoken": session_token,
+        "ca.crt": settings.ca_file.read_text() if settings.ca_file else None,
+    }
+    for name, content in files.items():
+        if content is not None:
+            with open(folder / name, "w", opener=lambda path, flags: os.open(path, flags, 0o400)) as file:
+                file.write(content)
 
 
 def from_environment() -> StorageSettings | None:

@@ -4,9 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from resprout.errors import StorageError
-from resprout.storage import StorageSettings, from_environment
+from resprout.storage import StorageSettings, from_environment, required, write_secrets
 
 
 @pytest.fixture(autouse=True)
@@ -87,3 +88,33 @@ def test_nonsense_is_named(monkeypatch: pytest.MonkeyPatch, variable: str, value
     with pytest.raises(StorageError, match=message) as caught:
         from_environment()
     assert "hidden" not in str(caught.value)
+
+
+def test_everything_may_come_from_the_files_of_a_mounted_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    authority = tmp_path / "authority.pem"
+    authority.write_text("-----BEGIN CERTIFICATE-----\n")
+    given = StorageSettings(
+        endpoint="https://minio.example.org:9000",
+        region="eu-1",
+        access_key=SecretStr("key"),
+        secret_key=SecretStr("s3cret"),
+        ca_file=authority,
+    )
+    write_secrets(given, tmp_path / "secret")
+    monkeypatch.setenv("RESPROUT_STORAGE_SECRETS", str(tmp_path / "secret"))
+
+    read = required()
+
+    assert (read.endpoint, read.region) == (given.endpoint, given.region)
+    assert read.credentials() == ("key", "s3cret", None)
+    assert read.ca_file is not None
+    assert read.ca_file.read_text() == authority.read_text()
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "secret").iterdir()} == {0o400}
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://other:1")
+    assert required().endpoint == "http://other:1"
+
+
+def test_a_folder_without_an_endpoint_configures_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RESPROUT_STORAGE_SECRETS", str(tmp_path / "not-mounted"))
+
+    assert from_environment() is None
