@@ -5,4 +5,4 @@ from __future__ import annotations
 from resprout import __version__
 
 CPU_IMAGE = f"resprout/cpu:{__version__}"
-GPU_IMAGE = f"resprout/gpu:{__version__}"
+GPU_IMAGE = f"resprout/cuda:{__version__}"

@@ -1,4 +1,4 @@
-"""Component: dream images from the teacher's statistics."""
+"""Component: dream images from the teacher's statistics, or one worker's share of them."""
 
 from typing import Optional
 
@@ -13,8 +13,10 @@ def synthesize(
     statistics: dsl.Input[dsl.Artifact],
     section: dict,
     seed: int,
+    shard_index: int,
+    num_shards: int,
     checkpoints: str,
-    dreams: dsl.Output[dsl.Dataset],
+    shard: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
     student: Optional[dsl.Input[dsl.Model]] = None,
 ):
@@ -25,12 +27,14 @@ def synthesize(
     settings = recipe.section("synthesis", section)
     network = artifacts.load_teacher(teacher.path, allow_custom_code=True)
     with storage.checkpoint_at(checkpoints) as checkpoint:
-        made = synthesis.synthesize(
+        made = synthesis.synthesize_shard(
             network,
             artifacts.load_statistics(statistics.path),
             settings,
             seed=seed,
             student=artifacts.load_student(student.path, allow_custom_code=True) if student else None,
+            shard_index=shard_index,
+            num_shards=num_shards,
             report=print_lines(),
             checkpoint=checkpoint,
         )
@@ -39,6 +43,7 @@ def synthesize(
             "statistics": statistics.path,
             **({"student": student.path} if student else {}),
         }
-        artifacts.save_dreams(made, dreams.path, input=network.info.input, section=settings, seed=seed, inputs=inputs)
-    for name, value in figures.of_dreams(made).items():
+        artifacts.save_shard(made, shard.path, input=network.info.input, section=settings, seed=seed, inputs=inputs)
+    shard.metadata.update(figures.name_of_shard(shard_index, num_shards))
+    for name, value in figures.of_shard(made).items():
         metrics.log_metric(name, value)

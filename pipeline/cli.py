@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +35,14 @@ models_app = typer.Typer(
 )
 app.add_typer(recipe_app, name="recipe")
 app.add_typer(models_app, name="models")
+
+
+class Runner(str, Enum):
+    """What runs the stages of a local run."""
+
+    subprocess = "subprocess"
+    docker = "docker"
+
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe's YAML file.", show_default=False)]
 Overrides = Annotated[
@@ -78,6 +87,17 @@ def run(
     output: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The run folder itself.", show_default="RUNS/NAME-HASH")
     ] = None,
+    runner: Annotated[
+        Runner, typer.Option(help="Each stage as a process of this machine's Python, or as a Docker container.")
+    ] = Runner.subprocess,
+    checkpoints: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR|s3://BUCKET/PREFIX",
+            help="Where long stages keep what they have done, for when they are killed.",
+            show_default="in the run folder",
+        ),
+    ] = "",
     plain: Annotated[bool, typer.Option("--plain", help="Plain lines even on a terminal.")] = False,
     verbose: Verbose = False,
 ) -> None:
@@ -87,11 +107,13 @@ def run(
     Paths in a recipe are relative to where you are.
     """
     from pipeline import command
+    from pipeline.runners import How
 
     with errors_told(verbose):
         chosen = command.load(recipe, overrides or [])
+        how = How(in_containers=runner is Runner.docker, checkpoints=checkpoints)
         try:
-            command.run(chosen, runs=runs, output=output, plain=plain)
+            command.run(chosen, runs=runs, output=output, plain=plain, how=how)
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
 

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.console import Console
 
 from pipeline import recipes
-from pipeline.runners import RunFolder, arguments, folder_for
+from pipeline.runners import How, RunFolder, arguments, folder_for
 from pipeline.runners import run as run_in
 from pipeline.watch import screen_for
 from resprout import __version__
@@ -22,6 +23,10 @@ from resprout.artifacts.folder import write_atomically
 from resprout.errors import ResproutError
 from resprout.recipe import Recipe
 from resprout.types import Evaluation
+
+HEADER = """# The compression pipeline, to upload in the KFP UI. Made by `resprout compile`.
+# What each input means is said below, at root.inputDefinitions.
+"""
 
 
 def load(path: Path, overrides: Sequence[str]) -> Recipe:
@@ -37,16 +42,24 @@ def compile_to(path: Path, recipe: Recipe | None = None) -> None:
         recipe: what the pipeline's parameters are unless a run says otherwise; none: a run has to give the sections.
     """
     compiler = _kfp().compiler
-    from pipeline.compress import compress
+    from pipeline.compress import compress, pipeline
 
     with write_atomically(path) as temporary:
         named = temporary.with_suffix(".yaml")  # the compiler looks at the suffix
-        defaults = arguments(recipe, "") if recipe else None
-        compiler.Compiler().compile(compress, str(named), pipeline_parameters=defaults)
-        named.rename(temporary)
+        try:
+            if recipe is None:
+                compiler.Compiler().compile(compress, str(named))
+            else:
+                defaults = arguments(recipe, "")
+                compiler.Compiler().compile(pipeline(recipe.placement), str(named), pipeline_parameters=defaults)
+            documents = list(yaml.safe_load_all(named.read_text()))
+        finally:
+            named.unlink(missing_ok=True)
+        # KFP writes the keys of a mapping in another order each time
+        temporary.write_text(HEADER + yaml.safe_dump_all(documents, sort_keys=True, allow_unicode=True, width=120))
 
 
-def run(recipe: Recipe, *, runs: Path, output: Path | None, plain: bool) -> None:
+def run(recipe: Recipe, *, runs: Path, output: Path | None, plain: bool, how: How = How()) -> None:  # noqa: B008
     """Run a recipe on this machine, showing what happens.
 
     Raises:
@@ -55,16 +68,16 @@ def run(recipe: Recipe, *, runs: Path, output: Path | None, plain: bool) -> None
     """
     _kfp()
     check_data_exists(recipe)
-    check_storage(recipe)
+    check_storage(recipe, how.checkpoints)
     folder = RunFolder(output) if output else folder_for(recipe, runs)
     folder.refuse_foreign()
     console = Console(file=sys.stdout)  # the stream itself: KFP's output is redirected around it
-    console.print(header(recipe, folder), highlight=False, markup=False, soft_wrap=True)
+    console.print(header(recipe, folder, how), highlight=False, markup=False, soft_wrap=True)
     if kept := folder.kept():
         console.print(f"going on from {' and '.join(kept)}", highlight=False, markup=False)
     screen = screen_for(console, plain=plain)
     try:
-        run_in(recipe, folder, screen)
+        run_in(recipe, folder, screen, how)
     except KeyboardInterrupt:
         screen.close()
         console.print(interrupted(folder), highlight=False, markup=False, soft_wrap=True)
@@ -85,9 +98,13 @@ def check_data_exists(recipe: Recipe) -> None:
         )
 
 
-def check_storage(recipe: Recipe) -> None:
+def check_storage(recipe: Recipe, checkpoints: str) -> None:
     """Refuse to publish where nothing can be stored, or under a version that exists, before anything expensive."""
     section = recipe.publishing
+    if checkpoints.startswith("s3://"):
+        from resprout import storage
+
+        storage.Storage(storage.required()).check(storage.ObjectAddress.parse(checkpoints).bucket)
     if section.to is None:
         return
     from resprout import storage
@@ -102,7 +119,7 @@ def check_storage(recipe: Recipe) -> None:
         )
 
 
-def header(recipe: Recipe, folder: RunFolder) -> str:
+def header(recipe: Recipe, folder: RunFolder, how: How = How()) -> str:  # noqa: B008
     """`resprout 0.1.0   recipe demo   seed 0   2 CPU cores, bfloat16   runs/demo-7f3a`."""
     from resprout import precision
 
@@ -111,7 +128,7 @@ def header(recipe: Recipe, folder: RunFolder) -> str:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     where = f"{cores} CPU core{'s' if cores != 1 else ''}" if device.type == "cpu" else f"{device.type} GPU"
     parts = [f"resprout {__version__}", f"recipe {recipe.name}", f"seed {recipe.seed}", f"{where}, {dtype}"]
-    return "   ".join([*parts, str(folder.path)])
+    return "   ".join([*parts, *(["in containers"] if how.in_containers else []), str(folder.path)])
 
 
 def interrupted(folder: RunFolder) -> str:
@@ -144,7 +161,10 @@ def _conclude(folder: RunFolder, console: Console) -> None:
 
 def _published(folder: RunFolder) -> list[str]:
     path = folder.path / "publication.json"
-    return [f"published  {json.loads(path.read_text())['address']}"] if path.exists() else []
+    if not path.exists():
+        return []
+    address = json.loads(path.read_text())["address"]
+    return [f"published  {address}" + (", in the run's own storage" if folder.storage.exists() else "")]
 
 
 def table(evaluation: Evaluation) -> list[str]:

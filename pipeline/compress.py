@@ -4,71 +4,219 @@ Each stage gets its own recipe section and the seed, no more: KFP's cache key ho
 changing one section leaves the other stages' results valid.
 """
 
+from typing import Any
+
 from kfp import dsl
 
 from components.evaluate import evaluate
 from components.extract_statistics import extract_statistics
 from components.fetch_teacher import fetch_teacher
+from components.merge_dreams import merge_dreams
+from components.plan_shards import plan_shards
 from components.prune import prune
 from components.publish import publish
 from components.recover import recover
 from components.synthesize import synthesize
+from pipeline.placement import OnGpu, on_cpu, on_gpu, parameters, with_storage
+from resprout.recipe import PlacementSection
 
 
-@dsl.pipeline(name="resprout-compress", description="Prune a classifier and recover its accuracy without its data.")
-def compress(
-    teacher: dict,
-    synthesis: dict,
-    pruning: dict,
-    recovery: dict,
-    evaluation: dict,
-    publishing: dict,
-    seed: int = 0,
-    student_aware: bool = False,
-    published: bool = False,
-    checkpoints: str = "",
-):
-    """Prune a teacher and bring the student's accuracy back on dreams.
+def pipeline(placement: PlacementSection) -> Any:
+    """The pipeline for a placement, whose settings are compiled in or are its parameters' defaults."""
+    blind_shard, aware_shard, publish_result = _nested(placement)
+    default = parameters(placement)
 
-    Args:
-        teacher: the recipe's section of that name, as are the others up to publishing.
-        synthesis: with a student_weight above 0, student_aware must be true.
-        pruning: see teacher.
-        recovery: see teacher.
-        evaluation: see teacher.
-        publishing: with an address to publish to, published must be true.
-        seed: the one that all randomness comes from.
-        student_aware: show the pruned student to synthesis; otherwise dreams do not depend on pruning.
-        published: publish the result; otherwise it stays among the run's artifacts.
-        checkpoints: where long stages keep their state through a kill: a folder, or s3://BUCKET/PREFIX; "" for nowhere.
-    """
-    fetched = fetch_teacher(section=teacher).outputs["teacher"]
-    statistics = extract_statistics(teacher=fetched).outputs["statistics"]
-    pruned = prune(teacher=fetched, section=pruning, seed=seed).outputs["student"]
+    @dsl.pipeline(name="resprout-compress", description="Prune a classifier and recover its accuracy without its data.")
+    def compress(
+        teacher: dict,
+        synthesis: dict,
+        pruning: dict,
+        recovery: dict,
+        evaluation: dict,
+        publishing: dict,
+        seed: int = 0,
+        student_aware: bool = False,
+        published: bool = False,
+        checkpoints: str = "",
+        num_shards: int = default["num_shards"],
+        cpu_image: str = default["cpu_image"],
+        gpu_image: str = default["gpu_image"],
+        gpu_type: str = default["gpu_type"],
+        gpu_count: str = default["gpu_count"],
+        gpu_stage_memory: str = default["gpu_stage_memory"],
+        gpu_node_selector: dict = default["gpu_node_selector"],
+        gpu_tolerations: list = default["gpu_tolerations"],
+        gpu_affinity: dict = default["gpu_affinity"],
+        storage_secret: str = default["storage_secret"],
+        checkpoint_secret: str = default["checkpoint_secret"],
+    ):
+        """Prune a teacher and bring the student's accuracy back on dreams.
 
-    shared = {"teacher": fetched, "statistics": statistics, "section": synthesis, "seed": seed}
-    with dsl.If(student_aware == True, name="student-aware"):  # noqa: E712 - KFP overloads ==
-        aware = synthesize(**shared, checkpoints=checkpoints, student=pruned)
-    with dsl.Else(name="student-blind"):
-        blind = synthesize(**shared, checkpoints=checkpoints)
-    dreams = dsl.OneOf(aware.outputs["dreams"], blind.outputs["dreams"])
-
-    recovered = recover(
-        teacher=fetched, student=pruned, dreams=dreams, section=recovery, seed=seed, checkpoints=checkpoints
-    )
-    evaluated = evaluate(
-        teacher=fetched,
-        statistics=statistics,
-        dreams=dreams,
-        pruned=pruned,
-        repaired=recovered.outputs["repaired"],
-        recovered=recovered.outputs["recovered"],
-        section=evaluation,
-    )
-    with dsl.If(published == True, name="published"):  # noqa: E712 - KFP overloads ==
-        publish(
-            recovered=recovered.outputs["recovered"],
-            evaluation=evaluated.outputs["evaluation"],
-            report=evaluated.outputs["report"],
-            section=publishing,
+        Args:
+            teacher: the recipe's section of that name, as are the others up to publishing.
+            synthesis: with a student_weight above 0, student_aware must be true.
+            pruning: see teacher.
+            recovery: see teacher.
+            evaluation: see teacher.
+            publishing: with an address to publish to, published must be true.
+            seed: the one that all randomness comes from.
+            student_aware: show the pruned student to synthesis; otherwise dreams do not depend on pruning.
+            published: publish the result; otherwise it stays among the run's artifacts.
+            checkpoints: where long stages keep their state through a kill: s3://BUCKET/PREFIX; "" for nowhere.
+            num_shards: how many tasks share the synthesis, each with a GPU of its own; no image depends on it.
+            cpu_image: the image of stages without a GPU, by digest or by a tag that never moves.
+            gpu_image: the image of stages with a GPU, likewise.
+            gpu_type: the resource to ask for: nvidia.com/gpu, or a MIG slice such as nvidia.com/mig-1g.10gb.
+            gpu_count: "1", or "0" to compute on the processor.
+            gpu_stage_memory: main memory of a stage with a GPU, such as 16Gi.
+            gpu_node_selector: labels that such a stage's node must have.
+            gpu_tolerations: taints that it tolerates, as Kubernetes writes them.
+            gpu_affinity: its node affinity, as Kubernetes writes it.
+            storage_secret: the secret to fetch teachers and publish models with.
+            checkpoint_secret: the secret to keep checkpoints with.
+        """
+        where = OnGpu(
+            gpu_image, gpu_type, gpu_count, gpu_stage_memory, gpu_node_selector, gpu_tolerations, gpu_affinity
         )
+        fetching = on_cpu(fetch_teacher(section=teacher), cpu_image, placement)
+        fetched = with_storage(fetching, storage_secret).outputs["teacher"]
+        extracting = on_cpu(extract_statistics(teacher=fetched), cpu_image, placement)
+        statistics = extracting.outputs["statistics"]
+        pruned = on_cpu(prune(teacher=fetched, section=pruning, seed=seed), cpu_image, placement).outputs["student"]
+
+        planned = on_cpu(plan_shards(section=synthesis, num_shards=num_shards), cpu_image, placement).output
+        shared = {
+            "teacher": fetched,
+            "statistics": statistics,
+            "section": synthesis,
+            "seed": seed,
+            "num_shards": num_shards,
+            "checkpoints": checkpoints,
+            "secret": checkpoint_secret,
+            **vars(where),
+        }
+        with dsl.If(student_aware == True, name="student-aware"):  # noqa: E712 - KFP overloads ==
+            with dsl.ParallelFor(planned, name="aware-shards") as index:
+                aware = aware_shard(**shared, shard_index=index, student=pruned)
+            aware_dreams = on_cpu(merge_dreams(shards=dsl.Collected(aware.output)), cpu_image, placement)
+        with dsl.Else(name="student-blind"):
+            with dsl.ParallelFor(planned, name="blind-shards") as index:
+                blind = blind_shard(**shared, shard_index=index)
+            blind_dreams = on_cpu(merge_dreams(shards=dsl.Collected(blind.output)), cpu_image, placement)
+        dreams = dsl.OneOf(aware_dreams.outputs["dreams"], blind_dreams.outputs["dreams"])
+
+        recovering = recover(
+            teacher=fetched, student=pruned, dreams=dreams, section=recovery, seed=seed, checkpoints=checkpoints
+        )
+        recovered = with_storage(on_gpu(recovering, where, placement), checkpoint_secret).outputs
+        evaluating = evaluate(
+            teacher=fetched,
+            statistics=statistics,
+            dreams=dreams,
+            pruned=pruned,
+            repaired=recovered["repaired"],
+            recovered=recovered["recovered"],
+            section=evaluation,
+        )
+        if placement.evaluate_on_gpu:
+            evaluated = on_gpu(evaluating, where, placement).outputs
+        else:
+            evaluated = on_cpu(evaluating, cpu_image, placement).outputs
+        with dsl.If(published == True, name="published"):  # noqa: E712 - KFP overloads ==
+            publish_result(
+                recovered=recovered["recovered"],
+                evaluation=evaluated["evaluation"],
+                report=evaluated["report"],
+                section=publishing,
+                cpu_image=cpu_image,
+                secret=storage_secret,
+            )
+
+    return compress
+
+
+def _nested(placement: PlacementSection) -> tuple[Any, Any, Any]:
+    """The stages that stand in a condition or a loop, as pipelines of their own: see `placement.on_gpu`."""
+
+    @dsl.pipeline(name="shard")
+    def blind_shard(
+        teacher: dsl.Input[dsl.Model],
+        statistics: dsl.Input[dsl.Artifact],
+        section: dict,
+        seed: int,
+        shard_index: int,
+        num_shards: int,
+        checkpoints: str,
+        secret: str,
+        gpu_image: str,
+        gpu_type: str,
+        gpu_count: str,
+        gpu_stage_memory: str,
+        gpu_node_selector: dict,
+        gpu_tolerations: list,
+        gpu_affinity: dict,
+    ) -> dsl.Dataset:
+        where = OnGpu(
+            gpu_image, gpu_type, gpu_count, gpu_stage_memory, gpu_node_selector, gpu_tolerations, gpu_affinity
+        )
+        task = synthesize(
+            teacher=teacher,
+            statistics=statistics,
+            section=section,
+            seed=seed,
+            shard_index=shard_index,
+            num_shards=num_shards,
+            checkpoints=checkpoints,
+        )
+        return with_storage(on_gpu(task, where, placement), secret).outputs["shard"]
+
+    @dsl.pipeline(name="student-aware-shard")
+    def aware_shard(
+        teacher: dsl.Input[dsl.Model],
+        statistics: dsl.Input[dsl.Artifact],
+        student: dsl.Input[dsl.Model],
+        section: dict,
+        seed: int,
+        shard_index: int,
+        num_shards: int,
+        checkpoints: str,
+        secret: str,
+        gpu_image: str,
+        gpu_type: str,
+        gpu_count: str,
+        gpu_stage_memory: str,
+        gpu_node_selector: dict,
+        gpu_tolerations: list,
+        gpu_affinity: dict,
+    ) -> dsl.Dataset:
+        where = OnGpu(
+            gpu_image, gpu_type, gpu_count, gpu_stage_memory, gpu_node_selector, gpu_tolerations, gpu_affinity
+        )
+        task = synthesize(
+            teacher=teacher,
+            statistics=statistics,
+            student=student,
+            section=section,
+            seed=seed,
+            shard_index=shard_index,
+            num_shards=num_shards,
+            checkpoints=checkpoints,
+        )
+        return with_storage(on_gpu(task, where, placement), secret).outputs["shard"]
+
+    @dsl.pipeline(name="publish")
+    def publish_result(
+        recovered: dsl.Input[dsl.Model],
+        evaluation: dsl.Input[dsl.Artifact],
+        report: dsl.Input[dsl.HTML],
+        section: dict,
+        cpu_image: str,
+        secret: str,
+    ):
+        task = publish(recovered=recovered, evaluation=evaluation, report=report, section=section)
+        with_storage(on_cpu(task, cpu_image, placement), secret)
+
+    return blind_shard, aware_shard, publish_result
+
+
+compress = pipeline(PlacementSection())

@@ -1,10 +1,14 @@
 """What kfp.local 2.17.0 lacks for a person at a terminal, added in one place and taken away again afterwards.
 
-Three gaps, each found in its source:
+Its gaps, each found in its source:
 
 - SubprocessTaskHandler prints what a task says, leaves the task running when it is interrupted, and replaces the
-  text "python3" in every argument, paths included. `_Task` streams lines to a listener, kills what it started, and
-  calls KFP's executor directly, without a shell or a left-over temporary folder.
+  text "python3" in every argument, paths included. Here lines are streamed to a listener, what was started is killed,
+  and KFP's executor is called directly, without a shell or a left-over temporary folder.
+- DockerTaskHandler removes a container when it ends, and takes it for a success where that comes before it has asked
+  how it ended. `pipeline/containers.py` asks first.
+- Tasks of a `dsl.ParallelFor` run in threads, which an interrupt does not reach. Here they follow each other.
+- It retries whatever failed, a refused recipe too. Here that is for tasks that a signal killed.
 - A `dsl.OneOf` over artifacts compiles, and runs on a cluster, but is refused locally; over parameters it works.
 - Everything is logged to stdout. Here it goes to a file.
 """
@@ -12,6 +16,7 @@ Three gaps, each found in its source:
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import json
 import os
@@ -60,6 +65,29 @@ class Listener:
         """A task ended, well if `exit_code` is 0."""
 
 
+@dataclass(frozen=True)
+class Call:
+    """A component that is to run, as KFP has prepared it.
+
+    Args:
+        task: the component, and where its outputs go.
+        image: the image that it names.
+        command: KFP's: sh -ec SCRIPT SOURCE --executor_input JSON --function_to_execute NAME.
+        environment: variables that the pipeline sets for it.
+        folder: what it may write to; each output lies in it.
+    """
+
+    task: Task
+    image: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    folder: Path
+
+
+Executor = Callable[[Call, Callable[[str], None]], int]
+"""Runs a call to its end, hands on each line that it writes, and returns its exit code: -n where signal n ended it."""
+
+
 def run(
     pipeline: Callable[..., Any],
     arguments: Mapping[str, Any],
@@ -67,9 +95,10 @@ def run(
     root: Path,
     log: TextIO,
     listener: Listener,
-    keep_open: Sequence[int] = (),
+    execute: Executor,
+    in_containers: bool = False,
 ) -> bool:
-    """Run a compiled pipeline in subprocesses of this interpreter.
+    """Run a compiled pipeline on this machine.
 
     Args:
         pipeline: what `@dsl.pipeline` made.
@@ -77,7 +106,8 @@ def run(
         root: the folder for its outputs and scratch files.
         log: where KFP's own messages go.
         listener: is told what happens.
-        keep_open: file descriptors that the tasks inherit (a lock that must outlive this process).
+        execute: runs each component.
+        in_containers: whether it does so in containers, which needs Docker's SDK.
 
     Returns:
         Whether every task ended well.
@@ -85,27 +115,35 @@ def run(
     with _without_folders_called_docker():
         from kfp import local
         from kfp.local import task_dispatcher  # noqa: F401 - is what imports docker
+        from kfp.local.orchestrator import enhanced_dag_orchestrator
         from kfp.local.orchestrator.orchestrator_utils import OrchestratorUtils
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_tasks_report_to(listener, root / "scratch", keep_open))
+        stack.enter_context(_handled_by(execute, listener, in_containers))
         stack.enter_context(_replaced(OrchestratorUtils, "get_dag_output_artifacts", _one_of_artifacts))
+        stack.enter_context(_replaced(enhanced_dag_orchestrator, "ParallelExecutor", _OneAfterTheOther))
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")  # image names without "python", settings that only a cluster honours
         stack.enter_context(contextlib.redirect_stdout(log))
         local.init(
-            local.SubprocessRunner(use_venv=False),
+            local.DockerRunner() if in_containers else local.SubprocessRunner(use_venv=False),
             pipeline_root=str(root / "outputs"),
             workspace_root=str(root / "workspace"),
             raise_on_error=True,
         )
         try:
             pipeline(**arguments)
+        except _EndedBadlyError:
+            return False
         except RuntimeError as error:
             if "Inner task failed" not in str(error):
                 raise
             return False
     return True
+
+
+class _EndedBadlyError(Exception):
+    """A task ended by itself, and badly: it would do so again, so KFP is not to retry it."""
 
 
 @contextlib.contextmanager
@@ -123,20 +161,26 @@ def _without_folders_called_docker() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _tasks_report_to(listener: Listener, scratch: Path, keep_open: Sequence[int]) -> Iterator[None]:
-    from kfp.local import status, subprocess_task_handler
+def _handled_by(execute: Executor, listener: Listener, in_containers: bool) -> Iterator[None]:
+    from kfp.local import status
 
-    scratch.mkdir(parents=True, exist_ok=True)
+    module = importlib.import_module(f"kfp.local.{'docker' if in_containers else 'subprocess'}_task_handler")
+    name = "DockerTaskHandler" if in_containers else "SubprocessTaskHandler"
 
-    class _Task(subprocess_task_handler.SubprocessTaskHandler):  # type: ignore[misc]  # kfp has no types
+    class _Handler(getattr(module, name)):  # type: ignore[misc]  # kfp has no types
         def validate_image(self, image: str) -> None:
             """Our images hold Python, whatever their name."""
 
         def run(self) -> Any:
-            exit_code = _run_component(self.full_command, listener, scratch, keep_open)
+            call = _call(self.image, self.full_command, self.env_vars)
+            listener.started(call.task)
+            exit_code = execute(call, lambda line: listener.said(call.task, line))
+            listener.ended(call.task, exit_code)
+            if exit_code > 0:
+                raise _EndedBadlyError(call.task.name)
             return status.Status.SUCCESS if exit_code == 0 else status.Status.FAILURE
 
-    with _replaced(subprocess_task_handler, "SubprocessTaskHandler", _Task):
+    with _replaced(module, name, _Handler):
         yield
 
 
@@ -150,41 +194,84 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
         setattr(owner, name, original)
 
 
-def _run_component(full_command: Sequence[str], listener: Listener, scratch: Path, keep_open: Sequence[int]) -> int:
-    # KFP's command is: sh -ec SCRIPT SOURCE --executor_input JSON --function_to_execute NAME
-    source, arguments = full_command[3], list(full_command[4:])
+def _call(image: str, command: Sequence[str], environment: Mapping[str, str]) -> Call:
+    arguments = list(command[4:])
     options = dict(zip(arguments[::2], arguments[1::2], strict=True))
-    task = _task(options["--function_to_execute"], json.loads(options["--executor_input"]))
-    module = scratch / f"{task.name}_component.py"
-    module.write_text(source)
-    command = [sys.executable, "-m", "kfp.dsl.executor_main", "--component_module_path", str(module), *arguments]
-    environment = {**os.environ, "_KFP_RUNTIME": "true", "PYTHONUNBUFFERED": "1"}
-    listener.started(task)
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        env=environment,
-        pass_fds=keep_open,
-    ) as process:
-        assert process.stdout is not None  # noqa: S101 - a pipe was asked for
-        try:
-            for line in process.stdout:
-                listener.said(task, line.rstrip("\n"))
-            exit_code = process.wait()
-        finally:
-            process.kill()  # does nothing to one that has ended
-    listener.ended(task, exit_code)
-    return exit_code
+    executor_input = json.loads(options["--executor_input"])
+    task = _task(options["--function_to_execute"], executor_input)
+    return Call(task, image, command, environment, task.executor_output.parent)
+
+
+def subprocesses(
+    scratch: Path, keep_open: Sequence[int] = (), environment: Mapping[str, str] | None = None
+) -> Executor:
+    """Run components in processes of this interpreter.
+
+    Args:
+        scratch: a folder for their source.
+        keep_open: file descriptors that they inherit (a lock that must outlive this process).
+        environment: theirs; none: that of this process.
+    """
+
+    def execute(call: Call, said: Callable[[str], None]) -> int:
+        scratch.mkdir(parents=True, exist_ok=True)
+        module = scratch / f"{call.task.name}_component.py"
+        module.write_text(call.command[3])
+        executor = [sys.executable, "-m", "kfp.dsl.executor_main", "--component_module_path", str(module)]
+        with subprocess.Popen(
+            [*executor, *call.command[4:]],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env={
+                **(os.environ if environment is None else environment),
+                "_KFP_RUNTIME": "true",
+                "PYTHONUNBUFFERED": "1",
+            },
+            pass_fds=keep_open,
+        ) as process:
+            assert process.stdout is not None  # noqa: S101 - a pipe was asked for
+            try:
+                for line in process.stdout:
+                    said(line.rstrip("\n"))
+                return process.wait()
+            finally:
+                process.kill()  # does nothing to one that has ended
+
+    return execute
 
 
 def _task(name: str, executor_input: Mapping[str, Any]) -> Task:
     outputs = executor_input["outputs"]
     paths = {key: Path(value["artifacts"][0]["uri"]) for key, value in outputs.get("artifacts", {}).items()}
     return Task(name, paths, Path(outputs["outputFile"]))
+
+
+class _OneAfterTheOther:
+    """`ParallelExecutor`, in the thread that a Ctrl-C reaches; on one machine, tasks share its cores or GPU anyway."""
+
+    def execute_parallel_tasks(
+        self, tasks: Sequence[tuple[str, Any]], *, io_store: Any, fail_stack: list[str], **same: Any
+    ) -> tuple[dict[str, Any], Any]:
+        """Run each; the first that fails is the last."""
+        from kfp.local import status
+        from kfp.local.orchestrator.enhanced_dag_orchestrator import execute_task
+
+        same.pop("parallelism_limit", None)
+        results = {}
+        for name, spec in tasks:
+            outputs, ended = execute_task(
+                task_name=name, task_spec=spec, io_store=io_store, fail_stack=fail_stack, **same
+            )
+            if ended == status.Status.FAILURE:
+                fail_stack.append(name)
+                return {}, ended
+            results[name] = outputs
+            for key, output in outputs.items():
+                io_store.put_task_output(name, key, output)
+        return results, status.Status.SUCCESS
 
 
 def _one_of_artifacts(dag_outputs_spec: Any, io_store: Any) -> dict[str, Any]:

@@ -14,23 +14,26 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import yaml
 
-from pipeline import local_kfp
+from pipeline import local_kfp, placement
 from pipeline.local_kfp import Task
 from pipeline.watch import Screen, Watch
 from resprout import __version__
 from resprout.artifacts.folder import write_atomically
 from resprout.errors import ArtifactError, ResproutError
-from resprout.recipe import SECTIONS, Recipe
+from resprout.recipe import SECTIONS, PlacementSection, Recipe
+
+if TYPE_CHECKING:
+    from resprout.storage import StorageSettings
 
 # component -> its outputs -> where a person finds them in the run folder
 LAYOUT = {
     "fetch_teacher": {"teacher": "teacher"},
     "extract_statistics": {"statistics": "statistics"},
-    "synthesize": {"dreams": "dreams"},
+    "merge_dreams": {"dreams": "dreams"},
     "prune": {"student": "student"},
     "recover": {"repaired": "repaired", "recovered": "model"},
     "evaluate": {"evaluation": "evaluation", "report": "report.html"},
@@ -38,6 +41,18 @@ LAYOUT = {
 }
 LOCK = ".lock"
 LOCK_PATIENCE_SECONDS = 20.0
+
+
+# of object storage, what is neither where it is nor a secret
+_BEHAVIOUR = tuple(f"RESPROUT_STORAGE_{name}" for name in ("PATH_STYLE", "RETRIES", "TIMEOUT_SECONDS"))
+
+
+@dataclass(frozen=True)
+class How:
+    """How stages run: as containers or processes, and where long ones keep their state ("": in the run's folder)."""
+
+    in_containers: bool = False
+    checkpoints: str = ""
 
 
 class StageFailedError(ResproutError):
@@ -63,6 +78,11 @@ class RunFolder:
     def work(self) -> Path:
         """Scratch of the run at work."""
         return self.path / ".work"
+
+    @property
+    def storage(self) -> Path:
+        """The data of the run's own object store, where it had one."""
+        return self.path / "storage"
 
     @property
     def log(self) -> Path:
@@ -94,7 +114,8 @@ class RunFolder:
 
 def folder_for(recipe: Recipe, runs: Path) -> RunFolder:
     """`runs/NAME-HASH`, where the hash stands for the resolved recipe, seed included, and Resprout's version."""
-    text = json.dumps({"recipe": recipe.model_dump(mode="json"), "version": __version__}, sort_keys=True)
+    fields = recipe.model_dump(mode="json", exclude={"placement"})  # changes where, never what
+    text = json.dumps({"recipe": fields, "version": __version__}, sort_keys=True)
     return RunFolder(runs / f"{recipe.name}-{hashlib.sha256(text.encode()).hexdigest()[:6]}")
 
 
@@ -111,19 +132,21 @@ def arguments(recipe: Recipe, checkpoints: str) -> dict[str, Any]:
         "student_aware": getattr(recipe.synthesis, "student_weight", 0) > 0,
         "published": published,
         "checkpoints": checkpoints,
+        **placement.parameters(recipe.placement),
     }
 
 
-def run(recipe: Recipe, folder: RunFolder, screen: Screen) -> None:
+def run(recipe: Recipe, folder: RunFolder, screen: Screen, how: How = How()) -> None:
     """Run the pipeline for a recipe and leave its results in the folder.
+
+    Where no object storage is configured and SeaweedFS is installed, a server of the run's own holds the teacher's
+    folder and the result, so that a run on one machine goes the way of one on a cluster.
 
     Raises:
         StageFailedError: a stage failed; what long stages finished is kept in the folder.
-        ResproutError: another run is at work in the folder.
+        ResproutError: another run is at work in the folder; there is no Docker Engine; storage cannot be reached.
         KeyboardInterrupt: on SIGINT and SIGTERM, when everything that was started has been killed.
     """
-    from pipeline.compress import compress
-
     folder.path.mkdir(parents=True, exist_ok=True)
     with _locked(folder) as lock, _terminated_like_interrupted(), folder.log.open("a") as file:
         log = cast(TextIO, _Redacting(file, recipe.teacher.source))
@@ -133,14 +156,8 @@ def run(recipe: Recipe, folder: RunFolder, screen: Screen) -> None:
         _write_recipe(recipe, folder)
         watch = _Collect(screen, log, recipe)
         try:
-            ended_well = local_kfp.run(
-                compress,
-                arguments(recipe, str(folder.checkpoints.resolve())),
-                root=folder.work.resolve(),
-                log=log,
-                listener=watch,
-                keep_open=[lock],
-            )
+            with _stored(recipe, folder) as (stored_recipe, settings):
+                ended_well = _run_pipeline(stored_recipe, folder, how, settings, watch, log, lock)
             if not ended_well:
                 failed = watch.failure
                 raise StageFailedError(failed.message, failed.traceback) if failed else RuntimeError("see log.txt")
@@ -148,6 +165,68 @@ def run(recipe: Recipe, folder: RunFolder, screen: Screen) -> None:
             shutil.rmtree(folder.checkpoints, ignore_errors=True)
         finally:
             shutil.rmtree(folder.work, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _stored(recipe: Recipe, folder: RunFolder) -> Iterator[tuple[Recipe, StorageSettings | None]]:
+    """The recipe as it is run, and the object storage that it is run with."""
+    from pipeline import embedded_storage
+    from resprout import storage
+
+    configured = storage.from_environment()
+    if configured or not embedded_storage.installed():
+        yield recipe, configured
+        return
+    with embedded_storage.serving(folder.storage.resolve()) as settings:
+        yield embedded_storage.through(recipe, settings), settings
+
+
+def _run_pipeline(
+    recipe: Recipe,
+    folder: RunFolder,
+    how: How,
+    settings: StorageSettings | None,
+    watch: Watch,
+    log: TextIO,
+    lock: int,
+) -> bool:
+    from pipeline.compress import pipeline
+
+    work, checkpoints = folder.work.resolve(), how.checkpoints or str(folder.checkpoints.resolve())
+    execute: local_kfp.Executor
+    if how.in_containers:
+        from pipeline.containers import Containers
+
+        execute = Containers(recipe, work, checkpoints=checkpoints, settings=settings)
+    else:
+        environment = _environment(settings, work / "secrets")
+        execute = local_kfp.subprocesses(work / "scratch", keep_open=[lock], environment=environment)
+    return local_kfp.run(
+        pipeline(_local(recipe.placement)),
+        arguments(recipe, checkpoints),
+        root=work,
+        log=log,
+        listener=watch,
+        execute=execute,
+        in_containers=how.in_containers,
+    )
+
+
+def _environment(settings: StorageSettings | None, secrets: Path) -> dict[str, str]:
+    """This process's environment, in which object storage is what the settings say and nothing else."""
+    from resprout import storage
+
+    if settings is None:
+        return dict(os.environ)
+    storage.write_secrets(settings, secrets)
+    others = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RESPROUT_STORAGE_"))}
+    kept = {name: os.environ[name] for name in _BEHAVIOUR if name in os.environ}
+    return {**others, **kept, "RESPROUT_STORAGE_SECRETS": str(secrets)}
+
+
+def _local(placement: PlacementSection) -> PlacementSection:
+    # on one machine nobody moves a stage elsewhere, which is what longer pauses wait for
+    return placement.model_copy(update={"retry_pause_seconds": 1})
 
 
 class _Collect(Watch):
@@ -208,7 +287,7 @@ def _write_recipe(recipe: Recipe, folder: RunFolder) -> None:
 def _publish(tasks: list[Task], folder: RunFolder) -> None:
     """Move each output to its place; a reader never finds half of one."""
     for task in tasks:
-        for output, name in LAYOUT[task.name].items():
+        for output, name in LAYOUT.get(task.name, {}).items():
             _move(task.outputs[output], folder.path / name)
     with write_atomically(folder.path / "metrics.json") as path:
         shutil.copyfile(folder.path / "evaluation" / "metrics.json", path)

@@ -20,7 +20,9 @@ from resprout.progress import Progress
 STAGES = {
     "fetch_teacher": "teacher",
     "extract_statistics": "statistics",
+    "plan_shards": "dreams",
     "synthesize": "dreams",
+    "merge_dreams": "dreams",
     "prune": "pruning",
     "recover": "recovery",
     "evaluate": "evaluation",
@@ -178,8 +180,8 @@ class Watch(Listener):
         if exit_code != 0:
             self.failure = failure(stage, exit_code, list(self._recent))
             return
-        seconds = f"{time.monotonic() - self._started:.0f} s"
-        self._screen.line(f"{stage:<13}{describe(task.name, task.facts())}", seconds)
+        if text := describe(task.name, task.facts()):
+            self._screen.line(f"{stage:<13}{text}", f"{time.monotonic() - self._started:.0f} s")
 
 
 _OURS = re.compile(r"^resprout\.errors\.\w+: (?P<what>.*)$")
@@ -208,7 +210,11 @@ def failure(stage: str, exit_code: int, lines: list[str]) -> Failure:
 
 
 def describe(component: str, facts: Mapping[str, Any]) -> str:
-    """One line on what a stage made, from what its component logged."""
+    """One line on what a stage made, from what its component logged; "" where another line says it."""
+    if component == "synthesize" and facts.get("num_shards", 1) > 1:
+        return f"shard {facts['shard']:.0f} of {facts['num_shards']:.0f}"
+    if component == "merge_dreams" and facts.get("shards", 1) == 1:
+        return ""
     if component == "evaluate":
         images, dreams = facts.get("num_test_images", 0), facts.get("num_held_out_dreams", 0)
         return f"{images:,.0f} labelled images, {dreams:,.0f} held-out dreams"
@@ -223,6 +229,7 @@ _LINES = {
     ),
     "extract_statistics": "{layers:.0f} layers, {channels:,.0f} channels, mean and variance",
     "synthesize": "{images:,.0f} images to train on, {held_out_images:,.0f} held out",
+    "merge_dreams": "{images:,.0f} images to train on, {held_out_images:,.0f} held out, of {shards:.0f} shards",
     "publish": "{files:.0f} files to {address}",
     "prune": "{sparsity_percent:.1f} % of {maskable_weights:,.0f} weights, {method}",
 }

@@ -13,6 +13,8 @@ from kfp import dsl
 from components.evaluate import evaluate
 from components.extract_statistics import extract_statistics
 from components.fetch_teacher import fetch_teacher
+from components.merge_dreams import merge_dreams
+from components.plan_shards import plan_shards
 from components.prune import prune
 from components.recover import recover
 from components.synthesize import synthesize
@@ -64,18 +66,24 @@ def pruned(stage: Stage) -> dsl.Model:
     return student
 
 
-def dreamt(stage: Stage, section: dict[str, Any] = SYNTHESIS, **inputs: Any) -> dsl.Metrics:
+def dreamt(stage: Stage, section: dict[str, Any] = SYNTHESIS, num_shards: int = 1, **inputs: Any) -> dsl.Metrics:
+    shards = []
+    for index in plan_shards.python_func(section=section, num_shards=num_shards):
+        shards.append(stage(dsl.Dataset, f"shard-{index}-of-{num_shards}"))
+        synthesize.python_func(
+            teacher=stage(dsl.Model, "teacher"),
+            statistics=stage(dsl.Artifact, "statistics"),
+            section=section,
+            seed=0,
+            shard_index=index,
+            num_shards=num_shards,
+            checkpoints="",
+            shard=shards[-1],
+            metrics=stage.metrics(),
+            **inputs,
+        )
     metrics = stage.metrics()
-    synthesize.python_func(
-        teacher=stage(dsl.Model, "teacher"),
-        statistics=stage(dsl.Artifact, "statistics"),
-        section=section,
-        seed=0,
-        checkpoints="",
-        dreams=stage(dsl.Dataset, "dreams"),
-        metrics=metrics,
-        **inputs,
-    )
+    merge_dreams.python_func(shards=shards, dreams=stage(dsl.Dataset, "dreams"), metrics=metrics)
     return metrics
 
 
@@ -128,6 +136,28 @@ def test_synthesize_makes_the_images_that_the_section_asks_for(stage: Stage):
     assert metrics.metadata["images"] == 12
     manifest = artifacts.read_manifest(stage.folder / "dreams")
     assert (manifest.section["iterations"], manifest.seed) == (3, 0)
+
+
+def test_the_dreams_are_the_same_artifact_however_many_shards_made_them(stage: Stage):
+    digests = set()
+    for num_shards in (1, 2, 3):
+        dreamt(stage, num_shards=num_shards)
+        digests.add(artifacts.digest_of(stage.folder / "dreams"))
+
+    assert len(digests) == 1
+
+
+def test_shards_of_different_recipes_are_not_put_together(stage: Stage):
+    dreamt(stage, num_shards=2)
+    dreamt(stage, {**SYNTHESIS, "iterations": 4.0}, num_shards=3)
+    shards = [stage(dsl.Dataset, "shard-0-of-2"), stage(dsl.Dataset, "shard-2-of-3")]
+
+    with pytest.raises(ResproutError, match=r"shard-2-of-3 was made with other settings.*than .*shard-0-of-2"):
+        artifacts.save_merged(
+            artifacts.load_dreams(stage.folder / "dreams"), stage.folder / "mixed", shards=[it.path for it in shards]
+        )
+    with pytest.raises(ResproutError, match="not each of 3 once"):
+        merge_dreams.python_func(shards=shards[:1], dreams=stage(dsl.Dataset, "mixed"), metrics=stage.metrics())
 
 
 def test_a_student_changes_the_dreams_and_is_recorded(stage: Stage):

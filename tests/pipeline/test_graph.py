@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from components._image import CPU_IMAGE, GPU_IMAGE
 from pipeline import command, recipes, runners
 from resprout import recipe as recipe_module
 from resprout.recipe import Recipe
+from tests.pipeline.compiled import Stage, by_component, read
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = ROOT / "pipeline" / "compress.yaml"
@@ -20,6 +20,11 @@ COMMITTED = ROOT / "pipeline" / "compress.yaml"
 @pytest.fixture(scope="module")
 def spec() -> dict[str, Any]:
     return next(yaml.safe_load_all(COMMITTED.read_text()))
+
+
+@pytest.fixture(scope="module")
+def stages() -> list[Stage]:
+    return read(COMMITTED)
 
 
 def test_the_committed_yaml_is_what_the_code_compiles_to(tmp_path: Path):
@@ -43,60 +48,43 @@ def test_a_recipe_becomes_the_defaults_of_the_compiled_pipeline(tmp_path: Path):
     assert all("defaultValue" in parameter or parameter.get("isOptional") for parameter in parameters.values())
 
 
-def test_every_component_runs_in_one_of_our_images_and_installs_nothing(spec: dict[str, Any]):
+def test_nothing_is_installed_when_a_stage_starts(spec: dict[str, Any]):
     containers = [executor["container"] for executor in spec["deploymentSpec"]["executors"].values()]
 
-    assert {container["image"] for container in containers} == {CPU_IMAGE, GPU_IMAGE}
     assert not any("pip install" in part for container in containers for part in container["command"])
 
 
-def dags(spec: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """(what it is given, its tasks) of the pipeline and of each condition in it."""
-    components = [spec["root"], *spec["components"].values()]
-    return [(part.get("inputDefinitions", {}), part["dag"]["tasks"]) for part in components if "dag" in part]
-
-
-def test_every_reference_to_an_input_resolves(spec: dict[str, Any]):
-    for given, tasks in dags(spec):
-        for task in tasks.values():
-            for kind, name in (("parameters", "componentInputParameter"), ("artifacts", "componentInputArtifact")):
-                asked = [source[name] for source in task.get("inputs", {}).get(kind, {}).values() if name in source]
-                assert set(asked) <= set(given.get(kind, {}))
-
-
-def test_each_stage_receives_its_own_section_and_no_other(spec: dict[str, Any]):
-    received: dict[str, set[str]] = {}
-    for _, tasks in dags(spec):
-        for task in tasks.values():
-            component = task["componentRef"]["name"].removeprefix("comp-")
-            if "dag" in spec["components"][f"comp-{component}"]:
-                continue
-            sources = task.get("inputs", {}).get("parameters", {}).values()
-            names = {source.get("componentInputParameter", "").removeprefix("pipelinechannel--") for source in sources}
-            received.setdefault(component.removesuffix("-2"), set()).update(names & set(recipe_module.SECTIONS))
+def test_each_stage_receives_its_own_section_and_no_other(stages: list[Stage]):
+    received = by_component(stages, lambda stage: set(stage.parameters.values()) & set(recipe_module.SECTIONS))
     assert received == {
         "fetch-teacher": {"teacher"},
         "extract-statistics": set(),
-        "synthesize": {"synthesis"},
         "prune": {"pruning"},
+        "plan-shards": {"synthesis"},
+        "synthesize": {"synthesis"},
+        "merge-dreams": set(),
         "recover": {"recovery"},
         "evaluate": {"evaluation"},  # the labelled test set is named here, and goes nowhere else
         "publish": {"publishing"},
     }
 
 
-def test_dreams_that_no_student_guides_do_not_depend_on_pruning(spec: dict[str, Any]):
-    branches = {
-        name: task
-        for component in spec["components"].values()
-        for name, task in component.get("dag", {}).get("tasks", {}).items()
-        if name.startswith("synthesize")
-    }
+def test_dreams_that_no_student_guides_do_not_depend_on_pruning(stages: list[Stage]):
+    inputs = [set(stage.artifacts.values()) for stage in stages if stage.component == "synthesize"]
 
-    inputs = sorted(sorted(task["inputs"]["artifacts"]) for task in branches.values())
-    assert inputs == [["statistics", "student", "teacher"], ["statistics", "teacher"]]
-    parameters = {name for task in branches.values() for name in task["inputs"]["parameters"]}
-    assert parameters == {"section", "seed", "checkpoints"}
+    blind, aware = sorted(inputs, key=len)
+    assert blind == {"fetch-teacher.teacher", "extract-statistics.statistics"}
+    assert aware == {*blind, "prune.student"}
+    parameters = {name for stage in stages if stage.component == "synthesize" for name in stage.parameters.values()}
+    assert not parameters & {"pruning", "recovery", "evaluation", "student_aware"}
+
+
+def test_a_reference_that_leads_nowhere_is_noticed(tmp_path: Path):
+    broken = tmp_path / "broken.yaml"
+    broken.write_text(COMMITTED.read_text().replace("componentInputParameter: gpu_count", "componentInputParameter: x"))
+
+    with pytest.raises(KeyError, match="x"):
+        read(broken)
 
 
 @pytest.mark.parametrize("path", recipes.shipped(), ids=lambda path: path.stem)

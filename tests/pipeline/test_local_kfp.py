@@ -58,7 +58,8 @@ class Recorder(Listener):
 
 def run(root: Path, **arguments: bool) -> tuple[bool, Recorder, str]:
     recorder, log = Recorder(), io.StringIO()
-    done = local_kfp.run(conversation, arguments, root=root, log=log, listener=recorder)
+    execute = local_kfp.subprocesses(root / "scratch")
+    done = local_kfp.run(conversation, arguments, root=root, log=log, listener=recorder, execute=execute)
     return done, recorder, log.getvalue()
 
 
@@ -106,4 +107,11 @@ def test_an_error_in_the_listener_ends_the_run_and_the_task(tmp_path: Path):
             raise LookupError(task.name)
 
     with pytest.raises(LookupError, match="speak"):
-        local_kfp.run(conversation, {"loud": True, "fail": False}, root=tmp_path, log=io.StringIO(), listener=Refuses())
+        local_kfp.run(
+            conversation,
+            {"loud": True, "fail": False},
+            root=tmp_path,
+            log=io.StringIO(),
+            listener=Refuses(),
+            execute=local_kfp.subprocesses(tmp_path / "scratch"),
+        )

@@ -1,0 +1,20 @@
+"""Component: all dreams from the shards that made them."""
+
+from kfp import dsl
+
+from components._image import CPU_IMAGE
+
+
+@dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
+def merge_dreams(
+    shards: dsl.Input[list[dsl.Dataset]], dreams: dsl.Output[dsl.Dataset], metrics: dsl.Output[dsl.Metrics]
+):
+    """Put the shards of dreams together; the result does not depend on how many there were."""
+    from resprout import artifacts, figures, synthesis
+
+    paths = [shard.path for shard in shards]
+    merged = synthesis.merge([artifacts.load_shard(path) for path in paths])
+    artifacts.save_merged(merged, dreams.path, shards=paths)
+    dreams.metadata.update({"display_name": f"{len(merged.images):,} dreams", "shards": len(paths)})
+    for name, value in figures.of_dreams(merged).items():
+        metrics.log_metric(name, value)
