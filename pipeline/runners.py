@@ -193,23 +193,24 @@ def _run_pipeline(
     from pipeline.compress import pipeline
 
     work, checkpoints = folder.work.resolve(), how.checkpoints or str(folder.checkpoints.resolve())
-    execute: local_kfp.Executor
-    if how.in_containers:
-        from pipeline.containers import Containers
+    with contextlib.ExitStack() as stack:
+        execute: local_kfp.Executor
+        if how.in_containers:
+            from pipeline.containers import containers
 
-        execute = Containers(recipe, work, checkpoints=checkpoints, settings=settings)
-    else:
-        environment = _environment(settings, work / "secrets")
-        execute = local_kfp.subprocesses(work / "scratch", keep_open=[lock], environment=environment)
-    return local_kfp.run(
-        pipeline(_local(recipe.placement)),
-        arguments(recipe, checkpoints),
-        root=work,
-        log=log,
-        listener=watch,
-        execute=execute,
-        in_containers=how.in_containers,
-    )
+            execute = stack.enter_context(containers(recipe, work, checkpoints=checkpoints, settings=settings))
+        else:
+            environment = _environment(settings, work / "secrets")
+            execute = local_kfp.subprocesses(work / "scratch", keep_open=[lock], environment=environment)
+        return local_kfp.run(
+            pipeline(_local(recipe.placement)),
+            arguments(recipe, checkpoints),
+            root=work,
+            log=log,
+            listener=watch,
+            execute=execute,
+            in_containers=how.in_containers,
+        )
 
 
 def _environment(settings: StorageSettings | None, secrets: Path) -> dict[str, str]:
@@ -240,8 +241,10 @@ class _Collect(Watch):
     def ended(self, task: Task, exit_code: int) -> None:
         """See `Listener`."""
         super().ended(task, exit_code)
+        if exit_code != 0:
+            return
         self.finished.append(task)
-        if task.name == "fetch_teacher" and exit_code == 0:
+        if task.name == "fetch_teacher":
             _check_data(self._recipe, task.outputs["teacher"])
 
 

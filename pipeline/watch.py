@@ -179,6 +179,8 @@ class Watch(Listener):
         stage = STAGES.get(task.name, task.name)
         if exit_code != 0:
             self.failure = failure(stage, exit_code, list(self._recent))
+            if exit_code < 0:
+                self._screen.line(f"{stage:<13}was killed by signal {-exit_code}")
             return
         if text := describe(task.name, task.facts()):
             self._screen.line(f"{stage:<13}{text}", f"{time.monotonic() - self._started:.0f} s")

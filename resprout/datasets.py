@@ -7,6 +7,7 @@ until it just covers that shape, and centre-cropped; grey and colour are convert
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -44,6 +45,12 @@ def load_labelled(path: str | Path, *, info: ModelInfo, max_images: int | None =
         DatasetError: missing, empty, a class that the teacher does not know, an image or file that cannot be read.
     """
     path = Path(path)
+    if path.exists() and not os.access(path, os.R_OK):
+        raise DatasetError(
+            f"{path} may not be read by user {os.getuid()}",
+            why="in a container, a stage is never root",
+            now=f"chmod -R a+rX {path}",
+        )
     if path.is_dir():
         return _load_folder(path, info, max_images)
     if path.is_file():
@@ -64,6 +71,7 @@ def save_labelled(images: LabelledImages, path: str | Path) -> None:
     tensors = {"images": images.images.contiguous(), "labels": images.labels.contiguous()}
     with write_atomically(Path(path)) as temporary:
         save_file(tensors, temporary, metadata={"class_names": json.dumps(list(images.class_names))})
+        temporary.chmod(0o644)  # safetensors writes for the owner alone, and a stage may run as another user
 
 
 def evenly_spread(labels: Tensor, max_images: int | None) -> Tensor:

@@ -7,10 +7,7 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,110 +18,14 @@ from torch import Tensor
 
 from resprout import artifacts, datasets
 from resprout.types import LabelledImages, Teacher
+from tests.pipeline.running import ARTIFACTS, digests, read_until, run, run_folder, running, write_recipe
 
-ROOT = Path(__file__).parents[2]
-ARTIFACTS = ("teacher", "statistics", "dreams", "student", "repaired", "model", "evaluation")
 pytestmark = pytest.mark.slow
-
-
-def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "pipeline.cli", "run", *map(str, arguments)]
-
-
-def _heed_interrupts() -> None:
-    # a shell starts what it runs in the background with SIGINT ignored, and children inherit that
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-@contextmanager
-def running(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
-    """The command in a process group of its own, whose output can be read line by line."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(
-        command(*arguments),
-        cwd=ROOT,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        preexec_fn=_heed_interrupts,
-    )
-    with process:
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-
-
-def run(*arguments: str | Path) -> tuple[int, str]:
-    with running(*arguments) as process:
-        output, _ = process.communicate()
-    return process.returncode, output
-
-
-def read_until(process: subprocess.Popen[str], stage: str, share: float, unit: str = "") -> list[str]:
-    """Read the output until `stage` has reported that `share` of its `unit` (any) is done, but not all."""
-    assert process.stdout is not None
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        match = re.match(rf"{stage} +(\d+)/(\d+) {unit}", line)
-        if match and share <= int(match[1]) / int(match[2]) < 1:
-            return lines
-    pytest.fail(f"{stage} was not seen at work:\n{''.join(lines)}")
-
-
-def run_folder(runs: Path) -> Path:
-    (folder,) = runs.iterdir()
-    return folder
-
-
-def digests(runs: Path) -> dict[str, str]:
-    return {name: artifacts.digest_of(run_folder(runs) / name) for name in ARTIFACTS}
 
 
 @pytest.fixture
 def recipe(tmp_path: Path, tiny_teacher: Teacher, tiny_images: tuple[Tensor, Tensor]) -> Path:
     return write_recipe(tmp_path, tiny_teacher, tiny_images)
-
-
-def write_recipe(folder: Path, teacher: Teacher, images: tuple[Tensor, Tensor]) -> Path:
-    artifacts.save_teacher(teacher, folder / "teacher")
-    pixels = (teacher.info.input.to_pixels(images[0][:64]) * 255).round().to(torch.uint8)
-    datasets.save_labelled(
-        LabelledImages(pixels, images[1][:64], teacher.info.class_names), folder / "data.safetensors"
-    )
-    fields = {
-        "teacher": {"source": str(folder / "teacher")},
-        # long enough that a signal sent on reading a line always arrives in the middle
-        "synthesis": {
-            "method": "deep_inversion",
-            "num_images": 48,
-            "num_held_out": 16,
-            "group_size": 16,
-            "iterations": 80,
-        },
-        "pruning": {"method": "global_magnitude", "sparsity": 0.6},
-        "recovery": {"method": "distillation", "epochs": 24, "batch_size": 16},
-        "evaluation": {"data": str(folder / "data.safetensors")},
-    }
-    path = folder / "tiny.yaml"
-    path.write_text(yaml.safe_dump(fields))
-    return path
-
-
-@pytest.fixture(scope="module")
-def unbroken(
-    tmp_path_factory: pytest.TempPathFactory, _trained: Teacher, _structured_images: tuple[Tensor, Tensor]
-) -> tuple[Path, Path, str]:
-    """(recipe, folder of runs, output) of a run that nothing disturbed."""
-    folder = tmp_path_factory.mktemp("unbroken")
-    path = write_recipe(folder, _trained, _structured_images)
-    exit_code, output = run(path, "--runs", folder / "runs")
-    assert exit_code == 0, output
-    return path, folder / "runs", output
 
 
 def test_a_run_leaves_everything_in_its_place_and_nothing_else(unbroken: tuple[Path, Path, str]):
@@ -181,6 +82,26 @@ def test_killed_in_synthesis_and_in_recovery_it_ends_with_the_same_bytes(
     assert first_seen is None or int(first_seen[1]) > 7
     assert digests(tmp_path) == digests(runs)
     assert not (run_folder(tmp_path) / "checkpoints").exists()
+
+
+def test_four_shards_give_the_same_bytes_as_one_and_are_told(unbroken: tuple[Path, Path, str], tmp_path: Path):
+    recipe, runs, _ = unbroken
+
+    exit_code, output = run(recipe, "--runs", tmp_path, "--set", "placement.num_shards=4")
+
+    assert exit_code == 0, output
+    assert digests(tmp_path) == digests(runs)
+    assert run_folder(tmp_path).name == run_folder(runs).name, "where stages run is no part of what a run is"
+    assert re.findall(r"^dreams +shard (\d) of 4 ", output, flags=re.MULTILINE) == ["1", "2", "3", "4"]
+    assert re.search(r"^dreams +48 images to train on, 16 held out, of 4 shards", output, flags=re.MULTILINE)
+
+
+def test_more_shards_than_groups_are_refused_before_synthesis(recipe: Path, tmp_path: Path):
+    exit_code, output = run(recipe, "--runs", tmp_path / "runs", "--set", "placement.num_shards=5")
+
+    assert exit_code == 1
+    assert "error: placement.num_shards: 5 shards cannot share 4 groups of dreams" in output
+    assert "  now: use 1 to 4 shards" in output
 
 
 def test_interrupted_it_stops_its_tasks_and_says_how_to_go_on(recipe: Path, tmp_path: Path):

@@ -1,0 +1,266 @@
+"""Stages as containers of a real Docker Engine: the same results, and nothing that a container may not have."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from docker import DockerClient
+from docker.errors import DockerException, ImageNotFound
+
+from components._image import CPU_IMAGE
+from pipeline.containers import IMAGES_USER, LABEL, containers
+from pipeline.embedded_storage import Server
+from pipeline.local_kfp import Call, Task
+from resprout.errors import ResproutError
+from resprout.recipe import EvaluationSection, PlacementSection, Recipe, TeacherSection
+from resprout.storage import ObjectAddress, Storage
+from tests.pipeline.running import digests, read_until, run, run_folder, running
+
+pytestmark = [pytest.mark.docker, pytest.mark.slow]
+EVERYTHING_ON_CPU = ("--set", "placement.gpus=0")  # other machines' GPUs round differently
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[DockerClient]:
+    try:
+        client = docker.from_env()
+    except DockerException as error:
+        pytest.skip(f"no Docker Engine answers: {error}")
+    with closing(client):
+        try:
+            client.images.get(CPU_IMAGE)
+        except ImageNotFound:
+            pytest.skip(f"there is no image {CPU_IMAGE}: make image-cpu builds it")
+        yield client
+
+
+def labelled(engine: DockerClient) -> list[Any]:
+    return engine.containers.list(all=True, filters={"label": LABEL})
+
+
+class Stages:
+    """Runs a shell command as if it were one of the pipeline's stages."""
+
+    def __init__(self, folder: Path, recipe: Recipe, **settings: Any) -> None:
+        self.folder = folder
+        self.said: list[str] = []
+        self._open = containers(recipe, folder, **{"checkpoints": "", "settings": None, **settings})
+
+    def __enter__(self) -> Stages:
+        self.containers = self._open.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._open.__exit__(*error)
+
+    def call(self, name: str, script: str, environment: dict[str, str] | None = None) -> Call:
+        folder = self.folder / "outputs" / name
+        task = Task(name, {}, folder / "executor_output.json")
+        wrapped = f"{{ {script}; }} && touch {task.executor_output}"
+        return Call(task, CPU_IMAGE, ["sh", "-c", wrapped], environment or {}, folder)
+
+    def __call__(self, name: str, script: str, **more: Any) -> int:
+        return self.containers(self.call(name, script, **more), self.said.append)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    (tmp_path / "teacher").mkdir()
+    (tmp_path / "test set").mkdir()
+    return Recipe(
+        teacher=TeacherSection(source=str(tmp_path / "teacher")),
+        evaluation=EvaluationSection(data=str(tmp_path / "test set")),
+        placement=PlacementSection(gpus=0),
+    )
+
+
+@pytest.fixture
+def stages(engine: DockerClient, tmp_path: Path, recipe: Recipe) -> Iterator[Stages]:
+    with Stages(tmp_path / "run", recipe) as stages:
+        yield stages
+
+
+@pytest.mark.parametrize("exit_code", [0, 1, 3])
+def test_how_a_container_ended_is_always_known(stages: Stages, exit_code: int):
+    # kfp.local's own handler takes one that is gone before it was asked for a success
+    assert {stages("prune", f"exit {exit_code}" if exit_code else "true") for _ in range(8)} == {exit_code}
+
+
+def test_an_end_without_a_result_is_a_failure(stages: Stages):
+    call = stages.call("prune", "true")
+    empty = Call(call.task, call.image, ["true"], {}, call.folder)
+
+    assert stages.containers(empty, stages.said.append) == 1
+    assert stages.said == ["the container ended well, but left no result"]
+
+
+def test_a_signal_is_told_from_an_exit_code(stages: Stages):
+    assert stages("prune", "kill -9 $$") == -9
+
+
+def test_what_a_stage_says_arrives_line_by_line(stages: Stages):
+    stages("prune", r"printf 'one\ntwo '; sleep 0.2; printf 'more\n\nnot UTF-8: \351\nlast'")
+
+    assert stages.said == ["one", "two more", "", "not UTF-8: \ufffd", "last"]
+
+
+def test_a_stage_is_not_root_and_can_change_nothing_but_its_outputs(stages: Stages):
+    out = {"OUT": str(stages.folder / "outputs" / "fetch_teacher")}
+    assert stages("fetch_teacher", "touch $OUT/of-another-stage", environment=out) == 0
+    forbidden = [
+        "touch /opt/resprout/x",
+        "touch /x",
+        f"touch {stages.folder}/outputs/x",
+        f"touch {stages.folder}/outputs/fetch_teacher/x",
+        "mount -t tmpfs none /mnt",
+    ]
+    script = "; ".join(f"! {{ {it}; }} 2>/dev/null || exit 9" for it in forbidden)
+
+    assert stages("prune", f"{script}; touch /tmp/x; id -u; id -g; grep -h CapEff /proc/self/status") == 0
+    user = os.getuid() or IMAGES_USER
+    assert stages.said[-3:] == [str(user), str(os.getgid() or IMAGES_USER), "CapEff:\t0000000000000000"]
+
+
+def test_outputs_are_the_callers_afterwards(stages: Stages):
+    folder = stages.folder / "outputs" / "prune"
+    assert stages("prune", f"mkdir -p {folder}/student && echo x > {folder}/student/file") == 0
+
+    made = [folder, *folder.rglob("*")]
+    assert len(made) == 4
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(os.getuid(), os.getgid())}
+
+
+@pytest.mark.parametrize(
+    ("stage", "sees"),
+    [
+        ("fetch_teacher", {"teacher"}),
+        ("evaluate", {"test set"}),
+        ("synthesize", set()),
+        ("recover", set()),
+        ("prune", set()),
+    ],
+)
+def test_a_stage_sees_of_this_machine_only_what_its_section_names(
+    stages: Stages, tmp_path: Path, stage: str, sees: set[str]
+):
+    script = f'for name in teacher \'test set\'; do if [ -e {tmp_path}/"$name" ]; then echo "$name"; fi; done'
+
+    assert stages(stage, script) == 0
+    assert set(stages.said) == sees
+
+
+def test_stages_that_need_no_network_have_none(stages: Stages):
+    for stage in ("fetch_teacher", "extract_statistics", "synthesize", "prune", "recover", "evaluate"):
+        stages.said.clear()
+        assert stages(stage, "ls /sys/class/net") == 0
+        assert stages.said == ["lo"], stage
+
+
+def test_storage_is_there_for_the_stages_that_need_it_and_its_secrets_in_no_argument(
+    engine: DockerClient, tmp_path: Path, recipe: Recipe, server: Server
+):
+    _, secret_key, _ = server.settings.credentials()
+    folder = {"RESPROUT_STORAGE_SECRETS": "/var/run/secrets/resprout-storage"}
+    looked_at: list[str] = []
+
+    def look(line: str) -> None:
+        looked_at.extend(json.dumps(container.attrs) for container in labelled(engine))
+
+    settings = {"settings": server.settings, "checkpoints": "s3://resprout/checkpoints"}
+    with Stages(tmp_path / "run", recipe, **settings) as stages:
+        for stage in ("recover", "synthesize", "publish"):
+            assert stages(stage, "resprout doctor --bucket resprout", environment=folder) == 0, stages.said
+            assert any("bucket resprout can be listed" in line for line in stages.said)
+        stages.said.clear()
+        assert stages("prune", "ls /var/run/secrets 2>&1 || true") == 0
+        assert "resprout-storage" not in " ".join(stages.said)
+        stages.containers(stages.call("publish", "echo here; sleep 1", environment=folder), look)
+    assert looked_at
+    assert not any(secret_key in attributes for attributes in looked_at)
+
+
+def test_a_stage_that_is_interrupted_leaves_no_container(engine: DockerClient, stages: Stages):
+    def interrupt(line: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stages.containers(stages.call("prune", "echo started; sleep 600"), interrupt)
+    assert labelled(engine) == []
+
+
+def test_what_a_killed_run_left_at_work_is_removed_by_the_next_in_its_folder(
+    engine: DockerClient, stages: Stages, recipe: Recipe, tmp_path: Path
+):
+    label = {LABEL: stages.containers._label}
+    left = engine.containers.run(CPU_IMAGE, ["sleep", "600"], labels=label, detach=True, network_mode="none")
+
+    with Stages(tmp_path / "another run", recipe):
+        assert [container.id for container in labelled(engine)] == [left.id]
+    with Stages(stages.folder, recipe):
+        assert labelled(engine) == []
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_without_an_engine_the_error_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, recipe: Recipe):
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing.sock")
+    with pytest.raises(ResproutError, match="no Docker Engine answers"), Stages(tmp_path / "run", recipe):
+        pass
+    gc.collect()  # Docker's SDK leaves a socket that found nobody to its fate
+
+
+def test_an_image_that_is_nowhere_is_named_before_the_work(engine: DockerClient, tmp_path: Path, recipe: Recipe):
+    lost = recipe.model_copy(update={"placement": PlacementSection(cpu_image="127.0.0.1:1/nobody/cpu:1")})
+    nowhere = r"there is no image 127\.0\.0\.1:1/nobody/cpu:1"
+    with pytest.raises(ResproutError, match=nowhere), Stages(tmp_path / "run", lost):
+        pass
+
+
+def test_four_shards_in_containers_give_the_bytes_of_one_in_a_process(
+    engine: DockerClient, unbroken: tuple[Path, Path, str], tmp_path: Path
+):
+    recipe, runs, _ = unbroken
+    in_containers = ("--runner", "docker", "--set", "placement.num_shards=4", *EVERYTHING_ON_CPU)
+
+    exit_code, output = run(recipe, "--runs", tmp_path, *in_containers)
+
+    assert exit_code == 0, output
+    assert "   in containers   " in output
+    assert digests(tmp_path) == digests(runs)
+    made = [path for path in run_folder(tmp_path).rglob("*") if path.stat().st_uid != os.getuid()]
+    assert made == []
+    assert labelled(engine) == []
+
+
+@pytest.mark.usefixtures("storage_configured")
+def test_a_container_killed_in_recovery_goes_on_from_object_storage(
+    engine: DockerClient, server: Server, unbroken: tuple[Path, Path, str], tmp_path: Path
+):
+    recipe, runs, _ = unbroken
+    prefix = ObjectAddress("resprout", f"tests/{tmp_path.name}/checkpoints")
+    storage = Storage(server.settings)
+    command = (recipe, "--runs", tmp_path, "--runner", "docker", "--checkpoints", str(prefix), *EVERYTHING_ON_CPU)
+
+    with running(*command) as process:
+        read_until(process, "recovery", 0.3, "epochs")
+        kept = [found.address.key for found in storage.list(prefix)]
+        (container,) = labelled(engine)
+        container.kill()
+        output, _ = process.communicate()
+
+    assert process.returncode == 0, output
+    assert any("recovery-" in key for key in kept)
+    assert "recovery     was killed by signal 9" in output
+    after = output[output.index("was killed") :]
+    first_seen = re.search(r"^recovery +(\d+)/24 epochs", after, flags=re.MULTILINE)
+    assert first_seen is None or int(first_seen[1]) > 7
+    assert digests(tmp_path) == digests(runs)
+    assert list(storage.list(prefix)) == []
