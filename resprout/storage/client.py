@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from resprout.storage.settings import StorageSettings
 
 PART_BYTES = 16 * 2**20
 PARALLEL_PARTS = 4
+PARALLEL_FILES = 8
 LONGEST_PAUSE_SECONDS = 10.0
 DIGEST_HEADER = "x-amz-meta-sha256"
 
@@ -78,7 +80,7 @@ class Storage:
         self._retries = settings.retries
         access_key, secret_key, session_token = settings.credentials()
         self._http = urllib3.PoolManager(
-            maxsize=PARALLEL_PARTS,
+            maxsize=max(PARALLEL_PARTS, PARALLEL_FILES),
             timeout=urllib3.Timeout(connect=min(10.0, settings.timeout_seconds), read=settings.timeout_seconds),
             cert_reqs="CERT_REQUIRED",
             ca_certs=str(settings.ca_file or certifi.where()),
@@ -167,8 +169,9 @@ class Storage:
 
     def upload_folder(self, folder: Path, address: ObjectAddress) -> None:
         """Store every file of a folder below an address, under its name; what else lies there stays."""
-        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-            self.upload(file, address / file.relative_to(folder).as_posix())
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        with ThreadPoolExecutor(PARALLEL_FILES) as pool:
+            list(pool.map(lambda file: self.upload(file, address / file.relative_to(folder).as_posix()), files))
 
     def _confirm(self, address: ObjectAddress, size: int, digest: str) -> None:
         found = self.facts(address)
@@ -219,8 +222,7 @@ class Storage:
                 now="check the address; `resprout models ls` lists what was published",
             )
         with write_atomically(file) as unfinished:
-            self._fetch(found, unfinished, watch)
-            digest, expected = sha256_of(unfinished), sha256 or found.sha256
+            digest, expected = self._fetch(found, unfinished, watch), sha256 or found.sha256
             if expected and digest != expected:
                 raise StorageError(
                     f"{address} is not what was stored",
@@ -233,7 +235,7 @@ class Storage:
         """Fetch an object, or all that lie below an address, into a folder.
 
         Args:
-            watch: is told of each object's bytes, one object after the other.
+            watch: is told of all objects' bytes together.
 
         Returns:
             The file, or the folder that holds the objects under their names.
@@ -252,22 +254,34 @@ class Storage:
                 why=f"there is neither an object of that name nor one below it ({self.endpoint})",
                 now="check the address; `resprout models ls` lists what was published",
             )
-        for found in below:
-            file = target / found.address.key.removeprefix(f"{address.key}/")
+        files = [target / found.address.key.removeprefix(f"{address.key}/") for found in below]
+        for found, file in zip(below, files, strict=True):
             if not file.resolve().is_relative_to(target.resolve()):
                 raise StorageError(f"cannot read {address}", why=f"{found.address} would lie outside its folder")
             file.parent.mkdir(parents=True, exist_ok=True)
-            self.download(found.address, file, watch=watch)
+        done, total = dict.fromkeys(files, 0), sum(found.size for found in below)
+
+        def fetch(found: ObjectFacts, file: Path) -> None:
+            def count(of_this: int, _: int) -> None:
+                done[file] = of_this
+                watch(sum(done.values()), total)
+
+            self.download(found.address, file, watch=count)
+
+        with ThreadPoolExecutor(PARALLEL_FILES) as pool:
+            list(pool.map(fetch, below, files))
         return target
 
-    def _fetch(self, found: ObjectFacts, file: Path, watch: TransferWatch) -> None:
-        done = 0
-        with file.open("wb") as stream, ThreadPoolExecutor(PARALLEL_PARTS) as pool:
+    def _fetch(self, found: ObjectFacts, file: Path, watch: TransferWatch) -> str:
+        done, digest = 0, hashlib.sha256()
+        with file.open("w+b") as stream, ThreadPoolExecutor(PARALLEL_PARTS) as pool:
             stream.truncate(found.size)
             starts = range(0, found.size, PART_BYTES)
             for count in pool.map(lambda start: self._fetch_part(found, start, stream.fileno()), starts):
+                digest.update(os.pread(stream.fileno(), count, done))  # while the next parts come
                 done += count
                 watch(done, found.size)
+        return digest.hexdigest()
 
     def _fetch_part(self, found: ObjectFacts, start: int, file: int) -> int:
         """Fetch up to PART_BYTES from `start` and write them there; a connection that breaks is tried again."""
