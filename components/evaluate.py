@@ -13,6 +13,7 @@ def evaluate(
     pruned: dsl.Input[dsl.Model],
     repaired: dsl.Input[dsl.Model],
     recovered: dsl.Input[dsl.Model],
+    test_set: dsl.Input[dsl.Dataset],
     section: dict,
     evaluation: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
@@ -20,10 +21,26 @@ def evaluate(
     report: dsl.Output[dsl.HTML],
     summary: dsl.Output[dsl.Markdown],
 ):
-    """Score the teacher and its students; write the report."""
+    """Score the teacher and its students; write the report.
+
+    Args:
+        teacher: the trained network.
+        statistics: its BatchNorm statistics, for the report.
+        dreams: the held-out ones give agreement without labels.
+        pruned: the student as pruning left it.
+        repaired: the student with its BatchNorm re-estimated.
+        recovered: the student that is the result.
+        test_set: labelled images, or none; no other stage is given them.
+        section: the recipe's evaluation section.
+        evaluation: every score, also as metrics.json.
+        metrics: the same for KFP's comparison of runs, in percent.
+        confusion: which classes the recovered student confuses.
+        report: one page that opens offline.
+        summary: the verdict and the table.
+    """
     from pathlib import Path
 
-    from resprout import artifacts, datasets, figures, provenance, recipe
+    from resprout import artifacts, figures, provenance, recipe
     from resprout import evaluation as stage
     from resprout import report as pages
     from resprout.progress import print_lines
@@ -33,16 +50,19 @@ def evaluate(
     folders = {"pruned": pruned.path, "repaired": repaired.path, "recovered": recovered.path}
     students = {name: artifacts.load_student(path, allow_custom_code=True) for name, path in folders.items()}
     made = artifacts.load_dreams(dreams.path)
-    data = settings.data and datasets.load_labelled(settings.data, info=network.info, max_images=settings.max_images)
+    data = artifacts.load_test_set(test_set.path)
 
     result = stage.evaluate(network, students, made, data, batch_size=settings.batch_size, report=print_lines())
+    verdict = stage.verdict(result)
 
     inputs = {"teacher": teacher.path, "statistics": statistics.path, "dreams": dreams.path, **folders}
+    if data is not None:
+        inputs["test_set"] = test_set.path
     artifacts.save_evaluation(result, evaluation.path, section=settings, inputs=inputs)
     record = provenance.record_of("evaluation", evaluation.path)
     page = pages.render(
         result,
-        verdict=stage.verdict(result),
+        verdict=verdict,
         recipe=provenance.recipe_of(record),
         info=network.info,
         statistics=artifacts.load_statistics(statistics.path),
@@ -53,6 +73,9 @@ def evaluate(
     )
     Path(report.path).write_text(page, encoding="utf-8")
     Path(summary.path).write_text(figures.markdown_of(result), encoding="utf-8")
+    evaluation.metadata.update(figures.name_of_evaluation(verdict))
+    report.metadata["display_name"] = "report"
+    summary.metadata["display_name"] = "summary"
     if matrix := figures.confusion_of(result):
         confusion.log_confusion_matrix(*matrix)
     for name, value in figures.of_evaluation(result).items():

@@ -9,12 +9,19 @@ from components._image import CPU_IMAGE
 def extract_statistics(
     teacher: dsl.Input[dsl.Model], statistics: dsl.Output[dsl.Artifact], metrics: dsl.Output[dsl.Metrics]
 ):
-    """Read the running statistics of every BatchNorm layer."""
+    """Read the running statistics of every BatchNorm layer.
+
+    Args:
+        teacher: the trained network.
+        statistics: each layer's running mean and variance.
+        metrics: how many layers and channels there are.
+    """
     from resprout import artifacts, figures
     from resprout.statistics import extract
 
     # whether custom code may run was decided when the teacher was fetched
     extracted = extract(artifacts.load_teacher(teacher.path, allow_custom_code=True))
     artifacts.save_statistics(extracted, statistics.path, inputs={"teacher": teacher.path})
+    statistics.metadata.update(figures.name_of_statistics(extracted))
     for name, value in figures.of_statistics(extracted).items():
         metrics.log_metric(name, value)

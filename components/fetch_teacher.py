@@ -7,7 +7,13 @@ from components._image import CPU_IMAGE
 
 @dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
 def fetch_teacher(section: dict, teacher: dsl.Output[dsl.Model], metrics: dsl.Output[dsl.Metrics]):
-    """Fetch the teacher and refuse what cannot be worked with."""
+    """Fetch the teacher and refuse what cannot be worked with.
+
+    Args:
+        section: the recipe's teacher section.
+        teacher: the trained network.
+        metrics: how large it is.
+    """
     from resprout import artifacts, figures, recipe, sources, storage
     from resprout.progress import print_lines
 

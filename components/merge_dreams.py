@@ -9,7 +9,13 @@ from components._image import CPU_IMAGE
 def merge_dreams(
     shards: dsl.Input[list[dsl.Dataset]], dreams: dsl.Output[dsl.Dataset], metrics: dsl.Output[dsl.Metrics]
 ):
-    """Put the shards of dreams together; the result does not depend on how many there were."""
+    """Put the shards of dreams together; the result does not depend on how many there were.
+
+    Args:
+        shards: every share, in any order.
+        dreams: all dreams: those to train on, then those held out.
+        metrics: how many there are, and each loss in the last iteration.
+    """
     from resprout import artifacts, figures, synthesis
 
     paths = [shard.path for shard in shards]

@@ -13,7 +13,15 @@ def publish(
     section: dict,
     publication: dsl.Output[dsl.Artifact],
 ):
-    """Publish the recovered model, its metrics and its report as a version that never changes."""
+    """Publish the recovered model, its metrics and its report as a version that never changes.
+
+    Args:
+        recovered: the model.
+        evaluation: its metrics.
+        report: its report.
+        section: the recipe's publishing section.
+        publication: where it was published: each file's name and digest.
+    """
     from resprout import recipe, storage
     from resprout.progress import print_lines
 
@@ -26,4 +34,5 @@ def publish(
         report=print_lines(),
     )
     storage.save_publication(made, publication.path)
-    publication.metadata.update({"address": str(made.address), "files": len(made.files)})
+    name = f"{made.name} {made.version}"
+    publication.metadata.update({"display_name": name, "address": str(made.address), "files": len(made.files)})

@@ -17,7 +17,19 @@ def recover(
     recovered: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
 ):
-    """Bring the pruned student's accuracy back on dreams, as the section says."""
+    """Bring the pruned student's accuracy back on dreams, as the section says.
+
+    Args:
+        teacher: the trained network.
+        student: the pruned one; no pruned weight comes back.
+        dreams: what to train on, and what to judge epochs on.
+        section: the recipe's recovery section.
+        seed: the run's.
+        checkpoints: where finished epochs are kept through a kill: a folder, or s3://BUCKET/PREFIX; "" for nowhere.
+        repaired: the student with its BatchNorm re-estimated on dreams, the baseline that training must beat.
+        recovered: the student that is the result.
+        metrics: of the epoch that was kept.
+    """
     from resprout import artifacts, figures, recipe, recovery, storage
     from resprout.progress import print_lines
 
@@ -44,5 +56,7 @@ def recover(
             inputs=inputs,
             about={"curves": figures.of_curves(result.curves)},
         )
+    repaired.metadata.update(figures.name_of_student("repaired", result.repaired))
+    recovered.metadata.update(figures.name_of_student("recovered", result.recovered))
     for name, value in result.metrics.items():
         metrics.log_metric(name, value)

@@ -20,7 +20,20 @@ def synthesize(
     metrics: dsl.Output[dsl.Metrics],
     student: Optional[dsl.Input[dsl.Model]] = None,
 ):
-    """Synthesize dreams; with a pruned student, favour those on which it and the teacher disagree."""
+    """Synthesize dreams; with a pruned student, favour those on which it and the teacher disagree.
+
+    Args:
+        teacher: the trained network.
+        statistics: what the dreams are to match.
+        section: the recipe's synthesis section.
+        seed: the run's.
+        shard_index: which share of the dreams to make, from 0.
+        num_shards: how many shares there are.
+        checkpoints: where finished groups are kept through a kill: a folder, or s3://BUCKET/PREFIX; "" for nowhere.
+        shard: this share.
+        metrics: how many dreams it holds.
+        student: the pruned student, for student-aware synthesis.
+    """
     from resprout import artifacts, figures, recipe, storage, synthesis
     from resprout.progress import print_lines
 

@@ -90,7 +90,7 @@ def run(recipe: Recipe, *, runs: Path, output: Path | None, plain: bool, how: Ho
 def check_data_exists(recipe: Recipe) -> None:
     """Refuse a labelled test set that is not there before anything expensive."""
     data = recipe.evaluation.data
-    if data is not None and not Path(data).exists():
+    if data is not None and not data.startswith("s3://") and not Path(data).exists():
         raise ResproutError(
             f"evaluation.data {data} does not exist",
             why=f"paths in a recipe are relative to where you are, {Path.cwd()}",
@@ -99,21 +99,23 @@ def check_data_exists(recipe: Recipe) -> None:
 
 
 def check_storage(recipe: Recipe, checkpoints: str) -> None:
-    """Refuse to publish where nothing can be stored, or under a version that exists, before anything expensive."""
+    """Refuse storage that cannot be used, and a version that exists, before anything expensive."""
     section = recipe.publishing
-    if checkpoints.startswith("s3://"):
-        from resprout import storage
-
-        storage.Storage(storage.required()).check(storage.ObjectAddress.parse(checkpoints).bucket)
-    if section.to is None:
+    named = (recipe.teacher.source, recipe.evaluation.data, section.to, checkpoints)
+    addresses = [text for text in named if text and text.startswith("s3://")]
+    if not addresses:
         return
     from resprout import storage
 
-    prefix, server = storage.ObjectAddress.parse(section.to), storage.Storage(storage.required())
-    server.check(prefix.bucket)
-    if section.version and storage.is_published(server, prefix, section.name or recipe.name, section.version):
+    server = storage.Storage(storage.required())
+    for bucket in dict.fromkeys(storage.ObjectAddress.parse(text).bucket for text in addresses):
+        server.check(bucket)
+    if section.to is None or section.version is None:
+        return
+    prefix, name = storage.ObjectAddress.parse(section.to), section.name or recipe.name
+    if storage.is_published(server, prefix, name, section.version):
         raise ResproutError(
-            f"publishing.version {section.version} exists: {prefix / (section.name or recipe.name) / section.version}",
+            f"publishing.version {section.version} exists: {prefix / name / section.version}",
             why="a published version never changes: whoever pinned it must get the same bytes",
             now="give another version, or none: the model's digest is its version then",
         )

@@ -11,6 +11,7 @@ from kfp import dsl
 from components.evaluate import evaluate
 from components.extract_statistics import extract_statistics
 from components.fetch_teacher import fetch_teacher
+from components.fetch_test_set import fetch_test_set
 from components.merge_dreams import merge_dreams
 from components.plan_shards import plan_shards
 from components.prune import prune
@@ -84,7 +85,10 @@ def pipeline(placement: PlacementSection) -> Any:
         statistics = extracting.outputs["statistics"]
         pruned = on_cpu(prune(teacher=fetched, section=pruning, seed=seed), cpu_image, placement).outputs["student"]
 
-        planned = on_cpu(plan_shards(section=synthesis, num_shards=num_shards), cpu_image, placement).output
+        testing = on_cpu(fetch_test_set(teacher=fetched, section=evaluation), cpu_image, placement)
+        test_set = with_storage(testing, storage_secret).outputs["test_set"]
+        planning = on_cpu(plan_shards(section=synthesis, num_shards=num_shards), cpu_image, placement)
+        planned = planning.after(testing).output  # what may be refused is, before a GPU is asked for
         shared = {
             "teacher": fetched,
             "statistics": statistics,
@@ -116,6 +120,7 @@ def pipeline(placement: PlacementSection) -> Any:
             pruned=pruned,
             repaired=recovered["repaired"],
             recovered=recovered["recovered"],
+            test_set=test_set,
             section=evaluation,
         )
         if placement.evaluate_on_gpu:

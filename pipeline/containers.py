@@ -1,7 +1,7 @@
 """Stages as Docker containers: never root, the root file system read-only, no network unless a stage needs one.
 
-A stage sees the run's artifacts read-only, its own outputs, and of this machine only what its recipe section names. So
-the labelled test set is there in evaluation's container and in no other.
+A stage sees the artifacts that it is given, read-only, its own outputs, and of this machine only what its recipe
+section names. So the labelled test set is there in the containers that fetch it and that evaluate, and in no other.
 """
 
 from __future__ import annotations
@@ -124,6 +124,7 @@ class Containers:
     def _needs_storage(self, stage: str) -> bool:
         return {
             "fetch_teacher": self._recipe.teacher.source.startswith("s3://"),
+            "fetch_test_set": (self._recipe.evaluation.data or "").startswith("s3://"),
             "publish": True,
             "synthesize": self._checkpoints.startswith("s3://"),
             "recover": self._checkpoints.startswith("s3://"),
@@ -146,11 +147,11 @@ class Containers:
         def mount(path: Path, target: str | None = None, read_only: bool = True) -> Any:
             return Mount(target or str(path), str(path), type="bind", read_only=read_only)
 
-        mounts = [mount(self._root / "outputs"), *(mount(path, read_only=False) for path in writable)]
-        named = {"fetch_teacher": self._recipe.teacher.source, "evaluate": self._recipe.evaluation.data}
+        mounts = [*map(mount, call.inputs), *(mount(path, read_only=False) for path in writable)]
+        named = {"fetch_teacher": self._recipe.teacher.source, "fetch_test_set": self._recipe.evaluation.data}
         given = named.get(call.task.name)
         if given and Path(given).exists():
-            mounts.append(mount(Path(given).resolve(), str(Path.cwd() / given)))
+            mounts.append(mount(Path(given).resolve(), os.path.abspath(given)))
         if self._needs_storage(call.task.name) and self._settings:
             mounts.append(mount(self._secrets(), placement.SECRETS_FOLDER))
         return mounts

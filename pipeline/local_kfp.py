@@ -74,6 +74,7 @@ class Call:
         image: the image that it names.
         command: KFP's: sh -ec SCRIPT SOURCE --executor_input JSON --function_to_execute NAME.
         environment: variables that the pipeline sets for it.
+        inputs: the artifacts that it is given.
         folder: what it may write to; each output lies in it.
     """
 
@@ -81,6 +82,7 @@ class Call:
     image: str
     command: Sequence[str]
     environment: Mapping[str, str]
+    inputs: Sequence[Path]
     folder: Path
 
 
@@ -199,7 +201,9 @@ def _call(image: str, command: Sequence[str], environment: Mapping[str, str]) ->
     options = dict(zip(arguments[::2], arguments[1::2], strict=True))
     executor_input = json.loads(options["--executor_input"])
     task = _task(options["--function_to_execute"], executor_input)
-    return Call(task, image, command, environment, task.executor_output.parent)
+    given = executor_input["inputs"].get("artifacts", {}).values()
+    inputs = [Path(artifact["uri"]) for item in given for artifact in item["artifacts"]]
+    return Call(task, image, command, environment, inputs, task.executor_output.parent)
 
 
 def subprocesses(

@@ -19,6 +19,7 @@ from resprout.progress import Progress
 
 STAGES = {
     "fetch_teacher": "teacher",
+    "fetch_test_set": "test set",
     "extract_statistics": "statistics",
     "plan_shards": "dreams",
     "synthesize": "dreams",
@@ -217,6 +218,8 @@ def describe(component: str, facts: Mapping[str, Any]) -> str:
         return f"shard {facts['shard']:.0f} of {facts['num_shards']:.0f}"
     if component == "merge_dreams" and facts.get("shards", 1) == 1:
         return ""
+    if component == "fetch_test_set" and not facts.get("test_images"):
+        return ""
     if component == "evaluate":
         images, dreams = facts.get("num_test_images", 0), facts.get("num_held_out_dreams", 0)
         return f"{images:,.0f} labelled images, {dreams:,.0f} held-out dreams"
@@ -229,6 +232,7 @@ _LINES = {
     "fetch_teacher": (
         "{architecture}, {parameters:,.0f} parameters, {batchnorm_layers:.0f} BatchNorm layers, input {input}"
     ),
+    "fetch_test_set": "{test_images:,.0f} labelled images, for evaluation alone",
     "extract_statistics": "{layers:.0f} layers, {channels:,.0f} channels, mean and variance",
     "synthesize": "{images:,.0f} images to train on, {held_out_images:,.0f} held out",
     "merge_dreams": "{images:,.0f} images to train on, {held_out_images:,.0f} held out, of {shards:.0f} shards",

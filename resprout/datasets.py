@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -21,6 +23,8 @@ from torch import Tensor
 
 from resprout.artifacts.folder import write_atomically
 from resprout.errors import DatasetError
+from resprout.progress import Report, silent
+from resprout.recipe import EvaluationSection
 from resprout.types import InputSpec, LabelledImages, ModelInfo
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
@@ -60,6 +64,32 @@ def load_labelled(path: str | Path, *, info: ModelInfo, max_images: int | None =
         now="give a folder with one folder of images per class, or a packed .safetensors; "
         "or leave evaluation.data out to judge on held-out dreams alone",
     )
+
+
+Stored = Callable[[str, Path, Report], Path]
+
+
+def fetch(
+    section: EvaluationSection, *, info: ModelInfo, stored: Stored, report: Report = silent
+) -> LabelledImages | None:
+    """The labelled test set that a section names, wherever it is; None where it names none.
+
+    Args:
+        section: the recipe's evaluation section.
+        info: the teacher's, which it must fit.
+        stored: fetches what lies at an s3:// address into a folder and returns where it is then.
+        report: is told how far that is.
+
+    Raises:
+        DatasetError: as `load_labelled`.
+    """
+    if section.data is None:
+        return None
+    if not section.data.startswith("s3://"):
+        return load_labelled(section.data, info=info, max_images=section.max_images)
+    with tempfile.TemporaryDirectory(prefix="resprout-") as folder:
+        path = stored(section.data, Path(folder), report)
+        return replace(load_labelled(path, info=info, max_images=section.max_images), source=section.data)
 
 
 def save_labelled(images: LabelledImages, path: str | Path) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from resprout.batchnorm import batch_norm_layers
 from resprout.evaluation import percent, summary_rows, verdict
-from resprout.types import BNStatistics, DreamSet, DreamShard, Evaluation, Student, Teacher
+from resprout.types import BNStatistics, DreamSet, DreamShard, Evaluation, LabelledImages, Student, Teacher
 
 MOST_CLASSES_TO_LOOK_AT = 100
 
@@ -26,14 +26,41 @@ def of_teacher(teacher: Teacher) -> dict[str, float]:
 def name_of_teacher(teacher: Teacher) -> dict[str, str]:
     """What it is and what it takes, in words."""
     return {
+        "display_name": f"teacher, {teacher.info.architecture}",
         "architecture": teacher.info.architecture,
         "input": "x".join(str(size) for size in teacher.info.input.shape),
     }
 
 
+def name_of_statistics(statistics: BNStatistics) -> dict[str, str]:
+    """What they are of."""
+    return {"display_name": f"statistics of {len(statistics.layers)} BatchNorm layers"}
+
+
+def name_of_student(kind: str, student: Student) -> dict[str, str]:
+    """What became of it, and how much of the teacher it lacks."""
+    gone = f"{100 * student.mask.sparsity:.1f} %"
+    return {"display_name": f"{kind} student, {gone} sparse", "kind": kind, "sparsity": gone}
+
+
+def name_of_evaluation(verdict: str) -> dict[str, str]:
+    """What it found."""
+    return {"display_name": "scores of teacher and students", "verdict": verdict}
+
+
 def of_statistics(statistics: BNStatistics) -> dict[str, float]:
     """How much there is to match."""
     return {"layers": len(statistics.layers), "channels": statistics.num_channels}
+
+
+def name_of_test_set(images: LabelledImages | None) -> dict[str, Any]:
+    """What it is called."""
+    return {"display_name": "no labelled test set" if images is None else f"{len(images.images):,} labelled images"}
+
+
+def of_test_set(images: LabelledImages | None) -> dict[str, float]:
+    """How many images there are."""
+    return {"test_images": 0 if images is None else len(images.images)}
 
 
 def name_of_shard(index: int, num_shards: int) -> dict[str, Any]:

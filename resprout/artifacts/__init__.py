@@ -17,6 +17,7 @@ from resprout.artifacts.folder import (
 )
 from resprout.artifacts.networks import load_student, load_teacher, save_student, save_teacher
 from resprout.artifacts.shards import load_shard, save_merged, save_shard
+from resprout.artifacts.test_sets import load_test_set, save_test_set
 from resprout.artifacts.typed import (
     load_dreams,
     load_evaluation,
@@ -38,6 +39,7 @@ __all__ = [
     "load_statistics",
     "load_student",
     "load_teacher",
+    "load_test_set",
     "pack_bits",
     "read_manifest",
     "save_artifact",
@@ -48,6 +50,7 @@ __all__ = [
     "save_statistics",
     "save_student",
     "save_teacher",
+    "save_test_set",
     "sha256_of",
     "unpack_bits",
     "write_atomically",

@@ -123,7 +123,7 @@ def save_artifact(
 
     Args:
         directory: where to; what stood there is replaced.
-        kind: `teacher`, `statistics`, `dream_shard`, `dreams`, `mask`, `student`, `evaluation`.
+        kind: `teacher`, `statistics`, `test_set`, `dream_shard`, `dreams`, `student`, `evaluation`, …
         tensors: file stem -> named tensors; each becomes STEM.safetensors.
         about: JSON facts that loading needs (shapes, names, units).
         section: the recipe section that made it.

@@ -13,6 +13,7 @@ from kfp import dsl
 from components.evaluate import evaluate
 from components.extract_statistics import extract_statistics
 from components.fetch_teacher import fetch_teacher
+from components.fetch_test_set import fetch_test_set
 from components.merge_dreams import merge_dreams
 from components.plan_shards import plan_shards
 from components.prune import prune
@@ -100,7 +101,11 @@ def test_fetch_teacher_hands_on_the_same_weights(tmp_path: Path, tiny_teacher: T
     fetched = artifacts.load_teacher(teacher.path).network.state_dict()
     assert all(torch.equal(fetched[name], weights) for name, weights in tiny_teacher.network.state_dict().items())
     assert metrics.metadata["batchnorm_layers"] == 9
-    assert teacher.metadata == {"architecture": "cifar_resnet8", "input": "3x16x16"}
+    assert teacher.metadata == {
+        "display_name": "teacher, cifar_resnet8",
+        "architecture": "cifar_resnet8",
+        "input": "3x16x16",
+    }
 
 
 def test_a_refusal_is_what_the_core_raised(tmp_path: Path):
@@ -175,6 +180,7 @@ def test_prune_removes_the_share_that_the_section_asks_for(stage: Stage):
 
     assert artifacts.load_student(student.path).mask.sparsity == pytest.approx(0.5, abs=1e-3)
     assert student.metadata["method"] == "global_magnitude"
+    assert student.metadata["display_name"] == "pruned student, 50.0 % sparse"
 
 
 def test_recover_and_evaluate_leave_students_scores_and_pages(stage: Stage, tiny_images: Any, tiny_teacher: Teacher):
@@ -186,6 +192,8 @@ def test_recover_and_evaluate_leave_students_scores_and_pages(stage: Stage, tiny
         **networks, **students, student=student, section=RECOVERY, seed=0, checkpoints="", metrics=stage.metrics()
     )
     save_images(stage.folder / "data.safetensors", tiny_images, tiny_teacher)
+    section = {"data": str(stage.folder / "data.safetensors"), "max_images": 40.0}
+    test_set = labelled(stage, section)
     outputs = {
         "evaluation": stage(dsl.Artifact, "evaluation"),
         "metrics": stage.metrics(),
@@ -199,7 +207,8 @@ def test_recover_and_evaluate_leave_students_scores_and_pages(stage: Stage, tiny
         **outputs,
         statistics=stage(dsl.Artifact, "statistics"),
         pruned=student,
-        section={"data": str(stage.folder / "data.safetensors"), "max_images": 40.0},
+        test_set=test_set,
+        section=section,
     )
 
     before = artifacts.load_student(student.path).mask.keep
@@ -211,8 +220,39 @@ def test_recover_and_evaluate_leave_students_scores_and_pages(stage: Stage, tiny
     assert outputs["metrics"].metadata["recovered_top1_percent"] == pytest.approx(100 * top1)
     matrix = outputs["confusion"].metadata["confusionMatrix"]
     assert sum(sum(row["row"]) for row in matrix["rows"]) == 40
+    named = {name: output.metadata.get("display_name") for name, output in {**students, **outputs}.items()}
+    assert named["repaired"] == "repaired student, 50.0 % sparse"
+    assert named["evaluation"] == "scores of teacher and students"
+    assert (named["report"], named["summary"]) == ("report", "summary")
     assert "<html" in (stage.folder / "report").read_text().lower()
     assert f"| recovered | {100 * top1:.1f} % |" in (stage.folder / "summary").read_text()
+
+
+def labelled(stage: Stage, section: dict[str, Any]) -> dsl.Dataset:
+    test_set = stage(dsl.Dataset, "test_set")
+    fetch_test_set.python_func(
+        teacher=stage(dsl.Model, "teacher"), section=section, test_set=test_set, metrics=stage.metrics()
+    )
+    return test_set
+
+
+def test_without_a_test_set_there_is_an_artifact_that_says_so(stage: Stage):
+    nothing = labelled(stage, {})
+
+    assert artifacts.load_test_set(nothing.path) is None
+    assert nothing.metadata["display_name"] == "no labelled test set"
+
+
+def test_how_a_test_set_is_evaluated_is_not_part_of_it(stage: Stage, tiny_images: Any, tiny_teacher: Teacher):
+    save_images(stage.folder / "data.safetensors", tiny_images, tiny_teacher)
+    section = {"data": str(stage.folder / "data.safetensors")}
+
+    digests = {artifacts.digest_of(labelled(stage, {**section, "batch_size": size}).path) for size in (7.0, 250.0)}
+    assert len(digests) == 1
+    images = artifacts.load_test_set(stage.folder / "test_set")
+    assert images is not None
+    assert torch.equal(images.labels, tiny_images[1])
+    assert images.class_names == tiny_teacher.info.class_names
 
 
 def save_images(path: Path, tiny_images: Any, teacher: Teacher) -> None:

@@ -6,7 +6,7 @@ import gc
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -62,11 +62,13 @@ class Stages:
     def __exit__(self, *error: Any) -> None:
         self._open.__exit__(*error)
 
-    def call(self, name: str, script: str, environment: dict[str, str] | None = None) -> Call:
+    def call(
+        self, name: str, script: str, environment: dict[str, str] | None = None, inputs: Sequence[Path] = ()
+    ) -> Call:
         folder = self.folder / "outputs" / name
         task = Task(name, {}, folder / "executor_output.json")
         wrapped = f"{{ {script}; }} && touch {task.executor_output}"
-        return Call(task, CPU_IMAGE, ["sh", "-c", wrapped], environment or {}, folder)
+        return Call(task, CPU_IMAGE, ["sh", "-c", wrapped], environment or {}, inputs, folder)
 
     def __call__(self, name: str, script: str, **more: Any) -> int:
         return self.containers(self.call(name, script, **more), self.said.append)
@@ -97,7 +99,7 @@ def test_how_a_container_ended_is_always_known(stages: Stages, exit_code: int):
 
 def test_an_end_without_a_result_is_a_failure(stages: Stages):
     call = stages.call("prune", "true")
-    empty = Call(call.task, call.image, ["true"], {}, call.folder)
+    empty = Call(call.task, call.image, ["true"], {}, (), call.folder)
 
     assert stages.containers(empty, stages.said.append) == 1
     assert stages.said == ["the container ended well, but left no result"]
@@ -114,18 +116,22 @@ def test_what_a_stage_says_arrives_line_by_line(stages: Stages):
 
 
 def test_a_stage_is_not_root_and_can_change_nothing_but_its_outputs(stages: Stages):
-    out = {"OUT": str(stages.folder / "outputs" / "fetch_teacher")}
-    assert stages("fetch_teacher", "touch $OUT/of-another-stage", environment=out) == 0
+    made, other = (stages.folder / "outputs" / name for name in ("fetch_teacher", "fetch_test_set"))
+    assert stages("fetch_teacher", f"touch {made}/weights") == 0
+    assert stages("fetch_test_set", f"touch {other}/images") == 0
     forbidden = [
         "touch /opt/resprout/x",
         "touch /x",
         f"touch {stages.folder}/outputs/x",
-        f"touch {stages.folder}/outputs/fetch_teacher/x",
+        f"touch {made}/x",
         "mount -t tmpfs none /mnt",
     ]
     script = "; ".join(f"! {{ {it}; }} 2>/dev/null || exit 9" for it in forbidden)
 
-    assert stages("prune", f"{script}; touch /tmp/x; id -u; id -g; grep -h CapEff /proc/self/status") == 0
+    script += f"; test -e {made}/weights && ! test -e {other} || exit 8"
+
+    look = f"{script}; touch /tmp/x; id -u; id -g; grep -h CapEff /proc/self/status"
+    assert stages("prune", look, inputs=[made]) == 0
     user = os.getuid() or IMAGES_USER
     assert stages.said[-3:] == [str(user), str(os.getgid() or IMAGES_USER), "CapEff:\t0000000000000000"]
 
@@ -143,7 +149,8 @@ def test_outputs_are_the_callers_afterwards(stages: Stages):
     ("stage", "sees"),
     [
         ("fetch_teacher", {"teacher"}),
-        ("evaluate", {"test set"}),
+        ("fetch_test_set", {"test set"}),
+        ("evaluate", set()),
         ("synthesize", set()),
         ("recover", set()),
         ("prune", set()),
@@ -159,7 +166,7 @@ def test_a_stage_sees_of_this_machine_only_what_its_section_names(
 
 
 def test_stages_that_need_no_network_have_none(stages: Stages):
-    for stage in ("fetch_teacher", "extract_statistics", "synthesize", "prune", "recover", "evaluate"):
+    for stage in ("fetch_teacher", "fetch_test_set", "synthesize", "prune", "recover", "evaluate"):
         stages.said.clear()
         assert stages(stage, "ls /sys/class/net") == 0
         assert stages.said == ["lo"], stage

@@ -48,6 +48,16 @@ def test_a_recipe_becomes_the_defaults_of_the_compiled_pipeline(tmp_path: Path):
     assert all("defaultValue" in parameter or parameter.get("isOptional") for parameter in parameters.values())
 
 
+def test_everything_that_the_ui_shows_says_what_it_is(spec: dict[str, Any]):
+    for name, component in spec["components"].items():
+        if "executorLabel" not in component:
+            continue
+        inputs = component.get("inputDefinitions", {})
+        for key, definition in {**inputs.get("parameters", {}), **inputs.get("artifacts", {})}.items():
+            assert definition.get("description"), (name, key)
+    assert all(given["description"] for given in spec["root"]["inputDefinitions"]["parameters"].values())
+
+
 def test_nothing_is_installed_when_a_stage_starts(spec: dict[str, Any]):
     containers = [executor["container"] for executor in spec["deploymentSpec"]["executors"].values()]
 
@@ -64,9 +74,20 @@ def test_each_stage_receives_its_own_section_and_no_other(stages: list[Stage]):
         "synthesize": {"synthesis"},
         "merge-dreams": set(),
         "recover": {"recovery"},
-        "evaluate": {"evaluation"},  # the labelled test set is named here, and goes nowhere else
+        "fetch-test-set": {"evaluation"},
+        "evaluate": {"evaluation"},
         "publish": {"publishing"},
     }
+
+
+def test_the_labelled_test_set_goes_to_evaluation_and_nowhere_else(stages: list[Stage]):
+    receivers = {stage.component for stage in stages if "fetch-test-set.test_set" in stage.artifacts.values()}
+    assert receivers == {"evaluate"}
+
+
+def test_a_test_set_that_does_not_fit_is_refused_before_a_gpu_is_asked_for(stages: list[Stage]):
+    planning = next(stage for stage in stages if stage.component == "plan-shards")
+    assert "fetch-test-set" in planning.task["dependentTasks"]
 
 
 def test_dreams_that_no_student_guides_do_not_depend_on_pruning(stages: list[Stage]):

@@ -118,10 +118,11 @@ def test_storage_credentials_reach_only_the_stages_that_move_bytes_in_and_out(st
         return {source for path, source in stage.placement.items() if path.startswith("/secretAs")}
 
     given = by_component(stages, secrets)
-    assert {name for name, found in given.items() if found == {"storage_secret"}} == {"fetch-teacher", "publish"}
+    moving = {"fetch-teacher", "fetch-test-set", "publish"}
+    assert {name for name, found in given.items() if found == {"storage_secret"}} == moving
     # these keep checkpoints, with a secret of their own that need reach nothing else
     assert {name for name, found in given.items() if found == {"checkpoint_secret"}} == {"synthesize", "recover"}
-    assert sum(map(bool, given.values())) == 4
+    assert sum(map(bool, given.values())) == 5
     assert not any(stage.kubernetes.get("secretAsEnv") for stage in stages)
 
 
