@@ -122,7 +122,8 @@ def folder_for(recipe: Recipe, runs: Path) -> RunFolder:
 def arguments(recipe: Recipe, checkpoints: str) -> dict[str, Any]:
     """The pipeline's parameters for a recipe."""
     fields = recipe.model_dump(mode="json", exclude_none=True)  # kfp.local knows no null; no field's default is other
-    sections = {name: fields[name] for name in SECTIONS}
+    # where a stage runs is not its business
+    sections = {name: fields[name] for name in SECTIONS if name != "placement"}
     published = recipe.publishing.to is not None
     if published:
         sections["publishing"].setdefault("name", recipe.name)

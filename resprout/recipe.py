@@ -335,7 +335,6 @@ class Recipe(Section):
     placement: PlacementSection = PlacementSection()
 
 
-# what stages are given; where they run is not their business
 SECTIONS: dict[str, Any] = {
     "teacher": TeacherSection,
     "synthesis": SynthesisSection,
@@ -343,6 +342,7 @@ SECTIONS: dict[str, Any] = {
     "recovery": RecoverySection,
     "evaluation": EvaluationSection,
     "publishing": PublishingSection,
+    "placement": PlacementSection,
 }
 
 

@@ -96,6 +96,40 @@ def test_four_shards_give_the_same_bytes_as_one_and_are_told(unbroken: tuple[Pat
     assert re.search(r"^dreams +48 images to train on, 16 held out, of 4 shards", output, flags=re.MULTILINE)
 
 
+def test_a_shard_that_dies_is_tried_again_alone(unbroken: tuple[Path, Path, str], tmp_path: Path):
+    recipe, runs, _ = unbroken
+
+    with running(recipe, "--runs", tmp_path, "--set", "placement.num_shards=4") as process:
+        assert process.stdout is not None
+        before = []
+        for line in process.stdout:
+            before.append(line)
+            if len(before) > 1 and re.match(r"dreams +shard 2 of 4 ", before[-2]):
+                break  # the third is at work
+        (shard,) = children(process.pid, "synthesize")
+        os.kill(shard, signal.SIGKILL)
+        after, _ = process.communicate()
+
+    assert process.returncode == 0, after
+    assert "dreams       was killed by signal 9" in after
+    assert re.findall(r"^dreams +shard (\d) of 4 ", "".join(before), flags=re.MULTILINE) == ["1", "2"]
+    assert re.findall(r"^dreams +shard (\d) of 4 ", after, flags=re.MULTILINE) == ["3", "4"]
+    assert digests(tmp_path) == digests(runs)
+
+
+def children(parent: int, component: str) -> list[int]:
+    """The processes that `parent` has started and that run a component."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            status, command = (folder / "status").read_text(), (folder / "cmdline").read_text()
+        except OSError:  # it has ended meanwhile
+            continue
+        if f"PPid:\t{parent}\n" in status and f"{component}_component.py" in command:
+            found.append(int(folder.name))
+    return found
+
+
 def test_more_shards_than_groups_are_refused_before_synthesis(recipe: Path, tmp_path: Path):
     exit_code, output = run(recipe, "--runs", tmp_path / "runs", "--set", "placement.num_shards=5")
 
