@@ -14,7 +14,7 @@ TORCH := torch==2.14.1 torchvision==0.29.1
 .PHONY: help demo test check format images image-cpu image-cuda cifar10 constraints clean
 
 help: ## say what there is
-	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 demo: $(READY) ## prune a real ResNet-20 to 75 %, bring it back without data, write the report
 	$(BIN)/resprout run recipes/demo.yaml
@@ -43,6 +43,8 @@ format: $(READY) ## rewrite code, tables and the compiled pipeline as `check` an
 
 images: image-cpu image-cuda ## build the container images, each with its bill of materials (docker/README.md)
 
+image-cpu: ## build the image of stages without a GPU alone
+image-cuda: ## build the image of stages with a GPU alone
 image-cpu image-cuda: image-%: $(READY)
 	SYFT=$(BIN)/syft docker/build.sh $*
 
