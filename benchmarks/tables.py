@@ -61,6 +61,44 @@ def synthesis(document: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"Where the engine's time goes: {profile}."])
 
 
+def storage(document: dict[str, Any]) -> str:
+    """One machine's transfers to and from object storage as Markdown."""
+    large, small = document["large_megabytes"], document["small_files"]
+    labels = {
+        "large_up": f"one file of {large} MB up, MB/s",
+        "large_down": f"one file of {large} MB down, MB/s",
+        "small_up": f"{small:,} files of {document['small_bytes']:,} bytes up, files/s",
+        "small_down": f"{small:,} files of {document['small_bytes']:,} bytes down, files/s",
+    }
+    lines = [
+        f"SeaweedFS on loopback, median of {document['repeats']} (spread). {sentence(document['machine'])}.",
+        "",
+        "| | the SDK alone | **Resprout** | ratio |",
+        "|---|---:|---:|---:|",
+    ]
+    for task, label in labels.items():
+        rates = document["per_second"][task]
+        cells = (
+            f"{rates[who]['median']:,.0f} ({rates[who]['min']:,.0f} to {rates[who]['max']:,.0f})"
+            for who in ("sdk", "resprout")
+        )
+        lines.append(f"| {label} | {' | '.join(cells)} | {rates['ratio']:.2f} |")
+    return "\n".join(lines)
+
+
+def images(document: dict[str, Any]) -> str:
+    """The images' sizes and start-up as Markdown."""
+    lines = [
+        "| image | size, uncompressed | start to first line, median (spread) |",
+        "|---|---:|---:|",
+    ]
+    for image, found in document["images"].items():
+        taken = found["seconds_to_first_line"]
+        spread = f"{taken['median']:.1f} s ({taken['min']:.1f} to {taken['max']:.1f})"
+        lines.append(f"| `{image}` | {found['megabytes'] / 1000:.1f} GB | {spread} |")
+    return "\n".join([*lines, "", f"{document['repeats']} starts. {sentence(document['machine'])}."])
+
+
 def sentence(machine: dict[str, str | int]) -> str:
     """A machine as one line for people."""
     gpu = "no GPU" if machine["gpu"] == "none" else str(machine["gpu"])
@@ -103,10 +141,11 @@ def documents() -> dict[Path, str]:
     text = docs.read_text()
     for kind, made in tables.items():
         text = written(text, kind, made or ["Not measured yet."])
-    return {readme: written(readme.read_text(), "results", main or ["Not measured yet."]), docs: text}
+    front = written(readme.read_text(), "results", main or ["Not measured yet."])
+    return {readme: written(front, "images", tables["images"] or ["Not measured yet."]), docs: text}
 
 
-_KINDS = {"recovery": recovery, "synthesis": synthesis}
+_KINDS = {"recovery": recovery, "synthesis": synthesis, "storage": storage, "images": images}
 
 
 def main() -> None:

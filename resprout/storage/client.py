@@ -22,7 +22,7 @@ from resprout.errors import StorageError
 from resprout.storage.failures import translated
 from resprout.storage.settings import StorageSettings
 
-PART_BYTES = 16 * 2**20
+PART_BYTES = 8 * 2**20
 PARALLEL_PARTS = 4
 PARALLEL_FILES = 8
 LONGEST_PAUSE_SECONDS = 10.0
