@@ -90,14 +90,6 @@ def run(
     runner: Annotated[
         Runner, typer.Option(help="Each stage as a process of this machine's Python, or as a Docker container.")
     ] = Runner.subprocess,
-    checkpoints: Annotated[
-        str,
-        typer.Option(
-            metavar="DIR|s3://BUCKET/PREFIX",
-            help="Where long stages keep what they have done, for when they are killed.",
-            show_default="in the run folder",
-        ),
-    ] = "",
     plain: Annotated[bool, typer.Option("--plain", help="Plain lines even on a terminal.")] = False,
     verbose: Verbose = False,
 ) -> None:
@@ -107,13 +99,11 @@ def run(
     Paths in a recipe are relative to where you are.
     """
     from pipeline import command
-    from pipeline.runners import How
 
     with errors_told(verbose):
         chosen = command.load(recipe, overrides or [])
-        how = How(in_containers=runner is Runner.docker, checkpoints=checkpoints)
         try:
-            command.run(chosen, runs=runs, output=output, plain=plain, how=how)
+            command.run(chosen, runs=runs, output=output, plain=plain, in_containers=runner is Runner.docker)
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
 

@@ -14,7 +14,7 @@ import yaml
 from rich.console import Console
 
 from pipeline import recipes
-from pipeline.runners import How, RunFolder, arguments, folder_for
+from pipeline.runners import RunFolder, arguments, folder_for
 from pipeline.runners import run as run_in
 from pipeline.watch import screen_for
 from resprout import __version__
@@ -50,7 +50,7 @@ def compile_to(path: Path, recipe: Recipe | None = None) -> None:
             if recipe is None:
                 compiler.Compiler().compile(compress, str(named))
             else:
-                defaults = arguments(recipe, "")
+                defaults = arguments(recipe)
                 compiler.Compiler().compile(pipeline(recipe.placement), str(named), pipeline_parameters=defaults)
             documents = list(yaml.safe_load_all(named.read_text()))
         finally:
@@ -59,7 +59,7 @@ def compile_to(path: Path, recipe: Recipe | None = None) -> None:
         temporary.write_text(HEADER + yaml.safe_dump_all(documents, sort_keys=True, allow_unicode=True, width=120))
 
 
-def run(recipe: Recipe, *, runs: Path, output: Path | None, plain: bool, how: How = How()) -> None:  # noqa: B008
+def run(recipe: Recipe, *, runs: Path, output: Path | None, plain: bool, in_containers: bool = False) -> None:
     """Run a recipe on this machine, showing what happens.
 
     Raises:
@@ -68,16 +68,16 @@ def run(recipe: Recipe, *, runs: Path, output: Path | None, plain: bool, how: Ho
     """
     _kfp()
     check_data_exists(recipe)
-    check_storage(recipe, how.checkpoints)
+    check_storage(recipe)
     folder = RunFolder(output) if output else folder_for(recipe, runs)
     folder.refuse_foreign()
     console = Console(file=sys.stdout)  # the stream itself: KFP's output is redirected around it
-    console.print(header(recipe, folder, how), highlight=False, markup=False, soft_wrap=True)
+    console.print(header(recipe, folder, in_containers), highlight=False, markup=False, soft_wrap=True)
     if kept := folder.kept():
         console.print(f"going on from {' and '.join(kept)}", highlight=False, markup=False)
     screen = screen_for(console, plain=plain)
     try:
-        run_in(recipe, folder, screen, how)
+        run_in(recipe, folder, screen, in_containers=in_containers)
     except KeyboardInterrupt:
         screen.close()
         console.print(interrupted(folder), highlight=False, markup=False, soft_wrap=True)
@@ -98,10 +98,10 @@ def check_data_exists(recipe: Recipe) -> None:
         )
 
 
-def check_storage(recipe: Recipe, checkpoints: str) -> None:
+def check_storage(recipe: Recipe) -> None:
     """Refuse storage that cannot be used, and a version that exists, before anything expensive."""
     section = recipe.publishing
-    named = (recipe.teacher.source, recipe.evaluation.data, section.to, checkpoints)
+    named = (recipe.teacher.source, recipe.evaluation.data, section.to, recipe.placement.checkpoints)
     addresses = [text for text in named if text and text.startswith("s3://")]
     if not addresses:
         return
@@ -121,7 +121,7 @@ def check_storage(recipe: Recipe, checkpoints: str) -> None:
         )
 
 
-def header(recipe: Recipe, folder: RunFolder, how: How = How()) -> str:  # noqa: B008
+def header(recipe: Recipe, folder: RunFolder, in_containers: bool = False) -> str:
     """`resprout 0.1.0   recipe demo   seed 0   2 CPU cores, bfloat16   runs/demo-7f3a`."""
     from resprout import precision
 
@@ -130,7 +130,7 @@ def header(recipe: Recipe, folder: RunFolder, how: How = How()) -> str:  # noqa:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     where = f"{cores} CPU core{'s' if cores != 1 else ''}" if device.type == "cpu" else f"{device.type} GPU"
     parts = [f"resprout {__version__}", f"recipe {recipe.name}", f"seed {recipe.seed}", f"{where}, {dtype}"]
-    return "   ".join([*parts, *(["in containers"] if how.in_containers else []), str(folder.path)])
+    return "   ".join([*parts, *(["in containers"] if in_containers else []), str(folder.path)])
 
 
 def interrupted(folder: RunFolder) -> str:

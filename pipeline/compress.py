@@ -38,7 +38,7 @@ def pipeline(placement: PlacementSection) -> Any:
         seed: int = 0,
         student_aware: bool = False,
         published: bool = False,
-        checkpoints: str = "",
+        checkpoints: str = placement.checkpoints or "",
         num_shards: int = default["num_shards"],
         cpu_image: str = default["cpu_image"],
         gpu_image: str = default["gpu_image"],
@@ -161,9 +161,6 @@ def _nested(placement: PlacementSection) -> tuple[Any, Any, Any]:
         gpu_tolerations: list,
         gpu_affinity: dict,
     ) -> dsl.Dataset:
-        where = OnGpu(
-            gpu_image, gpu_type, gpu_count, gpu_stage_memory, gpu_node_selector, gpu_tolerations, gpu_affinity
-        )
         task = synthesize(
             teacher=teacher,
             statistics=statistics,
@@ -173,7 +170,8 @@ def _nested(placement: PlacementSection) -> tuple[Any, Any, Any]:
             num_shards=num_shards,
             checkpoints=checkpoints,
         )
-        return with_storage(on_gpu(task, where, placement), secret).outputs["shard"]
+        where = (gpu_image, gpu_type, gpu_count, gpu_stage_memory, gpu_node_selector, gpu_tolerations, gpu_affinity)
+        return with_storage(on_gpu(task, OnGpu(*where), placement), secret).outputs["shard"]
 
     @dsl.pipeline(name="student-aware-shard")
     def aware_shard(
@@ -194,9 +192,6 @@ def _nested(placement: PlacementSection) -> tuple[Any, Any, Any]:
         gpu_tolerations: list,
         gpu_affinity: dict,
     ) -> dsl.Dataset:
-        where = OnGpu(
-            gpu_image, gpu_type, gpu_count, gpu_stage_memory, gpu_node_selector, gpu_tolerations, gpu_affinity
-        )
         task = synthesize(
             teacher=teacher,
             statistics=statistics,
@@ -207,7 +202,8 @@ def _nested(placement: PlacementSection) -> tuple[Any, Any, Any]:
             num_shards=num_shards,
             checkpoints=checkpoints,
         )
-        return with_storage(on_gpu(task, where, placement), secret).outputs["shard"]
+        where = (gpu_image, gpu_type, gpu_count, gpu_stage_memory, gpu_node_selector, gpu_tolerations, gpu_affinity)
+        return with_storage(on_gpu(task, OnGpu(*where), placement), secret).outputs["shard"]
 
     @dsl.pipeline(name="publish")
     def publish_result(

@@ -71,7 +71,26 @@ class Containers:
         self._remove_left_over()
 
     def __call__(self, call: Call, said: Callable[[str], None]) -> int:
-        """See `Executor`."""
+        """See `Executor`.
+
+        Raises:
+            ResproutError: Docker cannot start the container.
+        """
+        from docker.errors import APIError
+
+        try:
+            return self._run(call, said)
+        except APIError as error:
+            on_gpu = self._on_gpu(call.task.name)
+            raise ResproutError(
+                f"Docker cannot run {call.task.name}" + (" with a GPU" if on_gpu else ""),
+                why=str(error.explanation or error),
+                now="install NVIDIA's container toolkit, or compute on the processor: --set placement.gpus=0"
+                if on_gpu
+                else "docker info, and the engine's log, say more",
+            ) from None
+
+    def _run(self, call: Call, said: Callable[[str], None]) -> int:
         call.folder.mkdir(parents=True, exist_ok=True)
         with self._writable(call) as writable:
             container = self._client.containers.create(

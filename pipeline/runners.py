@@ -47,14 +47,6 @@ LOCK_PATIENCE_SECONDS = 20.0
 _BEHAVIOUR = tuple(f"RESPROUT_STORAGE_{name}" for name in ("PATH_STYLE", "RETRIES", "TIMEOUT_SECONDS"))
 
 
-@dataclass(frozen=True)
-class How:
-    """How stages run: as containers or processes, and where long ones keep their state ("": in the run's folder)."""
-
-    in_containers: bool = False
-    checkpoints: str = ""
-
-
 class StageFailedError(ResproutError):
     """A stage of a run failed; `traceback` holds what it wrote before its message."""
 
@@ -119,7 +111,7 @@ def folder_for(recipe: Recipe, runs: Path) -> RunFolder:
     return RunFolder(runs / f"{recipe.name}-{hashlib.sha256(text.encode()).hexdigest()[:6]}")
 
 
-def arguments(recipe: Recipe, checkpoints: str) -> dict[str, Any]:
+def arguments(recipe: Recipe) -> dict[str, Any]:
     """The pipeline's parameters for a recipe."""
     fields = recipe.model_dump(mode="json", exclude_none=True)  # kfp.local knows no null; no field's default is other
     # where a stage runs is not its business
@@ -132,12 +124,12 @@ def arguments(recipe: Recipe, checkpoints: str) -> dict[str, Any]:
         "seed": recipe.seed,
         "student_aware": getattr(recipe.synthesis, "student_weight", 0) > 0,
         "published": published,
-        "checkpoints": checkpoints,
+        "checkpoints": recipe.placement.checkpoints or "",
         **placement.parameters(recipe.placement),
     }
 
 
-def run(recipe: Recipe, folder: RunFolder, screen: Screen, how: How = How()) -> None:
+def run(recipe: Recipe, folder: RunFolder, screen: Screen, *, in_containers: bool = False) -> None:
     """Run the pipeline for a recipe and leave its results in the folder.
 
     Where no object storage is configured and SeaweedFS is installed, a server of the run's own holds the teacher's
@@ -158,7 +150,7 @@ def run(recipe: Recipe, folder: RunFolder, screen: Screen, how: How = How()) -> 
         watch = _Collect(screen, log)
         try:
             with _stored(recipe, folder) as (stored_recipe, settings):
-                ended_well = _run_pipeline(stored_recipe, folder, how, settings, watch, log, lock)
+                ended_well = _run_pipeline(stored_recipe, folder, in_containers, settings, watch, log, lock)
             if not ended_well:
                 failed = watch.failure
                 raise StageFailedError(failed.message, failed.traceback) if failed else RuntimeError("see log.txt")
@@ -185,7 +177,7 @@ def _stored(recipe: Recipe, folder: RunFolder) -> Iterator[tuple[Recipe, Storage
 def _run_pipeline(
     recipe: Recipe,
     folder: RunFolder,
-    how: How,
+    in_containers: bool,
     settings: StorageSettings | None,
     watch: Watch,
     log: TextIO,
@@ -193,10 +185,11 @@ def _run_pipeline(
 ) -> bool:
     from pipeline.compress import pipeline
 
-    work, checkpoints = folder.work.resolve(), how.checkpoints or str(folder.checkpoints.resolve())
+    work = folder.work.resolve()
+    checkpoints = recipe.placement.checkpoints or str(folder.checkpoints.resolve())
     with contextlib.ExitStack() as stack:
         execute: local_kfp.Executor
-        if how.in_containers:
+        if in_containers:
             from pipeline.containers import containers
 
             execute = stack.enter_context(containers(recipe, work, checkpoints=checkpoints, settings=settings))
@@ -205,12 +198,12 @@ def _run_pipeline(
             execute = local_kfp.subprocesses(work / "scratch", keep_open=[lock], environment=environment)
         return local_kfp.run(
             pipeline(_local(recipe.placement)),
-            arguments(recipe, checkpoints),
+            {**arguments(recipe), "checkpoints": checkpoints},
             root=work,
             log=log,
             listener=watch,
             execute=execute,
-            in_containers=how.in_containers,
+            in_containers=in_containers,
         )
 
 

@@ -268,7 +268,7 @@ Image = Annotated[str, AfterValidator(_pinned)]
 
 class PlacementSection(Section):
     """Where stages run on a cluster, and how large they may be. It changes no result. `resprout run` heeds num_shards
-    alone, and in containers the images and shared_memory.
+    and checkpoints, and in containers the images and shared_memory.
     """
 
     num_shards: int = Field(default=1, ge=1, le=256)
@@ -306,6 +306,9 @@ class PlacementSection(Section):
     """The first of these pauses."""
     timeout_seconds: int = Field(default=86_400, ge=60)
     """How long a GPU stage may take."""
+    checkpoints: str | None = Field(default=None, pattern=r"^s3://[^/]+(/.*)?$")
+    """s3://BUCKET/PREFIX, where synthesis and recovery keep what they have done, so that they go on there when they are
+    started again on another machine. none: on a cluster nowhere, with `resprout run` in the run's folder."""
     cpu_image: Image | None = None
     """The image of stages without a GPU, with a digest or a tag other than latest; none: Resprout's of this version."""
     gpu_image: Image | None = None

@@ -231,6 +231,22 @@ def test_an_image_that_is_nowhere_is_named_before_the_work(engine: DockerClient,
         pass
 
 
+def test_a_gpu_is_asked_for_where_there_is_one(
+    engine: DockerClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, recipe: Recipe
+):
+    if "nvidia" in engine.info()["Runtimes"]:
+        pytest.skip("this engine has GPUs to give; how it looks where it has none is tested here")
+    monkeypatch.setattr("pipeline.containers.NVIDIA_DRIVER", tmp_path)
+    with_gpu = recipe.model_copy(update={"placement": PlacementSection(gpu_image=CPU_IMAGE)})
+
+    with Stages(tmp_path / "run", with_gpu) as stages:
+        assert stages("prune", "true") == 0
+        with pytest.raises(ResproutError, match="Docker cannot run synthesize with a GPU") as refused:
+            stages("synthesize", "true")
+    assert "placement.gpus=0" in str(refused.value)
+    assert labelled(engine) == []
+
+
 def test_four_shards_in_containers_give_the_bytes_of_one_in_a_process(
     engine: DockerClient, unbroken: tuple[Path, Path, str], tmp_path: Path
 ):
@@ -254,7 +270,8 @@ def test_a_container_killed_in_recovery_goes_on_from_object_storage(
     recipe, runs, _ = unbroken
     prefix = ObjectAddress("resprout", f"tests/{tmp_path.name}/checkpoints")
     storage = Storage(server.settings)
-    command = (recipe, "--runs", tmp_path, "--runner", "docker", "--checkpoints", str(prefix), *EVERYTHING_ON_CPU)
+    kept_there = ("--set", f"placement.checkpoints={prefix}")
+    command = (recipe, "--runs", tmp_path, "--runner", "docker", *kept_there, *EVERYTHING_ON_CPU)
 
     with running(*command) as process:
         read_until(process, "recovery", 0.3, "epochs")

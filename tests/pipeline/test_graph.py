@@ -125,7 +125,7 @@ def test_the_shipped_recipes_are_these():
 def test_what_the_pipeline_is_given_is_the_recipe(path: Path):
     loaded = recipe_module.load(path)
 
-    arguments = runners.arguments(loaded, "somewhere")
+    arguments = runners.arguments(loaded)
 
     stages = set(recipe_module.SECTIONS) - {"placement"}
     sections = {name: recipe_module.section(name, arguments[name]) for name in stages}
@@ -137,7 +137,7 @@ def test_what_the_pipeline_is_given_is_the_recipe(path: Path):
 def test_a_student_weight_switches_the_student_on():
     fields = {"teacher": {"source": "t"}, "synthesis": {"method": "deep_inversion", "student_weight": 0.5}}
 
-    assert runners.arguments(recipe_module.validate(Recipe, fields, "test"), "")["student_aware"] is True
+    assert runners.arguments(recipe_module.validate(Recipe, fields, "test"))["student_aware"] is True
 
 
 def test_the_folder_is_the_recipes_own():
