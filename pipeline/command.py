@@ -80,7 +80,7 @@ def run(recipe: Recipe, *, runs: Path, output: Path | None, plain: bool, in_cont
         run_in(recipe, folder, screen, in_containers=in_containers)
     except KeyboardInterrupt:
         screen.close()
-        console.print(interrupted(folder), highlight=False, markup=False, soft_wrap=True)
+        console.print(interrupted(folder, recipe.placement.checkpoints), highlight=False, markup=False, soft_wrap=True)
         raise
     finally:
         screen.close()
@@ -133,9 +133,11 @@ def header(recipe: Recipe, folder: RunFolder, in_containers: bool = False) -> st
     return "   ".join([*parts, *(["in containers"] if in_containers else []), str(folder.path)])
 
 
-def interrupted(folder: RunFolder) -> str:
+def interrupted(folder: RunFolder, checkpoints: str | None) -> str:
     """What was kept, and the command that goes on from there."""
     again = shlex.join(["resprout", *sys.argv[1:]])
+    if checkpoints:
+        return f"interrupted\n  kept: what the stage at work had finished, in {checkpoints}\n  now: {again}"
     kept = " and ".join(folder.kept())
     if not kept:
         return f"interrupted\n  kept: nothing yet, no long stage had finished a part\n  now: {again}   starts again"

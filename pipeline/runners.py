@@ -208,10 +208,10 @@ def _run_pipeline(
 
 
 def _environment(settings: StorageSettings | None, secrets: Path) -> dict[str, str]:
-    """This process's environment, in which object storage is what the settings say and nothing else."""
+    """This process's environment, with the run's own object storage where none is configured in it."""
     from resprout import storage
 
-    if settings is None:
+    if settings is None or storage.from_environment():
         return dict(os.environ)
     storage.write_secrets(settings, secrets)
     others = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RESPROUT_STORAGE_"))}

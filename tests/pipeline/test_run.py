@@ -39,6 +39,29 @@ def test_a_run_leaves_everything_in_its_place_and_nothing_else(unbroken: tuple[P
     assert yaml.safe_load((folder / "recipe.yaml").read_text())["recovery"]["temperature"] == 4.0
 
 
+def test_the_teacher_and_the_result_go_through_the_runs_own_object_store(unbroken: tuple[Path, Path, str]):
+    folder = run_folder(unbroken[1])
+
+    publication = json.loads((folder / "publication.json").read_text())
+    stored = {name: digest for name, digest in publication["files"].items() if name.startswith("model/")}
+    assert publication["address"].startswith("s3://resprout/models/tiny/")
+    assert stored == {f"model/{path.name}": artifacts.sha256_of(path) for path in (folder / "model").iterdir()}
+    assert re.search(r"^teacher: progress teacher (\d+)/\1 bytes", (folder / "log.txt").read_text(), re.MULTILINE)
+    assert artifacts.load_teacher(folder / "teacher").source == "tests", "where it was before"
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["teacher.source=s3://b/t", "evaluation.data=s3://b/d", "publishing.to=s3://b", "placement.checkpoints=s3://b"],
+)
+def test_storage_that_is_named_must_be_configured(recipe: Path, tmp_path: Path, change: str):
+    exit_code, output = run(recipe, "--runs", tmp_path / "runs", "--set", change)
+
+    assert exit_code == 1
+    assert "error: no object storage is configured" in output
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_run_says_what_happens_and_ends_with_the_verdict(unbroken: tuple[Path, Path, str]):
     _, runs, output = unbroken
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from resprout import artifacts, sources
+from resprout import artifacts, datasets, sources
 from resprout.errors import ArtifactError, StorageError
 from resprout.progress import Progress
-from resprout.recipe import TeacherSection
+from resprout.recipe import EvaluationSection, TeacherSection
 from resprout.storage import ObjectAddress, Storage, stored
-from resprout.types import Teacher
+from resprout.types import LabelledImages, Teacher
 
 pytestmark = pytest.mark.usefixtures("storage_configured")
 
@@ -51,6 +51,23 @@ def test_a_weights_file_in_object_storage(
     assert (fetched.source, fetched.digest) == (f"{place}/weights.safetensors", digest)
     with pytest.raises(ArtifactError, match="sha256"):
         sources.fetch(TeacherSection.model_validate({**fields, "sha256": "0" * 64}), stored=stored)
+
+
+def test_a_labelled_test_set_in_object_storage(
+    storage: Storage, place: ObjectAddress, tiny_teacher: Teacher, tmp_path: Path
+) -> None:
+    images = torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8)
+    mine = LabelledImages(images, torch.arange(8) % 4, tiny_teacher.info.class_names)
+    datasets.save_labelled(mine, tmp_path / "test.safetensors")
+    storage.upload(tmp_path / "test.safetensors", place / "test.safetensors")
+    section = EvaluationSection(data=f"{place}/test.safetensors", max_images=4)
+
+    fetched = datasets.fetch(section, info=tiny_teacher.info, stored=stored)
+
+    assert fetched is not None
+    assert torch.equal(fetched.images, images[datasets.evenly_spread(mine.labels, 4)])
+    assert fetched.source == section.data
+    assert datasets.fetch(EvaluationSection(), info=tiny_teacher.info, stored=stored) is None
 
 
 def test_nothing_there(place: ObjectAddress) -> None:
