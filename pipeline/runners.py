@@ -23,7 +23,7 @@ from pipeline.local_kfp import Task
 from pipeline.watch import Screen, Watch
 from resprout import __version__
 from resprout.artifacts.folder import write_atomically
-from resprout.errors import ArtifactError, ResproutError
+from resprout.errors import ArtifactError, ResproutError, StorageError
 from resprout.recipe import SECTIONS, PlacementSection, Recipe
 
 if TYPE_CHECKING:
@@ -149,29 +149,43 @@ def run(recipe: Recipe, folder: RunFolder, screen: Screen, *, in_containers: boo
         _write_recipe(recipe, folder)
         watch = _Collect(screen, log)
         try:
-            with _stored(recipe, folder) as (stored_recipe, settings):
+            with _stored(recipe, folder, screen) as (stored_recipe, settings):
                 ended_well = _run_pipeline(stored_recipe, folder, in_containers, settings, watch, log, lock)
+            if ended_well or any(task.name == "evaluate" for task in watch.finished):
+                _publish(watch.finished, folder)
             if not ended_well:
-                failed = watch.failure
-                raise StageFailedError(failed.message, failed.traceback) if failed else RuntimeError("see log.txt")
-            _publish(watch.finished, folder)
+                raise _failure(watch, folder)
             shutil.rmtree(folder.checkpoints, ignore_errors=True)
         finally:
             shutil.rmtree(folder.work, ignore_errors=True)
 
 
+def _failure(watch: _Collect, folder: RunFolder) -> Exception:
+    failed = watch.failure
+    if failed is None:
+        return RuntimeError("see log.txt")
+    only_published = any(task.name == "evaluate" for task in watch.finished)
+    kept = f"\n  kept: the result, which is in {folder.path}" if only_published else ""
+    return StageFailedError(failed.message + kept, failed.traceback)
+
+
 @contextlib.contextmanager
-def _stored(recipe: Recipe, folder: RunFolder) -> Iterator[tuple[Recipe, StorageSettings | None]]:
+def _stored(recipe: Recipe, folder: RunFolder, screen: Screen) -> Iterator[tuple[Recipe, StorageSettings | None]]:
     """The recipe as it is run, and the object storage that it is run with."""
     from pipeline import embedded_storage
     from resprout import storage
 
     configured = storage.from_environment()
-    if configured or not embedded_storage.installed():
+    with contextlib.ExitStack() as stack:
+        if configured is None and embedded_storage.installed():
+            try:
+                configured = stack.enter_context(embedded_storage.serving(folder.storage.resolve()))
+                recipe = embedded_storage.through(recipe, configured)
+            except StorageError as error:
+                # it changes no result: what a run needs it for is to go the way of one on a cluster
+                configured = None
+                screen.line(f"storage      going on without the run's own: {str(error).splitlines()[0]}")
         yield recipe, configured
-        return
-    with embedded_storage.serving(folder.storage.resolve()) as settings:
-        yield embedded_storage.through(recipe, settings), settings
 
 
 def _run_pipeline(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import re
@@ -14,9 +15,16 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from rich.console import Console
 from torch import Tensor
 
+from pipeline import embedded_storage, runners
+from pipeline.embedded_storage import Server
+from pipeline.runners import RunFolder
+from pipeline.watch import PlainScreen
 from resprout import artifacts, datasets
+from resprout import recipe as recipe_module
+from resprout.storage import ObjectAddress, Storage
 from resprout.types import LabelledImages, Teacher
 from tests.pipeline.running import ARTIFACTS, digests, read_until, run, run_folder, running, write_recipe
 
@@ -229,6 +237,37 @@ def test_a_stage_that_refuses_is_told_in_three_lines(
     assert why.startswith("  why: ")
     assert now.startswith("  now: ")
     assert any("Traceback" in line for line in before) == bool(flags)
+
+
+@pytest.mark.usefixtures("storage_configured")
+def test_a_result_that_cannot_be_published_is_kept(recipe: Path, tmp_path: Path, server: Server):
+    prefix = ObjectAddress("resprout", f"tests/{tmp_path.name}")
+    claim = json.dumps({"files": {"model/manifest.json": "another's"}}).encode()
+    assert Storage(server.settings).claim(prefix / "tiny" / "1" / "claim.json", claim)
+    quick = ("--set", "synthesis.iterations=2", "--set", "recovery.epochs=1")
+    where = ("--set", f"publishing.to={prefix}", "--set", "publishing.version='1'")
+
+    exit_code, output = run(recipe, "--output", tmp_path / "out", *quick, *where)
+
+    assert exit_code == 1
+    assert "tiny/1 is being published with other files" in output
+    assert output.rstrip().endswith(f"kept: the result, which is in {tmp_path / 'out'}")
+    assert artifacts.load_student(tmp_path / "out" / "model").mask.sparsity == pytest.approx(0.6, abs=1e-3)
+    assert (tmp_path / "out" / "report.html").exists()
+    assert not (tmp_path / "out" / "publication.json").exists()
+
+
+def test_a_run_goes_on_where_its_own_object_store_does_not_come_up(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(embedded_storage, "_program", lambda: "/bin/false")
+    written = io.StringIO()
+    loaded = recipe_module.load(recipe)
+
+    with runners._stored(loaded, RunFolder(tmp_path), PlainScreen(Console(file=written))) as (as_run, settings):
+        assert as_run == loaded
+        assert settings is None
+    assert "going on without the run's own: the embedded object store did not come up" in written.getvalue()
 
 
 def test_a_test_set_that_does_not_fit_is_refused_before_the_work(recipe: Path, tmp_path: Path, tiny_teacher: Teacher):
