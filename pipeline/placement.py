@@ -113,6 +113,9 @@ def with_storage(task: PipelineTask, secret: Any) -> PipelineTask:
 def _everywhere(task: PipelineTask, section: PlacementSection) -> PipelineTask:
     from kfp import kubernetes
 
+    # for network policies and quotas
+    kubernetes.add_pod_label(task, "app.kubernetes.io/part-of", "resprout")
+    kubernetes.add_pod_label(task, "app.kubernetes.io/component", task.component_spec.name)
     kubernetes.set_security_context(task, run_as_user=65532, run_as_group=65532, run_as_non_root=True)
     if section.image_pull_secrets:
         kubernetes.set_image_pull_secrets(task, list(section.image_pull_secrets))

@@ -135,6 +135,14 @@ def test_no_stage_runs_as_root(stages: list[Stage]):
         }
 
 
+def test_pods_can_be_told_apart_by_their_stage(stages: list[Stage]):
+    for stage in stages:
+        assert stage.kubernetes["podMetadata"]["labels"] == {
+            "app.kubernetes.io/part-of": "resprout",
+            "app.kubernetes.io/component": stage.component,
+        }
+
+
 def test_images_are_ours_and_never_move(pipeline: Path):
     assert defaults(pipeline)["cpu_image"] == CPU_IMAGE
     assert defaults(pipeline)["gpu_image"] == GPU_IMAGE
