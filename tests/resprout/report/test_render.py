@@ -170,6 +170,18 @@ def test_no_dreams_no_curves_and_no_provenance_are_no_error(make_run: MakeRun) -
     assert "of 0 dreams" not in words
 
 
+def test_the_test_set_is_named_once_with_its_digest_and_is_no_input_of_the_model(make_run: MakeRun) -> None:
+    run = make_run()
+    step = {"name": "test_set", "kind": "test_set", "sha256": "e" * 64, "inputs": []}
+    run["provenance"] = {**run["provenance"], "inputs": [*run["provenance"]["inputs"], step]}
+    words = Page(render(**run)).words
+    before_the_chain = words[words.index("From outside, this was read") : words.index("Full digests")]
+    assert before_the_chain.count("e" * 64) == 1
+    assert "labelled images from" in before_the_chain
+    assert "test set" in before_the_chain
+    assert "test_set" not in before_the_chain
+
+
 def test_every_figure_is_said_in_words(make_run: MakeRun) -> None:
     elements = Page(render(**make_run())).elements
     labels = [attributes["aria-label"] for _, attributes in elements if attributes.get("role") == "img"]
