@@ -53,15 +53,15 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceba
 
 
 @contextmanager
-def errors_told(verbose: bool = False) -> Iterator[None]:
-    """Turn a ResproutError into its what, why and now on stderr, and exit code 1."""
+def errors_told(verbose: bool = False, exit_code: int = 1) -> Iterator[None]:
+    """Turn a ResproutError into its what, why and now on stderr, and an exit code."""
     try:
         yield
     except ResproutError as error:
         if verbose:
             typer.echo(getattr(error, "traceback", "") or traceback.format_exc(), err=True)
         typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+        raise typer.Exit(exit_code) from None
 
 
 def _version(wanted: bool) -> None:
@@ -129,6 +129,36 @@ def compile_pipeline(
     with errors_told():
         command.compile_to(output, command.load(recipe, overrides or []) if recipe else None)
         typer.echo(f"wrote {output}")
+
+
+@app.command(epilog="Exit codes: 0 every limit is kept; 1 one is broken; 2 wrong usage or recipe; 4 it cannot be told.")
+def gate(
+    recipe: RecipeFile,
+    result: Annotated[
+        str,
+        typer.Argument(
+            metavar="DIR|FILE|s3://…",
+            help="A run's folder, a metrics.json, or a published version.",
+            show_default=False,
+        ),
+    ],
+    overrides: Overrides = None,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML.")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Append the table, as to $GITHUB_STEP_SUMMARY.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write JSON.")] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Hold a result against the limits of a recipe's gate section, for builds that are to fail."""
+    from pipeline import command, gating
+
+    with errors_told(verbose, exit_code=2):
+        chosen = command.load(recipe, overrides or [])
+    with errors_told(verbose, exit_code=gating.CANNOT_TELL):
+        exit_code, table = gating.judge(chosen, result, junit=junit, markdown=markdown, json_file=json_file)
+    typer.echo(table, nl=False)
+    raise typer.Exit(exit_code)
 
 
 @app.command()

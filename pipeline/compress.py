@@ -12,6 +12,7 @@ from components.evaluate import evaluate
 from components.extract_statistics import extract_statistics
 from components.fetch_teacher import fetch_teacher
 from components.fetch_test_set import fetch_test_set
+from components.gate import gate as judge
 from components.merge_dreams import merge_dreams
 from components.plan_shards import plan_shards
 from components.prune import prune
@@ -34,6 +35,7 @@ def pipeline(placement: PlacementSection) -> Any:
         pruning: dict,
         recovery: dict,
         evaluation: dict,
+        gate: dict,
         publishing: dict,
         seed: int = 0,
         student_aware: bool = False,
@@ -59,6 +61,7 @@ def pipeline(placement: PlacementSection) -> Any:
             pruning: see teacher.
             recovery: see teacher.
             evaluation: see teacher.
+            gate: see teacher; a result that breaks a limit ends the run, and is not published.
             publishing: with an address to publish to, published must be true.
             seed: the one that all randomness comes from.
             student_aware: show the pruned student to synthesis; otherwise dreams do not depend on pruning.
@@ -127,6 +130,7 @@ def pipeline(placement: PlacementSection) -> Any:
             evaluated = on_gpu(evaluating, where, placement).outputs
         else:
             evaluated = on_cpu(evaluating, cpu_image, placement).outputs
+        judging = on_cpu(judge(evaluation=evaluated["evaluation"], section=gate), cpu_image, placement)
         with dsl.If(published == True, name="published"):  # noqa: E712 - KFP overloads ==
             publish_result(
                 recovered=recovered["recovered"],
@@ -135,7 +139,7 @@ def pipeline(placement: PlacementSection) -> Any:
                 section=publishing,
                 cpu_image=cpu_image,
                 secret=storage_secret,
-            )
+            ).after(judging)
 
     return compress
 

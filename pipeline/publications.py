@@ -63,6 +63,16 @@ def show(address: str) -> None:
     _say("\n".join(lines).replace(folder, str(publication.address)))
 
 
+def metrics(address: str) -> dict[str, float]:
+    """What was measured of a published version.
+
+    Raises:
+        StorageError: there is no such version.
+    """
+    found: dict[str, float] = _find(_server(), address).about["metrics"]
+    return found
+
+
 def _find(server: Storage, text: str) -> Publication:
     address = ObjectAddress.parse(text)
     parts = address.key.split("/")

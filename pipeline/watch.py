@@ -27,6 +27,7 @@ STAGES = {
     "prune": "pruning",
     "recover": "recovery",
     "evaluate": "evaluation",
+    "gate": "gate",
     "publish": "publishing",
 }
 WIDTH = 100

@@ -5,6 +5,7 @@
     ├── UnsupportedModelError  a network or a checkpoint that Resprout cannot or will not work with
     ├── RecipeError            a recipe that does not say something that can be run
     ├── DatasetError           a labelled test set that cannot be read or does not fit the teacher
+    ├── GateError              a result does not keep what its recipe promises
     └── StorageError           object storage refused, or did not answer
 
 Each says what is wrong, why that matters and what to do now. A person sees those three lines; a
@@ -52,6 +53,10 @@ class RecipeError(ResproutError):
 
 class DatasetError(ResproutError):
     """A labelled test set that cannot be read or does not fit the teacher."""
+
+
+class GateError(ResproutError):
+    """A result does not keep what its recipe promises, or it cannot be told."""
 
 
 class StorageError(ResproutError):

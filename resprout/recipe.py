@@ -240,6 +240,21 @@ class EvaluationSection(Section):
     """Images per forward pass; changes speed and memory, never a result."""
 
 
+class GateSection(Section):
+    """What a result must keep: a run whose result breaks one of these limits fails, before it is published. One that
+    cannot be told, for lack of a test set, counts as broken; one that is not set is not looked at.
+    """
+
+    max_top1_drop_points: float | None = Field(default=None, ge=0)
+    """How many points of top-1 accuracy the recovered network may be below its teacher, on the labelled test set."""
+    min_top1: float | None = Field(default=None, ge=0, le=1)
+    """Its least top-1 accuracy on the labelled test set, in [0, 1]."""
+    min_agreement: float | None = Field(default=None, ge=0, le=1)
+    """The least share of held-out dreams and their blends on which it agrees with its teacher, in [0, 1]."""
+    min_sparsity: float | None = Field(default=None, ge=0, lt=1)
+    """The least share of maskable weights that must be gone, in [0, 1)."""
+
+
 class PublishingSection(Section):
     """Where the recovered model, its metrics and its report are published, if anywhere."""
 
@@ -334,6 +349,7 @@ class Recipe(Section):
     pruning: PruningSection = GlobalMagnitudeSection()
     recovery: RecoverySection = DistillationSection()
     evaluation: EvaluationSection = EvaluationSection()
+    gate: GateSection = GateSection()
     publishing: PublishingSection = PublishingSection()
     placement: PlacementSection = PlacementSection()
 
@@ -344,6 +360,7 @@ SECTIONS: dict[str, Any] = {
     "pruning": PruningSection,
     "recovery": RecoverySection,
     "evaluation": EvaluationSection,
+    "gate": GateSection,
     "publishing": PublishingSection,
     "placement": PlacementSection,
 }

@@ -76,6 +76,7 @@ def test_each_stage_receives_its_own_section_and_no_other(stages: list[Stage]):
         "recover": {"recovery"},
         "fetch-test-set": {"evaluation"},
         "evaluate": {"evaluation"},
+        "gate": {"gate"},
         "publish": {"publishing"},
     }
 
@@ -88,6 +89,19 @@ def test_the_labelled_test_set_goes_to_evaluation_and_nowhere_else(stages: list[
 def test_a_test_set_that_does_not_fit_is_refused_before_a_gpu_is_asked_for(stages: list[Stage]):
     planning = next(stage for stage in stages if stage.component == "plan-shards")
     assert "fetch-test-set" in planning.task["dependentTasks"]
+
+
+def test_nothing_is_published_that_has_not_passed_the_gate():
+    spec = next(yaml.safe_load_all(COMMITTED.read_text()))
+    (published,) = [
+        name for name in spec["root"]["dag"]["tasks"] if name.startswith("condition") and _publishes(spec, name)
+    ]
+    assert "gate" in spec["root"]["dag"]["tasks"][published]["dependentTasks"]
+
+
+def _publishes(spec: dict[str, Any], task: str) -> bool:
+    component = spec["components"][spec["root"]["dag"]["tasks"][task]["componentRef"]["name"]]
+    return any(name.startswith("publish") for name in component["dag"]["tasks"])
 
 
 def test_dreams_that_no_student_guides_do_not_depend_on_pruning(stages: list[Stage]):

@@ -1,0 +1,29 @@
+"""Component: the end of the run where its result does not keep what the recipe promises."""
+
+from kfp import dsl
+
+from components._image import CPU_IMAGE
+
+
+@dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
+def gate(evaluation: dsl.Input[dsl.Artifact], section: dict, verdict: dsl.Output[dsl.Markdown]):
+    """Hold the result against the recipe's limits, and fail where it breaks one.
+
+    Args:
+        evaluation: what was measured.
+        section: the recipe's gate section.
+        verdict: each limit, promised and measured.
+    """
+    import json
+    from pathlib import Path
+
+    from resprout import gate as stage
+    from resprout import recipe
+
+    metrics = json.loads((Path(evaluation.path) / "metrics.json").read_text())
+    checks = stage.judge(metrics, recipe.section("gate", section))
+    text = stage.as_markdown(checks)
+    Path(verdict.path).write_text(text, encoding="utf-8")
+    verdict.metadata.update({"display_name": "gate", "limits": len(checks)})
+    print(text)
+    stage.require(checks)

@@ -1,0 +1,73 @@
+"""What `resprout gate` does: metrics from wherever they are, against a recipe's limits, for people and for CI."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from resprout import gate
+from resprout.artifacts.folder import write_atomically
+from resprout.errors import GateError
+from resprout.recipe import Recipe
+
+PASSED, FAILED, CANNOT_TELL = 0, 1, 4
+
+
+def judge(
+    recipe: Recipe, result: str, *, junit: Path | None, markdown: Path | None, json_file: Path | None
+) -> tuple[int, str]:
+    """Judge a result, and write what CI systems read.
+
+    Args:
+        recipe: its gate section has the limits.
+        result: a run's folder, a metrics.json, or a published version's s3:// address.
+        junit, markdown, json_file: files to write; Markdown is added to what the file holds, as CI summaries want it.
+
+    Returns:
+        The exit code, and a table for people.
+
+    Raises:
+        ResproutError: the result cannot be read.
+    """
+    checks = gate.judge(metrics_of(result), recipe.gate)
+    table = gate.as_markdown(checks)
+    if junit is not None:
+        _write(junit, gate.as_junit(checks, recipe.name))
+    if json_file is not None:
+        _write(json_file, gate.as_json(checks))
+    if markdown is not None:
+        with markdown.open("a") as file:
+            file.write(table)
+    return {True: PASSED, False: FAILED, None: CANNOT_TELL}[gate.passed(checks)], table
+
+
+def metrics_of(result: str) -> Mapping[str, float]:
+    """The metrics of a result.
+
+    Raises:
+        ResproutError: there are none, or storage refuses.
+    """
+    if result.startswith("s3://"):
+        from pipeline import publications
+
+        found: Mapping[str, float] = publications.metrics(result)
+        return found
+    path = Path(result)
+    path = path / "metrics.json" if path.is_dir() else path
+    try:
+        metrics = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise GateError(
+            f"there is no {path}", why="it holds what was measured", now="give a run's folder that ended well"
+        ) from None
+    except ValueError as error:
+        raise GateError(f"{path} is not JSON: {error}", now="give the metrics.json of a run") from None
+    if not isinstance(metrics, dict) or not any(name.startswith("recovered.") for name in metrics):
+        raise GateError(f"{path} holds no metrics of a recovered network", now="give the metrics.json of a run")
+    return metrics
+
+
+def _write(path: Path, text: str) -> None:
+    with write_atomically(path) as temporary:
+        temporary.write_text(text)
