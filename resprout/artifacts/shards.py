@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+
+from torch import Tensor
 
 from resprout.artifacts.folder import Manifest, load_artifact, read_manifest, save_artifact
 from resprout.artifacts.networks import Inputs, Section, plain_section
@@ -24,18 +26,12 @@ def save_shard(
     seed: int | None = None,
     inputs: Inputs = None,
 ) -> str:
-    """Write one worker's dreams, a file per group; returns the digest. The arguments are those of `save_dreams`."""
+    """Write one worker's dreams; returns the digest. The arguments are those of `save_dreams`."""
     return save_artifact(
         directory,
         kind=KIND,
-        tensors={
-            f"group-{group.index}": {
-                "images": group.images,
-                "targets": group.targets,
-                **{f"curve.{name}": curve for name, curve in group.curves.items()},
-            }
-            for group in shard.groups
-        },
+        # one file for all groups: KFP moves artifacts file by file
+        tensors={"shard": {name: tensor for group in shard.groups for name, tensor in _named(group).items()}},
         about={
             "space": SPACE,
             "input": asdict(input),
@@ -57,13 +53,7 @@ def load_shard(directory: str | Path) -> DreamShard:
     """
     files, manifest = load_artifact(directory, KIND)
     try:
-        groups = []
-        for described in manifest.about["groups"]:
-            named = files[f"group-{described['index']}"]
-            curves = {name[6:]: tensor for name, tensor in named.items() if name.startswith("curve.")}
-            groups.append(
-                DreamGroup(described["index"], named["images"], named["targets"], described["held_out"], curves)
-            )
+        groups = [_group(files["shard"], each["index"], each["held_out"]) for each in manifest.about["groups"]]
         return DreamShard(groups, int(manifest.about["num_groups"]), int(manifest.about["num_classes"]))
     except (KeyError, TypeError) as error:
         raise ArtifactError(f"{directory} is not what its manifest describes: {error}") from None
@@ -97,6 +87,19 @@ def save_merged(dreams: DreamSet, directory: str | Path, *, shards: Sequence[str
         seed=first.seed,
         inputs=first.inputs,
     )
+
+
+def _named(group: DreamGroup) -> dict[str, Tensor]:
+    prefix = f"group.{group.index}"
+    curves = {f"{prefix}.curve.{name}": curve for name, curve in group.curves.items()}
+    return {f"{prefix}.images": group.images, f"{prefix}.targets": group.targets, **curves}
+
+
+def _group(named: Mapping[str, Tensor], index: int, held_out: bool) -> DreamGroup:
+    prefix = f"group.{index}."
+    own = {name.removeprefix(prefix): tensor for name, tensor in named.items() if name.startswith(prefix)}
+    curves = {name.removeprefix("curve."): tensor for name, tensor in own.items() if name.startswith("curve.")}
+    return DreamGroup(index, own["images"], own["targets"], held_out, curves)
 
 
 def _origin(manifest: Manifest) -> tuple[object, ...]:
