@@ -1,4 +1,4 @@
-"""docs/recipes.md says what resprout/recipe.py says."""
+"""docs/recipes.md says what resprout/recipe/ says."""
 
 from __future__ import annotations
 

@@ -1,0 +1,167 @@
+"""A recipe: what to do with which teacher, as one frozen pydantic section per stage.
+
+Every field's docstring is what `resprout recipe explain SECTION.FIELD` prints. A section that offers several
+methods is a union discriminated on `method`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from resprout.errors import RecipeError
+from resprout.recipe.placement import PlacementSection
+from resprout.recipe.sections import (
+    DeepInversionSection,
+    DistillationSection,
+    EvaluationSection,
+    GateSection,
+    GlobalMagnitudeSection,
+    InputSection,
+    LayerMagnitudeSection,
+    PaperRecoverySection,
+    PaperSynthesisSection,
+    PruningSection,
+    PublishingSection,
+    RandomSection,
+    ReconstructionSection,
+    RecoverySection,
+    Section,
+    SynthesisSection,
+    TeacherSection,
+)
+
+
+class Recipe(Section):
+    """One compression, from a teacher to a recovered, evaluated student."""
+
+    name: str = Field(default="unnamed", pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
+    """What runs are called; default: the recipe file's name."""
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    """The one seed that all randomness comes from."""
+    teacher: TeacherSection
+    synthesis: SynthesisSection = DeepInversionSection()
+    pruning: PruningSection = GlobalMagnitudeSection()
+    recovery: RecoverySection = DistillationSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    gate: GateSection = GateSection()
+    publishing: PublishingSection = PublishingSection()
+    placement: PlacementSection = PlacementSection()
+
+
+SECTIONS: dict[str, Any] = {
+    "teacher": TeacherSection,
+    "synthesis": SynthesisSection,
+    "pruning": PruningSection,
+    "recovery": RecoverySection,
+    "evaluation": EvaluationSection,
+    "gate": GateSection,
+    "publishing": PublishingSection,
+    "placement": PlacementSection,
+}
+
+
+def load(path: str | Path) -> Recipe:
+    """Read a recipe from a YAML file.
+
+    Raises:
+        RecipeError: no such file, not YAML, or a field that is unknown, missing or out of range.
+    """
+    path = Path(path)
+    try:
+        fields = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise RecipeError(
+            f"there is no recipe {path}", now="`resprout recipe list` shows those that come with Resprout"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe {path} is not YAML: {error}") from None
+    if not isinstance(fields, dict):
+        raise RecipeError(f"recipe {path} is not a mapping of sections", now="start from one in recipes/")
+    fields.setdefault("name", path.stem.lower())
+    recipe: Recipe = validate(Recipe, fields, f"recipe {path.name}")
+    return recipe
+
+
+def validate(kind: Any, fields: Mapping[str, Any], where: str) -> Any:
+    """`fields` as a section; `where` starts the message of a refusal.
+
+    Every problem gets a line: the dotted field, what is wrong with it, the value; an unknown field gets the nearest
+    known one.
+
+    Raises:
+        RecipeError: with all the problems at once.
+    """
+    if where in SECTIONS:
+        where = f"recipe section {where}"
+    try:
+        return TypeAdapter(kind).validate_python(fields)
+    except ValidationError as error:
+        problems = [_problem(detail, kind) for detail in error.errors()]
+        raise RecipeError("\n".join(f"{where}, {problem}" for problem in problems)) from None
+
+
+def section(name: str, fields: Mapping[str, Any]) -> Any:
+    """One stage's section from a plain dict, as a component receives it (numbers may be floats)."""
+    return validate(SECTIONS[name], _with_whole_numbers(fields), name)
+
+
+def _with_whole_numbers(value: Any) -> Any:
+    # KFP hands ints inside dicts back as floats; fields become floats again where they are, free-form arguments do not
+    if isinstance(value, Mapping):
+        return {name: _with_whole_numbers(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_with_whole_numbers(part) for part in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _problem(detail: Mapping[str, Any], kind: Any) -> str:
+    methods = {"deep_inversion", "paper", "global_magnitude", "layer_magnitude", "random", "distillation"}
+    location = [str(part) for part in detail["loc"] if part not in methods]
+    field_name = ".".join(location) or "the whole"
+    if detail["type"] == "extra_forbidden":
+        near = get_close_matches(location[-1], sorted(_field_names(kind)), n=1)
+        return f"{field_name}: no such field" + (f"; did you mean {near[0]}?" if near else "")
+    if detail["type"] == "missing":
+        return f"{field_name}: is required"
+    message = detail["msg"][0].lower() + detail["msg"][1:]
+    return f"{field_name}: {message}, got {detail['input']!r}"
+
+
+def _field_names(kind: Any) -> set[str]:
+    if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        return set().union(*(_field_names(part) for part in get_args(kind)))
+    inner = (_field_names(information.annotation) for information in kind.model_fields.values())
+    return set(kind.model_fields).union(*inner)
+
+
+__all__ = [
+    "SECTIONS",
+    "DeepInversionSection",
+    "DistillationSection",
+    "EvaluationSection",
+    "GateSection",
+    "GlobalMagnitudeSection",
+    "InputSection",
+    "LayerMagnitudeSection",
+    "PaperRecoverySection",
+    "PaperSynthesisSection",
+    "PlacementSection",
+    "PruningSection",
+    "PublishingSection",
+    "RandomSection",
+    "Recipe",
+    "ReconstructionSection",
+    "RecoverySection",
+    "Section",
+    "SynthesisSection",
+    "TeacherSection",
+    "load",
+    "section",
+    "validate",
+]
