@@ -19,7 +19,8 @@ from components.prune import prune
 from components.publish import publish
 from components.recover import recover
 from components.synthesize import synthesize
-from pipeline.placement import OnGpu, on_cpu, on_gpu, parameters, with_storage
+from pipeline.nested import alone
+from pipeline.placement import GPU_INPUTS, OnGpu, on_cpu, on_gpu, parameters, with_storage
 from resprout.recipe import PlacementSection
 
 
@@ -145,82 +146,19 @@ def pipeline(placement: PlacementSection) -> Any:
 
 
 def _nested(placement: PlacementSection) -> tuple[Any, Any, Any]:
-    """The stages that stand in a condition or a loop, as pipelines of their own: see `placement.on_gpu`."""
+    """The stages that stand in a condition or a loop."""
 
-    @dsl.pipeline(name="shard")
-    def blind_shard(
-        teacher: dsl.Input[dsl.Model],
-        statistics: dsl.Input[dsl.Artifact],
-        section: dict,
-        seed: int,
-        shard_index: int,
-        num_shards: int,
-        checkpoints: str,
-        secret: str,
-        gpu_image: str,
-        gpu_type: str,
-        gpu_count: str,
-        gpu_stage_memory: str,
-        gpu_node_selector: dict,
-        gpu_tolerations: list,
-        gpu_affinity: dict,
-    ) -> dsl.Dataset:
-        task = synthesize(
-            teacher=teacher,
-            statistics=statistics,
-            section=section,
-            seed=seed,
-            shard_index=shard_index,
-            num_shards=num_shards,
-            checkpoints=checkpoints,
-        )
-        where = (gpu_image, gpu_type, gpu_count, gpu_stage_memory, gpu_node_selector, gpu_tolerations, gpu_affinity)
-        return with_storage(on_gpu(task, OnGpu(*where), placement), secret).outputs["shard"]
+    def synthesizing(task: Any, secret: Any, **where: Any) -> Any:
+        return with_storage(on_gpu(task, OnGpu(**where), placement), secret)
 
-    @dsl.pipeline(name="student-aware-shard")
-    def aware_shard(
-        teacher: dsl.Input[dsl.Model],
-        statistics: dsl.Input[dsl.Artifact],
-        student: dsl.Input[dsl.Model],
-        section: dict,
-        seed: int,
-        shard_index: int,
-        num_shards: int,
-        checkpoints: str,
-        secret: str,
-        gpu_image: str,
-        gpu_type: str,
-        gpu_count: str,
-        gpu_stage_memory: str,
-        gpu_node_selector: dict,
-        gpu_tolerations: list,
-        gpu_affinity: dict,
-    ) -> dsl.Dataset:
-        task = synthesize(
-            teacher=teacher,
-            statistics=statistics,
-            student=student,
-            section=section,
-            seed=seed,
-            shard_index=shard_index,
-            num_shards=num_shards,
-            checkpoints=checkpoints,
-        )
-        where = (gpu_image, gpu_type, gpu_count, gpu_stage_memory, gpu_node_selector, gpu_tolerations, gpu_affinity)
-        return with_storage(on_gpu(task, OnGpu(*where), placement), secret).outputs["shard"]
+    def publishing(task: Any, cpu_image: Any, secret: Any) -> Any:
+        return with_storage(on_cpu(task, cpu_image, placement), secret)
 
-    @dsl.pipeline(name="publish")
-    def publish_result(
-        recovered: dsl.Input[dsl.Model],
-        evaluation: dsl.Input[dsl.Artifact],
-        report: dsl.Input[dsl.HTML],
-        section: dict,
-        cpu_image: str,
-        secret: str,
-    ):
-        task = publish(recovered=recovered, evaluation=evaluation, report=report, section=section)
-        with_storage(on_cpu(task, cpu_image, placement), secret)
-
+    own, shard = {"secret": str, **GPU_INPUTS}, ("shard", dsl.Dataset)
+    blind_shard = alone(synthesize, synthesizing, name="shard", own=own, output=shard, without=("student",))
+    shown = {"student": dsl.Input[dsl.Model]}
+    aware_shard = alone(synthesize, synthesizing, name="student-aware-shard", own=own, output=shard, inputs=shown)
+    publish_result = alone(publish, publishing, name="publish", own={"cpu_image": str, "secret": str})
     return blind_shard, aware_shard, publish_result
 
 

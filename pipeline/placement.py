@@ -33,6 +33,18 @@ class OnGpu:
     gpu_affinity: Any
 
 
+# the inputs of a pipeline that places a GPU stage: `OnGpu`'s fields, as KFP types them
+GPU_INPUTS = {
+    "gpu_image": str,
+    "gpu_type": str,
+    "gpu_count": str,
+    "gpu_stage_memory": str,
+    "gpu_node_selector": dict,
+    "gpu_tolerations": list,
+    "gpu_affinity": dict,
+}
+
+
 def gpu_stages(section: PlacementSection) -> set[str]:
     """The components that get a GPU."""
     return {"synthesize", "recover", *(["evaluate"] if section.evaluate_on_gpu else [])}
@@ -68,8 +80,7 @@ def gpu_affinity(section: PlacementSection) -> dict[str, Any]:
 def on_gpu(task: PipelineTask, where: OnGpu, section: PlacementSection) -> PipelineTask:
     """Give a stage a GPU, on a node that has one, and another try when the node is taken away.
 
-    The stage must not stand directly in a `dsl.If` or a `dsl.ParallelFor`: kfp 2.17.0 forwards none of these parameters
-    there. A pipeline of its own around it, which takes them as inputs, does.
+    The stage must not stand directly in a `dsl.If` or a `dsl.ParallelFor`: see `pipeline.nested`.
     """
     from kfp import kubernetes
 

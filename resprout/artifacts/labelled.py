@@ -1,0 +1,48 @@
+"""A labelled test set as an artifact, so that a result's digests say which images it was judged on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from resprout.artifacts.folder import load_artifact, save_artifact
+from resprout.errors import ArtifactError
+from resprout.recipe import EvaluationSection
+from resprout.types import LabelledImages
+
+
+def save_test_set(images: LabelledImages | None, directory: str | Path, *, section: EvaluationSection) -> str:
+    """Write a labelled test set; None is one without images. Returns the digest.
+
+    Args:
+        images: in pixel space.
+        directory: where to.
+        section: names where they come from and how many to take; what else it holds is not recorded.
+    """
+    return save_artifact(
+        directory,
+        kind="test_set",
+        tensors={} if images is None else {"test_set": {"images": images.images, "labels": images.labels}},
+        about={
+            "num_images": 0 if images is None else len(images.images),
+            "class_names": [] if images is None else list(images.class_names),
+            "source": "" if images is None else images.source,
+        },
+        section={"data": section.data, "max_images": section.max_images},
+    )
+
+
+def load_test_set(directory: str | Path) -> LabelledImages | None:
+    """Read a labelled test set; None where it has no images.
+
+    Raises:
+        ArtifactError: damaged, of another kind, or not what its manifest describes.
+    """
+    tensors, manifest = load_artifact(directory, "test_set")
+    try:
+        if not manifest.about["num_images"]:
+            return None
+        named = tensors["test_set"]
+        names = tuple(manifest.about["class_names"])
+        return LabelledImages(named["images"], named["labels"], names, str(manifest.about["source"]))
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"{directory} is not what its manifest describes: {error}") from None
