@@ -71,7 +71,6 @@ class Call:
 
     Args:
         task: the component, and where its outputs go.
-        image: the image that it names.
         command: KFP's: sh -ec SCRIPT SOURCE --executor_input JSON --function_to_execute NAME.
         environment: variables that the pipeline sets for it.
         inputs: the artifacts that it is given.
@@ -79,7 +78,6 @@ class Call:
     """
 
     task: Task
-    image: str
     command: Sequence[str]
     environment: Mapping[str, str]
     inputs: Sequence[Path]
@@ -174,7 +172,7 @@ def _handled_by(execute: Executor, listener: Listener, in_containers: bool) -> I
             """Our images hold Python, whatever their name."""
 
         def run(self) -> Any:
-            call = _call(self.image, self.full_command, self.env_vars)
+            call = _call(self.full_command, self.env_vars)
             listener.started(call.task)
             exit_code = execute(call, lambda line: listener.said(call.task, line))
             listener.ended(call.task, exit_code)
@@ -196,14 +194,14 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
         setattr(owner, name, original)
 
 
-def _call(image: str, command: Sequence[str], environment: Mapping[str, str]) -> Call:
+def _call(command: Sequence[str], environment: Mapping[str, str]) -> Call:
     arguments = list(command[4:])
     options = dict(zip(arguments[::2], arguments[1::2], strict=True))
     executor_input = json.loads(options["--executor_input"])
     task = _task(options["--function_to_execute"], executor_input)
     given = executor_input["inputs"].get("artifacts", {}).values()
     inputs = [Path(artifact["uri"]) for item in given for artifact in item["artifacts"]]
-    return Call(task, image, command, environment, inputs, task.executor_output.parent)
+    return Call(task, command, environment, inputs, task.executor_output.parent)
 
 
 def subprocesses(

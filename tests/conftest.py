@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import copy
+import gc
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
+import docker
 import pytest
 import torch
+from docker import DockerClient
+from docker.errors import DockerException
 from torch import Tensor
 from torch.nn import functional
 
@@ -90,6 +96,23 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[DockerClient]:
+    """A running Docker Engine."""
+    problem = ""
+    try:
+        client = docker.from_env()
+    except DockerException as error:
+        problem = str(error)
+    if problem:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()  # Docker's SDK leaves a socket that found nobody to its fate
+        pytest.skip(f"no Docker Engine answers: {problem}")
+    with closing(client):
+        yield client
 
 
 @pytest.fixture

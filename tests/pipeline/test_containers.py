@@ -7,14 +7,12 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import docker
 import pytest
 from docker import DockerClient
-from docker.errors import DockerException, ImageNotFound
+from docker.errors import ImageNotFound
 
 from components._image import CPU_IMAGE
 from pipeline.containers import IMAGES_USER, LABEL, containers
@@ -29,18 +27,12 @@ pytestmark = [pytest.mark.docker, pytest.mark.slow]
 EVERYTHING_ON_CPU = ("--set", "placement.gpus=0")  # other machines' GPUs round differently
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[DockerClient]:
+@pytest.fixture(autouse=True)
+def _image(engine: DockerClient) -> None:
     try:
-        client = docker.from_env()
-    except DockerException as error:
-        pytest.skip(f"no Docker Engine answers: {error}")
-    with closing(client):
-        try:
-            client.images.get(CPU_IMAGE)
-        except ImageNotFound:
-            pytest.skip(f"there is no image {CPU_IMAGE}: make image-cpu builds it")
-        yield client
+        engine.images.get(CPU_IMAGE)
+    except ImageNotFound:
+        pytest.skip(f"there is no image {CPU_IMAGE}: make image-cpu builds it")
 
 
 def labelled(engine: DockerClient) -> list[Any]:
@@ -68,7 +60,7 @@ class Stages:
         folder = self.folder / "outputs" / name
         task = Task(name, {}, folder / "executor_output.json")
         wrapped = f"{{ {script}; }} && touch {task.executor_output}"
-        return Call(task, CPU_IMAGE, ["sh", "-c", wrapped], environment or {}, inputs, folder)
+        return Call(task, ["sh", "-c", wrapped], environment or {}, inputs, folder)
 
     def __call__(self, name: str, script: str, **more: Any) -> int:
         return self.containers(self.call(name, script, **more), self.said.append)
@@ -99,7 +91,7 @@ def test_how_a_container_ended_is_always_known(stages: Stages, exit_code: int):
 
 def test_an_end_without_a_result_is_a_failure(stages: Stages):
     call = stages.call("prune", "true")
-    empty = Call(call.task, call.image, ["true"], {}, (), call.folder)
+    empty = Call(call.task, ["true"], {}, (), call.folder)
 
     assert stages.containers(empty, stages.said.append) == 1
     assert stages.said == ["the container ended well, but left no result"]
