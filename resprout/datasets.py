@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -25,7 +25,7 @@ from resprout.artifacts.folder import write_atomically
 from resprout.errors import DatasetError
 from resprout.progress import Report, silent
 from resprout.recipe import EvaluationSection
-from resprout.types import InputSpec, LabelledImages, ModelInfo
+from resprout.types import InputSpec, LabelledImages, ModelInfo, Stored
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 _MODES = {1: "L", 3: "RGB"}
@@ -64,9 +64,6 @@ def load_labelled(path: str | Path, *, info: ModelInfo, max_images: int | None =
         now="give a folder with one folder of images per class, or a packed .safetensors; "
         "or leave evaluation.data out to judge on held-out dreams alone",
     )
-
-
-Stored = Callable[[str, Path, Report], Path]
 
 
 def fetch(

@@ -1,6 +1,6 @@
 """Whether a result keeps what was promised: the recipe's limits against what evaluation measured.
 
-It reads metrics.json alone, so that a build can judge what was published without torch and without the model.
+It reads what evaluation measured, not the model: a build can judge what was published without fetching it.
 """
 
 from __future__ import annotations

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from resprout.errors import ArtifactError, UnsupportedModelError
+from resprout.progress import Report
+
+Stored = Callable[[str, Path, Report], Path]
+"""Fetches what lies at an s3:// address into a folder, and says which file or folder it is."""
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from resprout.artifacts.folder import (
     unpack_bits,
     write_atomically,
 )
+from resprout.artifacts.labelled import load_test_set, save_test_set
 from resprout.artifacts.networks import load_student, load_teacher, save_student, save_teacher
 from resprout.artifacts.shards import load_shard, save_merged, save_shard
-from resprout.artifacts.test_sets import load_test_set, save_test_set
 from resprout.artifacts.typed import (
     load_dreams,
     load_evaluation,

@@ -153,14 +153,8 @@ def save_artifact(
                 kind=kind,
                 section=dict(section or {}),
                 seed=seed,
-                inputs=[record_of(*item) for item in inputs.items()]
-                if isinstance(inputs, Mapping)
-                else list(inputs or ()),
-                files={
-                    str(path.relative_to(temporary)): sha256_of(path)
-                    for path in sorted(temporary.rglob("*"))
-                    if path.is_file()
-                },
+                inputs=_records(inputs),
+                files=_digests(temporary),
                 about=dict(about or {}),
             )
             (temporary / MANIFEST).write_text(manifest.to_json())
@@ -171,6 +165,15 @@ def save_artifact(
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return sha256_of(directory / MANIFEST)
+
+
+def _records(inputs: Mapping[str, str | Path] | Sequence[Mapping[str, Any]] | None) -> list[Mapping[str, Any]]:
+    return [record_of(*item) for item in inputs.items()] if isinstance(inputs, Mapping) else list(inputs or ())
+
+
+def _digests(directory: Path) -> dict[str, str]:
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    return {str(path.relative_to(directory)): sha256_of(path) for path in files}
 
 
 def _make_readable(directory: Path) -> None:

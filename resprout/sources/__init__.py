@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +16,9 @@ from resprout.sources import checks
 from resprout.sources.download import downloaded, without_secrets
 from resprout.sources.files import Candidate, read_weights
 from resprout.sources.hubs import from_hugging_face, from_timm, from_torchvision
-from resprout.types import InputSpec, ModelInfo, Teacher
+from resprout.types import InputSpec, ModelInfo, Stored, Teacher
 
 _PROBE = 7919  # a number of classes that no layer has by chance
-
-Stored = Callable[[str, Path, Report], Path]
-"""Fetches what lies at an s3:// address into a folder, and says which file or folder it is."""
 
 _HUBS = {"torchvision": from_torchvision, "timm": from_timm, "hf": from_hugging_face}
 
