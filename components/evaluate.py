@@ -21,7 +21,7 @@ def evaluate(
     report: dsl.Output[dsl.HTML],
     summary: dsl.Output[dsl.Markdown],
 ):
-    """Score the teacher and its students; write the report.
+    """Score the teacher and its students, say what they cost, write the report.
 
     Args:
         teacher: the trained network.
@@ -51,8 +51,18 @@ def evaluate(
     students = {name: artifacts.load_student(path, allow_custom_code=True) for name, path in folders.items()}
     made = artifacts.load_dreams(dreams.path)
     data = artifacts.load_test_set(test_set.path)
+    shipped = {"teacher": teacher.path, "recovered": recovered.path}
 
-    result = stage.evaluate(network, students, made, data, batch_size=settings.batch_size, report=print_lines())
+    result = stage.evaluate(
+        network,
+        students,
+        made,
+        data,
+        batch_size=settings.batch_size,
+        sizes={name: artifacts.stored_size(path) for name, path in shipped.items()},
+        latency_batch_size=settings.latency_batch_size if settings.measure_latency else None,
+        report=print_lines(),
+    )
     verdict = stage.verdict(result)
 
     inputs = {"teacher": teacher.path, "statistics": statistics.path, "dreams": dreams.path, **folders}

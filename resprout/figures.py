@@ -96,7 +96,7 @@ def of_curves(curves: Mapping[str, Tensor]) -> dict[str, list[float]]:
 
 
 def of_evaluation(evaluation: Evaluation) -> dict[str, float]:
-    """Each network's accuracy, agreement and sparsity in percent, and the recovered one's multiply-accumulates."""
+    """Each network's scores and sparsity in percent, its multiply-accumulates, sizes in MiB, and the latency ratio."""
     found: dict[str, float] = {
         "num_test_images": evaluation.num_test_images,
         "num_held_out_dreams": evaluation.num_held_out_dreams,
@@ -107,6 +107,11 @@ def of_evaluation(evaluation: Evaluation) -> dict[str, float]:
     for name, cost in evaluation.costs.items():
         found[f"{name}_sparsity_percent"] = 100 * cost.sparsity
         found[f"{name}_effective_mega_macs"] = cost.effective_macs / 1e6
+    for name, size in evaluation.sizes.items():
+        found[f"{name}_size_mib"] = size.size_bytes / 2**20
+        found[f"{name}_compressed_size_mib"] = size.compressed_size_bytes / 2**20
+    if evaluation.latency is not None:
+        found["recovered_latency_ratio"] = evaluation.latency.ratio
     return found
 
 

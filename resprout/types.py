@@ -324,14 +324,57 @@ class ModelCost:
 
 
 @dataclass(frozen=True)
+class StoredSize:
+    """What one network takes to store or to ship, as its artifact: weights, mask, and what describes them.
+
+    Args:
+        size_bytes: of the folder's files as they are. A masked network's tensors keep their shape, so that pruning
+            single weights saves nothing here, and its mask comes on top.
+        compressed_size_bytes: of the same files compressed one by one; here zeros count for little.
+    """
+
+    size_bytes: int
+    compressed_size_bytes: int
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How long a student takes for a batch, against its teacher on the same machine.
+
+    Args:
+        ratio: the median of what pairs of runs took, student / teacher.
+        batch_size: images in a batch.
+        pairs: how many there were.
+        device: what both ran on, as torch calls it: `cpu` or `cuda`.
+    """
+
+    ratio: float
+    batch_size: int
+    pairs: int
+    device: str
+
+
+@dataclass(frozen=True)
 class Evaluation:
-    """Every network's score and cost, teacher first."""
+    """Every network's score and cost, teacher first.
+
+    Args:
+        scores: how well each does.
+        costs: what each computes.
+        num_test_images: labelled ones; 0 without a test set.
+        num_held_out_dreams: without the blends of them.
+        class_names: one per class, in the order of the confusion matrices.
+        sizes: of the networks whose artifacts were looked at.
+        latency: the recovered student's; None where it was not measured.
+    """
 
     scores: Sequence[ModelScore]
     costs: Mapping[str, ModelCost]
     num_test_images: int
     num_held_out_dreams: int
     class_names: tuple[str, ...]
+    sizes: Mapping[str, StoredSize] = field(default_factory=dict)
+    latency: Latency | None = None
 
     def score(self, name: str) -> ModelScore:
         """The score of the network called `name`; KeyError when it was not evaluated."""

@@ -18,6 +18,7 @@ from resprout.artifacts.folder import (
 from resprout.artifacts.labelled import load_test_set, save_test_set
 from resprout.artifacts.networks import load_student, load_teacher, save_student, save_teacher
 from resprout.artifacts.shards import load_shard, save_merged, save_shard
+from resprout.artifacts.size import stored_size
 from resprout.artifacts.typed import (
     load_dreams,
     load_evaluation,
@@ -52,6 +53,7 @@ __all__ = [
     "save_teacher",
     "save_test_set",
     "sha256_of",
+    "stored_size",
     "unpack_bits",
     "write_atomically",
 ]

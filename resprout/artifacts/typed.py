@@ -20,9 +20,11 @@ from resprout.types import (
     DreamSet,
     Evaluation,
     InputSpec,
+    Latency,
     LayerStatistics,
     ModelCost,
     ModelScore,
+    StoredSize,
 )
 
 SPACE = "normalised model input"
@@ -172,6 +174,8 @@ def save_evaluation(
             "num_test_images": evaluation.num_test_images,
             "num_held_out_dreams": evaluation.num_held_out_dreams,
             "class_names": list(evaluation.class_names),
+            "sizes": [{"name": name, **asdict(size)} for name, size in evaluation.sizes.items()],
+            "latency": None if evaluation.latency is None else asdict(evaluation.latency),
         },
         section=plain_section(section),
         inputs=inputs,
@@ -207,18 +211,31 @@ def flat_metrics(evaluation: Evaluation) -> dict[str, float]:
             named[f"{score.name}.{measure}"] = getattr(score, measure)
     for name, cost in evaluation.costs.items():
         named.update({f"{name}.{measure}": value for measure, value in asdict(cost).items()})
+    for name, size in evaluation.sizes.items():
+        named.update({f"{name}.{measure}": value for measure, value in asdict(size).items()})
+    if evaluation.latency is not None:
+        named["recovered.latency_ratio"] = evaluation.latency.ratio
+        named["recovered.latency_batch_size"] = evaluation.latency.batch_size
     return {name: value for name, value in named.items() if value is not None and math.isfinite(value)}
 
 
 def _evaluation(manifest: Manifest, confusions: Mapping[str, Tensor]) -> Evaluation:
     about = manifest.about
+    # both are missing in folders from before they were measured
+    sizes, latency = about.get("sizes", []), about.get("latency")
     return Evaluation(
         scores=[ModelScore(**score, confusion=confusions.get(score["name"])) for score in about["scores"]],
-        costs={cost["name"]: ModelCost(**{k: v for k, v in cost.items() if k != "name"}) for cost in about["costs"]},
+        costs={cost["name"]: ModelCost(**_unnamed(cost)) for cost in about["costs"]},
+        sizes={size["name"]: StoredSize(**_unnamed(size)) for size in sizes},
+        latency=None if latency is None else Latency(**latency),
         num_test_images=int(about["num_test_images"]),
         num_held_out_dreams=int(about["num_held_out_dreams"]),
         class_names=tuple(about["class_names"]),
     )
+
+
+def _unnamed(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name != "name"}
 
 
 def _tensors(tensors: Mapping[str, Mapping[str, Tensor]], stem: str, directory: str | Path) -> Mapping[str, Tensor]:

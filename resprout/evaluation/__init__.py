@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from resprout.errors import DatasetError
 from resprout.evaluation.cost import model_cost
+from resprout.evaluation.latency import measure_latency
 from resprout.evaluation.scores import (
     agreement,
     confusion_matrix,
@@ -20,7 +21,17 @@ from resprout.evaluation.summary import SummaryRow, percent, summary_rows, verdi
 from resprout.heldout import with_blends
 from resprout.precision import best_device, frozen_copy
 from resprout.progress import Progress, Report, silent
-from resprout.types import DreamSet, Evaluation, LabelledImages, ModelInfo, ModelScore, Student, Teacher
+from resprout.types import (
+    DreamSet,
+    Evaluation,
+    LabelledImages,
+    Latency,
+    ModelInfo,
+    ModelScore,
+    StoredSize,
+    Student,
+    Teacher,
+)
 
 
 def evaluate(
@@ -30,6 +41,8 @@ def evaluate(
     data: LabelledImages | None = None,
     *,
     batch_size: int = 250,
+    sizes: Mapping[str, StoredSize] | None = None,
+    latency_batch_size: int | None = None,
     report: Report = silent,
 ) -> Evaluation:
     """Judge the teacher and its students, in float32.
@@ -40,6 +53,9 @@ def evaluate(
             any, they are None.
         data: a labelled test set in the teacher's input shape; without it, top-1 and confusion are None.
         batch_size: images per forward pass; changes speed and memory, never a result.
+        sizes: what the networks' artifacts take, by name; handed on.
+        latency_batch_size: images per forward pass that is timed, of the teacher and of the student called
+            `recovered`; None times nothing, so that the same inputs give the same evaluation.
         report: is told after each pass how many images are done, over all networks.
 
     Returns:
@@ -53,6 +69,8 @@ def evaluate(
         raise ValueError("a student cannot be called 'teacher'")
     if data is not None:
         _check_fit(data, teacher.info)
+    if latency_batch_size is not None and "recovered" not in students:
+        raise ValueError("there is no student 'recovered' to time")
     networks = {"teacher": teacher.network, **{name: student.network for name, student in students.items()}}
     maskable = sorted({name for student in students.values() for name in student.mask.keep})
     held_out = with_blends(dreams.held_out[0])
@@ -74,7 +92,13 @@ def evaluate(
         num_test_images=0 if data is None else len(data.images),
         num_held_out_dreams=dreams.num_held_out,
         class_names=teacher.info.class_names,
+        sizes=dict(sizes or {}),
+        latency=None if latency_batch_size is None else _latency(teacher, students["recovered"], latency_batch_size),
     )
+
+
+def _latency(teacher: Teacher, student: Student, batch_size: int) -> Latency:
+    return measure_latency(student.network, teacher.network, teacher.info.input.shape, batch_size=batch_size)
 
 
 def _check_fit(data: LabelledImages, info: ModelInfo) -> None:

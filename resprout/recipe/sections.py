@@ -229,6 +229,12 @@ class EvaluationSection(Section):
     """Judge on this many images, evenly spread over the set; none: all."""
     batch_size: int = Field(default=250, ge=1)
     """Images per forward pass; changes speed and memory, never a result."""
+    measure_latency: bool = False
+    """Time the recovered network against its teacher where evaluation runs (on a GPU with placement.evaluate_on_gpu),
+    in float32: the median of the ratios of alternating runs. A mask makes no dense kernel faster, so about 1 is what
+    to expect of it. Off by default, because a time differs from run to run, and the evaluation's digest with it."""
+    latency_batch_size: int = Field(default=1, ge=1)
+    """Images per forward pass that is timed."""
 
 
 class GateSection(Section):

@@ -95,6 +95,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "percent": lambda share: percent(share).replace(" ", NO_BREAK) or "—",
         "compact": compact,
+        "mebibytes": mebibytes,
         "number": number,
         "quantiles": quantiles,
         "yaml": _yaml,
@@ -109,6 +110,11 @@ def compact(count: int) -> str:
         value /= 1000
         units.pop(0)
     return f"{value:.0f}{units[0]}" if value >= 100 or value == int(value) else f"{value:#.3g}{units[0]}"
+
+
+def mebibytes(count: int) -> str:
+    """Bytes in MiB: `1.10 MiB`."""
+    return f"{count / 2**20:,.2f}{NO_BREAK}MiB"
 
 
 def _test_set(recipe: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:

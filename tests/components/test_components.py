@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from components.recover import recover
 from components.synthesize import synthesize
 from resprout import artifacts, datasets
 from resprout.errors import ResproutError
-from resprout.types import LabelledImages, Teacher
+from resprout.types import Evaluation, LabelledImages, Teacher
 
 # as KFP hands them over: ints inside a dict are floats
 SYNTHESIS = {
@@ -192,7 +193,12 @@ def test_recover_and_evaluate_leave_students_scores_and_pages(stage: Stage, tiny
         **networks, **students, student=student, section=RECOVERY, seed=0, checkpoints="", metrics=stage.metrics()
     )
     save_images(stage.folder / "data.safetensors", tiny_images, tiny_teacher)
-    section = {"data": str(stage.folder / "data.safetensors"), "max_images": 40.0}
+    section = {
+        "data": str(stage.folder / "data.safetensors"),
+        "max_images": 40.0,
+        "measure_latency": True,
+        "latency_batch_size": 2.0,
+    }
     test_set = labelled(stage, section)
     outputs = {
         "evaluation": stage(dsl.Artifact, "evaluation"),
@@ -218,6 +224,7 @@ def test_recover_and_evaluate_leave_students_scores_and_pages(stage: Stage, tiny
     assert [score.name for score in scores.scores] == ["teacher", "pruned", "repaired", "recovered"]
     top1 = scores.score("recovered").top1
     assert outputs["metrics"].metadata["recovered_top1_percent"] == pytest.approx(100 * top1)
+    assert_costs_are_logged(scores, outputs["metrics"], Path(students["recovered"].path))
     matrix = outputs["confusion"].metadata["confusionMatrix"]
     assert sum(sum(row["row"]) for row in matrix["rows"]) == 40
     named = {name: output.metadata.get("display_name") for name, output in {**students, **outputs}.items()}
@@ -226,6 +233,16 @@ def test_recover_and_evaluate_leave_students_scores_and_pages(stage: Stage, tiny
     assert (named["report"], named["summary"]) == ("report", "summary")
     assert "<html" in (stage.folder / "report").read_text().lower()
     assert f"| recovered | {100 * top1:.1f} % |" in (stage.folder / "summary").read_text()
+
+
+def assert_costs_are_logged(evaluation: Evaluation, metrics: dsl.Metrics, recovered: Path) -> None:
+    stored = sum(os.stat(path).st_size for path in recovered.iterdir())
+    assert evaluation.sizes["recovered"].size_bytes == stored
+    assert metrics.metadata["recovered_size_mib"] == stored / 2**20
+    assert metrics.metadata["teacher_compressed_size_mib"] == evaluation.sizes["teacher"].compressed_size_bytes / 2**20
+    assert evaluation.latency is not None
+    assert evaluation.latency.batch_size == 2
+    assert metrics.metadata["recovered_latency_ratio"] == evaluation.latency.ratio > 0
 
 
 def labelled(stage: Stage, section: dict[str, Any]) -> dsl.Dataset:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import bz2
 import csv
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import numpy
@@ -21,9 +23,11 @@ from resprout.types import (
     BNStatistics,
     DreamSet,
     Evaluation,
+    Latency,
     LayerStatistics,
     ModelCost,
     ModelScore,
+    StoredSize,
     Student,
     Teacher,
 )
@@ -48,6 +52,8 @@ def evaluation() -> Evaluation:
         num_test_images=10,
         num_held_out_dreams=128,
         class_names=("cat", "dog"),
+        sizes={"teacher": StoredSize(4000, 3600), "recovered": StoredSize(4100, 1200)},
+        latency=Latency(1.02, batch_size=8, pairs=51, device="cuda"),
     )
 
 
@@ -175,6 +181,7 @@ def test_an_evaluation_comes_back_the_same(tmp_path: Path) -> None:
         assert (left.confusion is None) == (right.confusion is None)
     assert torch.equal(before.score("teacher").confusion, after.score("teacher").confusion)
     assert list(after.costs.items()) == list(before.costs.items())
+    assert list(after.sizes.items()) == list(before.sizes.items())
     assert dataclasses.replace(after, scores=[], costs={}) == dataclasses.replace(before, scores=[], costs={})
 
 
@@ -184,8 +191,54 @@ def test_metrics_are_flat_numbers_without_what_was_not_measured(tmp_path: Path) 
     assert metrics["recovered.agreement"] == 0.96
     assert metrics["recovered.sparsity"] == 0.75
     assert metrics["num_held_out_dreams"] == 128
+    assert (metrics["teacher.size_bytes"], metrics["recovered.compressed_size_bytes"]) == (4000, 1200)
+    assert (metrics["recovered.latency_ratio"], metrics["recovered.latency_batch_size"]) == (1.02, 8)
     assert "recovered.top1" not in metrics
     assert all(isinstance(value, int | float) for value in metrics.values())
+
+
+def test_an_evaluation_from_before_sizes_and_latency_were_measured_still_loads(tmp_path: Path) -> None:
+    folder = tmp_path / "evaluation"
+    artifacts.save_evaluation(dataclasses.replace(evaluation(), sizes={}, latency=None), folder)
+    manifest = artifacts.read_manifest(folder)
+    older = {name: value for name, value in manifest.about.items() if name not in ("sizes", "latency")}
+    (folder / "manifest.json").write_text(dataclasses.replace(manifest, about=older).to_json())
+    loaded = artifacts.load_evaluation(folder)
+    assert (loaded.sizes, loaded.latency) == ({}, None)
+    assert list(loaded.costs) == ["teacher", "recovered"]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert not [name for name in metrics if "size" in name or "latency" in name]
+
+
+def test_the_size_of_an_artifact_is_that_of_its_files(tiny_student: Student, tmp_path: Path) -> None:
+    artifacts.save_student(tiny_student, tmp_path / "student")
+    files = ("weights.safetensors", "mask.safetensors", "density.json", "manifest.json")
+    assert {path.name for path in (tmp_path / "student").iterdir()} == set(files)
+
+    size = artifacts.stored_size(tmp_path / "student")
+
+    assert size.size_bytes == sum(os.stat(tmp_path / "student" / name).st_size for name in files)
+    compressed = [bz2.compress((tmp_path / "student" / name).read_bytes()) for name in files]
+    assert size.compressed_size_bytes == sum(map(len, compressed))
+
+
+def test_a_mask_makes_a_network_smaller_only_where_it_is_compressed(
+    tiny_teacher: Teacher, tiny_student: Student, tmp_path: Path
+) -> None:
+    artifacts.save_teacher(tiny_teacher, tmp_path / "teacher")
+    artifacts.save_student(tiny_student, tmp_path / "student")
+    teacher, student = (artifacts.stored_size(tmp_path / name) for name in ("teacher", "student"))
+    assert student.size_bytes > teacher.size_bytes, "the mask comes on top"
+    assert student.compressed_size_bytes < teacher.compressed_size_bytes / 2
+
+
+@pytest.mark.parametrize("length", [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1])
+def test_a_file_of_any_length_is_counted_once(tmp_path: Path, length: int) -> None:
+    content = bytes(range(251)) * (length // 251 + 1)
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "file").write_bytes(content[:length])
+    size = artifacts.stored_size(tmp_path)
+    assert (size.size_bytes, size.compressed_size_bytes) == (length, len(bz2.compress(content[:length])))
 
 
 @given(st.lists(st.booleans(), max_size=70), st.integers(1, 3))

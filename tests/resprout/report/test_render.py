@@ -86,8 +86,24 @@ def test_the_table_shows_the_scores_as_the_command_line_does(make_run: MakeRun) 
     for label, name in {"pruned": "pruned", "BatchNorm repaired": "repaired", "recovered": "recovered"}.items():
         score = run["evaluation"].score(name)
         assert rows[label][1:3] == [percent(score.top1), percent(score.agreement)]
-        assert rows[label][4:] == ["75.0 %", "270 k", "68.5 k", "40.6 M", "14.2 M"]
+        assert rows[label][4:9] == ["75.0 %", "270 k", "68.5 k", "40.6 M", "14.2 M"]
     assert rows["teacher"][2:4] == ["—", "—"]
+
+
+def test_sizes_and_latency_are_shown_with_their_units_where_they_were_measured(make_run: MakeRun) -> None:
+    run = make_run()
+    page = Page(render(**run))
+    rows = {row[0]: row for row in page.rows if row}
+    assert rows["teacher"][9:] == ["1.06 MiB", "1.00 MiB"]
+    assert rows["pruned"][9:] == ["—", "—"]
+    assert rows["recovered"][9:] == ["1.10 MiB", "0.32 MiB"]
+    assert "takes 1.02 times as long as the teacher for a batch of 8, in float32 on the CPU" in page.words
+    assert "median of 51 pairs of runs" in page.words
+
+    run["evaluation"] = replace(run["evaluation"], sizes={}, latency=None)
+    page = Page(render(**run))
+    assert "times as long as the teacher" not in page.words
+    assert "MiB" not in page.words
 
 
 def test_the_same_run_gives_the_same_bytes_and_a_time_only_when_it_is_given(make_run: MakeRun) -> None:
