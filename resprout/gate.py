@@ -6,8 +6,10 @@ It reads what evaluation measured, not the model: a build can judge what was pub
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from operator import itemgetter
+from typing import Literal
 from xml.etree import ElementTree
 
 from resprout.errors import GateError
@@ -31,6 +33,58 @@ class Check:
     passed: bool | None
 
 
+@dataclass(frozen=True)
+class Promise:
+    """What a field of the gate section limits, and how people read it.
+
+    Args:
+        name: the field.
+        bound: `at most` or `at least`.
+        unit: after the number, with its blank.
+        measured: metrics -> what was measured, in the field's unit; KeyError where it was not.
+        missing: why it was not.
+        scale: from the field's unit to the one that people read.
+        digits: after the point.
+    """
+
+    name: str
+    bound: Literal["at most", "at least"]
+    unit: str
+    measured: Callable[[Mapping[str, float]], float]
+    missing: str = "the evaluation had no images that could tell"
+    scale: float = 1
+    digits: int = 2
+
+
+def _top1_drop_points(metrics: Mapping[str, float]) -> float:
+    return 100 * (metrics["teacher.top1"] - metrics["recovered.top1"])
+
+
+def _mib(name: str) -> Callable[[Mapping[str, float]], float]:
+    return lambda metrics: metrics[name] / 2**20
+
+
+_UNSIZED = "the evaluation is from before sizes were measured"
+_UNTIMED = "evaluation.measure_latency was off"
+
+PROMISES = (
+    Promise("max_top1_drop_points", "at most", " points", _top1_drop_points),
+    Promise("min_top1", "at least", " %", itemgetter("recovered.top1"), scale=100),
+    Promise("min_agreement", "at least", " %", itemgetter("recovered.agreement"), scale=100),
+    Promise("min_sparsity", "at least", " %", itemgetter("recovered.sparsity"), scale=100),
+    Promise("max_size_mib", "at most", " MiB", _mib("recovered.size_bytes"), _UNSIZED, digits=3),
+    Promise("max_compressed_size_mib", "at most", " MiB", _mib("recovered.compressed_size_bytes"), _UNSIZED, digits=3),
+    Promise(
+        "max_latency_ratio",
+        "at most",
+        " times the teacher's",
+        itemgetter("recovered.latency_ratio"),
+        _UNTIMED,
+        digits=3,
+    ),
+)
+
+
 def judge(metrics: Mapping[str, float], section: GateSection) -> list[Check]:
     """Hold an evaluation's metrics.json against each limit that is set.
 
@@ -38,25 +92,8 @@ def judge(metrics: Mapping[str, float], section: GateSection) -> list[Check]:
         metrics: flat, as `recovered.top1` -> share in [0, 1]; what was not measured is missing.
         section: the recipe's gate section.
     """
-    checks = []
-    if section.max_top1_drop_points is not None:
-        name, limit = "max_top1_drop_points", section.max_top1_drop_points
-        if "teacher.top1" in metrics and "recovered.top1" in metrics:
-            drop = 100 * (metrics["teacher.top1"] - metrics["recovered.top1"])
-            checks.append(_check(name, "at most", limit, drop, " points"))
-        else:
-            checks.append(_unknown(name, f"at most {limit:g} points"))
-    for name, key in (("min_top1", "top1"), ("min_agreement", "agreement"), ("min_sparsity", "sparsity")):
-        limit = getattr(section, name)
-        if limit is None:
-            continue
-        measured = metrics.get(f"recovered.{key}")
-        checks.append(
-            _unknown(name, f"at least {100 * limit:g} %")
-            if measured is None
-            else _check(name, "at least", 100 * limit, 100 * measured, " %")
-        )
-    return checks
+    limits = ((promise, getattr(section, promise.name)) for promise in PROMISES)
+    return [_check(promise, limit, metrics) for promise, limit in limits if limit is not None]
 
 
 def passed(checks: Sequence[Check]) -> bool | None:
@@ -113,11 +150,13 @@ def as_junit(checks: Sequence[Check], name: str) -> str:
     return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _check(name: str, bound: str, limit: float, measured: float, unit: str) -> Check:
+def _check(promise: Promise, limit: float, metrics: Mapping[str, float]) -> Check:
+    limit *= promise.scale
+    promised = f"{promise.bound} {limit:g}{promise.unit}"
+    try:
+        measured = promise.scale * promise.measured(metrics)
+    except KeyError:
+        return Check(promise.name, promised, f"nothing: {promise.missing}", None)
     # shares of counted images, of which a binary fraction may be a hair off
-    kept = measured <= limit + 1e-9 if bound == "at most" else measured >= limit - 1e-9
-    return Check(name, f"{bound} {limit:g}{unit}", f"{measured:.2f}{unit}", kept)
-
-
-def _unknown(name: str, promised: str) -> Check:
-    return Check(name, promised, "nothing: the evaluation had no images that could tell", None)
+    kept = measured <= limit + 1e-9 if promise.bound == "at most" else measured >= limit - 1e-9
+    return Check(promise.name, promised, f"{measured:.{promise.digits}f}{promise.unit}", kept)

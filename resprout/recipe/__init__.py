@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import yaml
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
 from resprout.errors import RecipeError
 from resprout.recipe.placement import PlacementSection
@@ -52,6 +52,16 @@ class Recipe(Section):
     gate: GateSection = GateSection()
     publishing: PublishingSection = PublishingSection()
     placement: PlacementSection = PlacementSection()
+
+    @model_validator(mode="after")
+    def _measures_what_its_gate_asks_for(self) -> Recipe:
+        if self.gate.max_latency_ratio is not None and not self.evaluation.measure_latency:
+            raise RecipeError(
+                "gate.max_latency_ratio: needs evaluation.measure_latency, which is off",
+                why="a latency that is not measured cannot be judged, and the run would fail at its end",
+                now="set evaluation.measure_latency: true, or leave the limit out",
+            )
+        return self
 
 
 SECTIONS: dict[str, Any] = {
@@ -104,6 +114,8 @@ def validate(kind: Any, fields: Mapping[str, Any], where: str) -> Any:
     except ValidationError as error:
         problems = [_problem(detail, kind) for detail in error.errors()]
         raise RecipeError("\n".join(f"{where}, {problem}" for problem in problems)) from None
+    except RecipeError as error:  # of sections that are right each, but not together
+        raise RecipeError(f"{where}, {error.what}", why=error.why, now=error.now) from None
 
 
 def section(name: str, fields: Mapping[str, Any]) -> Any:

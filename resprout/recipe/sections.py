@@ -239,7 +239,8 @@ class EvaluationSection(Section):
 
 class GateSection(Section):
     """What a result must keep: a run whose result breaks one of these limits fails, before it is published. One that
-    cannot be told, for lack of a test set, counts as broken; one that is not set is not looked at.
+    cannot be told, for lack of a test set or of a measured latency, counts as broken; one that is not set is not
+    looked at.
     """
 
     max_top1_drop_points: float | None = Field(default=None, ge=0)
@@ -250,6 +251,15 @@ class GateSection(Section):
     """The least share of held-out dreams and their blends on which it agrees with its teacher, in [0, 1]."""
     min_sparsity: float | None = Field(default=None, ge=0, lt=1)
     """The least share of maskable weights that must be gone, in [0, 1)."""
+    max_size_mib: float | None = Field(default=None, gt=0)
+    """How large the recovered model's folder may be, in MiB, as it is stored and published. Tensors keep their shape
+    under a mask, so that sparsity hardly changes it: it holds a build to the network it agreed on."""
+    max_compressed_size_mib: float | None = Field(default=None, gt=0)
+    """How large its files may be when each is compressed with bzip2, in MiB: what a compressed copy takes, of which
+    zeros are hardly a part."""
+    max_latency_ratio: float | None = Field(default=None, gt=0)
+    """How long the recovered network may take for a batch, in units of its teacher's time on the same machine: 1 is as
+    long. Needs evaluation.measure_latency."""
 
 
 class PublishingSection(Section):

@@ -13,8 +13,28 @@ from resprout import gate
 from resprout.errors import GateError
 from resprout.recipe import GateSection
 
-METRICS = {"teacher.top1": 0.922, "recovered.top1": 0.902, "recovered.agreement": 0.8828, "recovered.sparsity": 0.75}
-EVERYTHING = GateSection(max_top1_drop_points=2.0, min_top1=0.9, min_agreement=0.88, min_sparsity=0.75)
+METRICS = {
+    "teacher.top1": 0.922,
+    "recovered.top1": 0.902,
+    "recovered.agreement": 0.8828,
+    "recovered.sparsity": 0.75,
+    "recovered.size_bytes": 3 * 2**19,
+    "recovered.compressed_size_bytes": 2**19,
+    "recovered.latency_ratio": 1.05,
+}
+EVERYTHING = GateSection(
+    max_top1_drop_points=2.0,
+    min_top1=0.9,
+    min_agreement=0.88,
+    min_sparsity=0.75,
+    max_size_mib=1.5,
+    max_compressed_size_mib=0.5,
+    max_latency_ratio=1.05,
+)
+
+
+def test_every_field_of_the_gate_section_is_a_promise_that_is_judged():
+    assert [promise.name for promise in gate.PROMISES] == list(GateSection.model_fields)
 
 
 def test_limits_that_are_just_kept_are_kept():
@@ -24,6 +44,9 @@ def test_limits_that_are_just_kept_are_kept():
         ("min_top1", True),
         ("min_agreement", True),
         ("min_sparsity", True),
+        ("max_size_mib", True),
+        ("max_compressed_size_mib", True),
+        ("max_latency_ratio", True),
     ]
     assert gate.passed(checks) is True
     gate.require(checks)
@@ -36,6 +59,9 @@ def test_limits_that_are_just_kept_are_kept():
         ({"min_top1": 0.91}, "at least 91 %", "90.20 %"),
         ({"min_agreement": 0.9}, "at least 90 %", "88.28 %"),
         ({"min_sparsity": 0.8}, "at least 80 %", "75.00 %"),
+        ({"max_size_mib": 1.499}, "at most 1.499 MiB", "1.500 MiB"),
+        ({"max_compressed_size_mib": 0.25}, "at most 0.25 MiB", "0.500 MiB"),
+        ({"max_latency_ratio": 1}, "at most 1 times the teacher's", "1.050 times the teacher's"),
     ],
 )
 def test_a_broken_limit_is_told_and_stops(change: dict[str, float], promised: str, measured: str):
@@ -48,11 +74,25 @@ def test_a_broken_limit_is_told_and_stops(change: dict[str, float], promised: st
 
 
 def test_without_a_test_set_accuracy_cannot_be_told_and_does_not_pass():
-    checks = gate.judge({"recovered.agreement": 0.9, "recovered.sparsity": 0.8}, EVERYTHING)
-    assert [check.passed for check in checks] == [None, None, True, True]
+    measured = {name: value for name, value in METRICS.items() if not name.endswith("top1")}
+    checks = gate.judge(measured, EVERYTHING)
+    assert [check.name for check in checks if check.passed is None] == ["max_top1_drop_points", "min_top1"]
     assert gate.passed(checks) is None
     with pytest.raises(GateError, match=r"max_top1_drop_points.*nothing.*min_top1"):
         gate.require(checks)
+
+
+@pytest.mark.parametrize(
+    ("limit", "why"),
+    [
+        ("max_size_mib", "nothing: the evaluation is from before sizes were measured"),
+        ("max_compressed_size_mib", "nothing: the evaluation is from before sizes were measured"),
+        ("max_latency_ratio", "nothing: evaluation.measure_latency was off"),
+    ],
+)
+def test_a_size_or_a_latency_that_was_not_measured_cannot_be_told_and_says_why(limit: str, why: str):
+    (check,) = gate.judge({"recovered.top1": 0.9}, GateSection(**{limit: 2.0}))
+    assert (check.name, check.measured, check.passed) == (limit, why, None)
 
 
 def test_a_broken_limit_counts_more_than_one_that_cannot_be_told():

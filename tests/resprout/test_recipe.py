@@ -54,6 +54,20 @@ def test_what_is_wrong_is_named_with_its_field(tmp_path: Path, text: str, told: 
     assert "Mine.yaml" in str(refused.value)
 
 
+def test_a_gate_on_a_latency_that_is_not_measured_is_refused_before_anything_runs(tmp_path: Path):
+    limit = "teacher: {source: x}\ngate: {max_latency_ratio: 1.1}"
+    with pytest.raises(RecipeError) as refused:
+        load(tmp_path, limit)
+
+    assert str(refused.value).splitlines() == [
+        "recipe Mine.yaml, gate.max_latency_ratio: needs evaluation.measure_latency, which is off",
+        "  why: a latency that is not measured cannot be judged, and the run would fail at its end",
+        "  now: set evaluation.measure_latency: true, or leave the limit out",
+    ]
+    loaded = load(tmp_path, f"{limit}\nevaluation: {{measure_latency: true}}")
+    assert loaded.gate.max_latency_ratio == 1.1
+
+
 def test_all_problems_come_at_once(tmp_path: Path):
     with pytest.raises(RecipeError) as refused:
         load(tmp_path, "teacher: {source: x}\nseed: -1\npruning: {method: random, sparsity: 2}")
