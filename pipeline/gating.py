@@ -38,7 +38,8 @@ def judge(
         _write(json_file, gate.as_json(checks))
     if markdown is not None:
         with markdown.open("a") as file:
-            file.write(table)
+            # without a blank line, the verdict would be one more row of a table that stands before it
+            file.write(f"\n\n{table}" if file.tell() else table)
     return {True: PASSED, False: FAILED, None: CANNOT_TELL}[gate.passed(checks)], table
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from xml.etree import ElementTree
+from typing import NamedTuple
 
 import pytest
+from junitparser import Error, Failure, JUnitXml
+from markdown_it import MarkdownIt
+from markdown_it.tree import SyntaxTreeNode
 from typer.testing import CliRunner
 
 from pipeline.cli import app
@@ -14,12 +17,59 @@ from pipeline.embedded_storage import Server
 from resprout.storage import ObjectAddress, Storage, publish
 from tests.pipeline.running import run
 
-METRICS = {"teacher.top1": 0.9, "recovered.top1": 0.88, "recovered.agreement": 0.9, "recovered.sparsity": 0.75}
+METRICS = {
+    "teacher.top1": 0.9,
+    "recovered.top1": 0.88,
+    "recovered.agreement": 0.9,
+    "recovered.sparsity": 0.75,
+    "recovered.size_bytes": 3 * 2**19,
+    "recovered.compressed_size_bytes": 2**19,
+    "recovered.latency_ratio": 1.02,
+}
 
 
 def gate(*words: str | Path) -> tuple[int, str, str]:
     result = CliRunner().invoke(app, ["gate", *map(str, words)])
     return result.exit_code, result.stdout, result.stderr
+
+
+class Rendered(NamedTuple):
+    """What a reader of Markdown sees: the words in bold outside tables, and each table's rows."""
+
+    bold: list[str]
+    tables: list[list[list[str]]]
+
+
+def rendered(markdown: str) -> Rendered:
+    root = SyntaxTreeNode(MarkdownIt("commonmark").enable("table").parse(markdown))
+    tables = [
+        [[words(cell) for cell in row.children] for part in table.children for row in part.children]
+        for table in root.children
+        if table.type == "table"
+    ]
+    bold = [
+        words(part)
+        for block in root.children
+        if block.type == "paragraph"
+        for part in block.walk()
+        if part.type == "strong"
+    ]
+    return Rendered(bold, tables)
+
+
+def words(node: SyntaxTreeNode) -> str:
+    return "".join(part.content for part in node.walk() if part.type in ("text", "code_inline"))
+
+
+def read_junit(path: Path) -> dict[str, list[type]]:
+    """Test case -> what went wrong in it; the counts that the file states are held against its cases."""
+    report = JUnitXml.fromfile(str(path))
+    stated = [(it.tests, it.failures, it.errors) for it in (report, *report)]
+    for suite in report:
+        suite.update_statistics()
+    report.update_statistics()
+    assert [(it.tests, it.failures, it.errors) for it in (report, *report)] == stated
+    return {case.name: [type(result) for result in case.result] for suite in report for case in suite}
 
 
 @pytest.fixture
@@ -45,17 +95,94 @@ def test_a_result_that_keeps_its_limits_passes(recipe: Path, metrics: Path):
 
 
 def test_one_that_does_not_fails_and_ci_is_told_why(recipe: Path, metrics: Path, tmp_path: Path):
-    summary = tmp_path / "summary.md"
-    summary.write_text("before\n")
-    written = ("--junit", tmp_path / "gate.xml", "--markdown", summary, "--json", tmp_path / "gate.json")
+    written = ("--junit", tmp_path / "gate.xml", "--markdown", tmp_path / "gate.md", "--json", tmp_path / "gate.json")
 
     code, output, _ = gate(recipe, metrics, "--set", "gate.max_top1_drop_points=1", *written)
 
     assert code == 1
     assert "| `max_top1_drop_points` | at most 1 points | 2.00 points | **broken** |" in output
-    assert ElementTree.parse(tmp_path / "gate.xml").getroot().attrib["failures"] == "1"
+    assert read_junit(tmp_path / "gate.xml") == {"max_top1_drop_points": [Failure], "min_sparsity": []}
+    ((case, _),) = JUnitXml.fromfile(str(tmp_path / "gate.xml"))
+    assert case.classname == "gate.mine"
+    assert case.result[0].message == "promised at most 1 points, measured 2.00 points"
     assert json.loads((tmp_path / "gate.json").read_text())["passed"] is False
-    assert summary.read_text() == "before\n" + output
+    assert (tmp_path / "gate.md").read_text() == output
+
+
+LIMITS = {"max_size_mib": 2, "max_compressed_size_mib": 0.6, "max_latency_ratio": 1.1}
+LIMITED = dict(
+    zip(("recovered.size_bytes", "recovered.compressed_size_bytes", "recovered.latency_ratio"), LIMITS, strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "state", "exit_code", "verdict"),
+    [
+        ({}, "kept", 0, "Gate passed"),
+        ({"recovered.size_bytes": 2**22}, "broken", 1, "Gate failed"),
+        ({"recovered.compressed_size_bytes": 2**22}, "broken", 1, "Gate failed"),
+        ({"recovered.latency_ratio": 1.2}, "broken", 1, "Gate failed"),
+        ({"recovered.size_bytes": None}, "cannot tell", 4, "Gate: cannot tell"),
+        ({"recovered.compressed_size_bytes": None}, "cannot tell", 4, "Gate: cannot tell"),
+        ({"recovered.latency_ratio": None}, "cannot tell", 4, "Gate: cannot tell"),
+    ],
+)
+def test_the_exit_code_junit_markdown_and_json_say_the_same(
+    recipe: Path,
+    metrics: Path,
+    tmp_path: Path,
+    change: dict[str, float | None],
+    state: str,
+    exit_code: int,
+    verdict: str,
+):
+    metrics.write_text(json.dumps({name: value for name, value in {**METRICS, **change}.items() if value is not None}))
+    limits = [word for name, limit in LIMITS.items() for word in ("--set", f"gate.{name}={limit}")]
+    written = ("--junit", tmp_path / "gate.xml", "--markdown", tmp_path / "gate.md", "--json", tmp_path / "gate.json")
+
+    code, _, error = gate(recipe, metrics, *limits, "--set", "evaluation.measure_latency=true", *written)
+
+    assert code == exit_code, error
+    names = ["max_top1_drop_points", "min_sparsity", *LIMITS]
+    states = dict.fromkeys(names, "kept") | {LIMITED[key]: state for key in change}
+    junit = {"kept": [], "broken": [Failure], "cannot tell": [Error]}
+    assert read_junit(tmp_path / "gate.xml") == {name: junit[states[name]] for name in names}
+    page = rendered((tmp_path / "gate.md").read_text())
+    assert page.bold == [verdict]
+    ((head, *rows),) = page.tables
+    assert head == ["limit", "promised", "measured", ""]
+    assert {row[0]: row[3] for row in rows} == states
+    passed = {"kept": True, "broken": False, "cannot tell": None}
+    read = json.loads((tmp_path / "gate.json").read_text())
+    assert read["passed"] is passed[state]
+    assert {check["name"]: check["passed"] for check in read["checks"]} == {
+        name: passed[states[name]] for name in names
+    }
+
+
+TABLE = "| a | b | c | d |\n|---|---|---|---|\n| 1 | 2 | 3 | 4 |"
+
+
+@pytest.mark.parametrize("before", ["", "a paragraph\n", TABLE, f"{TABLE}\n"])
+def test_a_table_added_to_a_summary_stands_by_itself(recipe: Path, metrics: Path, tmp_path: Path, before: str):
+    summary = tmp_path / "summary.md"
+    summary.write_text(before)
+    for _ in range(2):
+        gate(recipe, metrics, "--markdown", summary)
+
+    text = summary.read_text()
+    assert text.startswith(before)
+    page = rendered(text)
+    assert page.bold == ["Gate passed"] * 2
+    assert [len(table) for table in page.tables] == ([2] if "|" in before else []) + [3, 3]
+
+
+def test_a_latency_limit_without_a_measured_latency_is_a_wrong_recipe(recipe: Path, metrics: Path, tmp_path: Path):
+    code, output, error = gate(recipe, metrics, "--set", "gate.max_latency_ratio=1", "--junit", tmp_path / "gate.xml")
+    assert (code, output) == (2, "")
+    assert "error: --set, gate.max_latency_ratio: needs evaluation.measure_latency, which is off" in error
+    assert "  now: set evaluation.measure_latency: true, or leave the limit out" in error
+    assert not (tmp_path / "gate.xml").exists()
 
 
 def test_wrong_usage_and_wrong_recipes_are_2(recipe: Path, metrics: Path, tmp_path: Path):
@@ -101,12 +228,21 @@ def test_a_run_whose_result_breaks_its_promise_fails_is_not_published_and_kept(
 ):
     recipe, _, _ = unbroken
     quick = ("--set", "synthesis.iterations=2", "--set", "recovery.epochs=1", "--set", "gate.min_sparsity=0.7")
+    costs = ("--set", "evaluation.measure_latency=true", "--set", "gate.max_latency_ratio=100")
+    costs += ("--set", "gate.max_size_mib=1", "--set", "gate.max_compressed_size_mib=1")
 
-    exit_code, output = run(recipe, "--output", tmp_path / "out", *quick)
+    exit_code, output = run(recipe, "--output", tmp_path / "out", *quick, *costs)
 
     assert exit_code == 1
     assert "error: the result does not keep what its recipe promises: min_sparsity: at least 70 %" in output
     assert output.rstrip().endswith(f"kept: the result, which is in {tmp_path / 'out'}")
     assert (tmp_path / "out" / "model").is_dir()
     assert not (tmp_path / "out" / "publication.json").exists()
-    assert gate(recipe, tmp_path / "out", "--set", "gate.min_sparsity=0.5")[0] == 0
+    assert gate(recipe, tmp_path / "out", "--set", "gate.min_sparsity=0.5", *costs)[0] == 0
+    measured = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert measured["recovered.size_bytes"] == sum(
+        path.stat().st_size for path in (tmp_path / "out" / "model").iterdir()
+    )
+    mib = measured["recovered.size_bytes"] / 2**20
+    assert gate(recipe, tmp_path / "out", "--set", f"gate.max_size_mib={mib}")[0] == 0
+    assert gate(recipe, tmp_path / "out", "--set", f"gate.max_size_mib={mib - 1e-6}")[0] == 1
