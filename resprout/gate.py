@@ -115,7 +115,7 @@ def require(checks: Sequence[Check]) -> None:
     raise GateError(
         "the result does not keep what its recipe promises: "
         + "; ".join(f"{check.name}: {check.promised}, measured: {check.measured}" for check in broken),
-        now="look at the report; loosen the recipe's gate section, or prune less",
+        now="look at the report; loosen the recipe's gate section, or prune in another way",
     )
 
 
