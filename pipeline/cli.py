@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pipeline import cluster_cli
+from pipeline.options import Overrides, RecipeFile, Verbose, errors_told
 from resprout import __version__
-from resprout.errors import ResproutError
 
 # torch and kfp take seconds to import: commands import them when they need them
 
@@ -35,6 +33,7 @@ models_app = typer.Typer(
 )
 app.add_typer(recipe_app, name="recipe")
 app.add_typer(models_app, name="models")
+app.add_typer(cluster_cli.runs_app, name="runs")
 
 
 class Runner(str, Enum):
@@ -42,26 +41,6 @@ class Runner(str, Enum):
 
     subprocess = "subprocess"
     docker = "docker"
-
-
-RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe's YAML file.", show_default=False)]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Change one field of the recipe; may be repeated."),
-]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")]
-
-
-@contextmanager
-def errors_told(verbose: bool = False, exit_code: int = 1) -> Iterator[None]:
-    """Turn a ResproutError into its what, why and now on stderr, and an exit code."""
-    try:
-        yield
-    except ResproutError as error:
-        if verbose:
-            typer.echo(getattr(error, "traceback", "") or traceback.format_exc(), err=True)
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(exit_code) from None
 
 
 def _version(wanted: bool) -> None:
@@ -159,6 +138,9 @@ def gate(
         exit_code, table = gating.judge(chosen, result, junit=junit, markdown=markdown, json_file=json_file)
     typer.echo(table, nl=False)
     raise typer.Exit(exit_code)
+
+
+app.command(epilog=cluster_cli.EXIT_CODES)(cluster_cli.submit)
 
 
 @app.command()

@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from resprout import __version__
 from resprout import recipe as recipe_module
 from resprout.artifacts.folder import write_atomically
 from resprout.errors import ResproutError
-from resprout.recipe import Recipe
+from resprout.recipe import PlacementSection, Recipe
 from resprout.types import Evaluation
 
 HEADER = """# The compression pipeline, to upload in the KFP UI. Made by `resprout compile`.
@@ -41,17 +41,27 @@ def compile_to(path: Path, recipe: Recipe | None = None) -> None:
         path: the file.
         recipe: what the pipeline's parameters are unless a run says otherwise; none: a run has to give the sections.
     """
+    if recipe is None:
+        compile_placed(path, PlacementSection())
+    else:
+        compile_placed(path, recipe.placement, arguments(recipe))
+
+
+def compile_placed(path: Path, placement: PlacementSection, defaults: Mapping[str, Any] | None = None) -> None:
+    """Write the pipeline for a placement as KFP's YAML.
+
+    Args:
+        path: the file.
+        placement: what of it is no parameter is compiled in.
+        defaults: the parameters' defaults; None: the placement's, and none for the sections.
+    """
     compiler = _kfp().compiler
-    from pipeline.compress import compress, pipeline
+    from pipeline.compress import pipeline
 
     with write_atomically(path) as temporary:
         named = temporary.with_suffix(".yaml")  # the compiler looks at the suffix
         try:
-            if recipe is None:
-                compiler.Compiler().compile(compress, str(named))
-            else:
-                defaults = arguments(recipe)
-                compiler.Compiler().compile(pipeline(recipe.placement), str(named), pipeline_parameters=defaults)
+            compiler.Compiler().compile(pipeline(placement), str(named), pipeline_parameters=defaults)
             documents = list(yaml.safe_load_all(named.read_text()))
         finally:
             named.unlink(missing_ok=True)

@@ -67,6 +67,28 @@ def parameters(section: PlacementSection) -> dict[str, Any]:
     }
 
 
+# the fields that `parameters` and the pipeline's checkpoints stand for
+_AT_SUBMIT = (
+    "num_shards",
+    "cpu_image",
+    "gpu_image",
+    "gpu_type",
+    "gpus",
+    "gpu_stage_memory",
+    "gpu_node_selector",
+    "gpu_tolerations",
+    "gpu_memory_gib",
+    "storage_secret",
+    "checkpoint_secret",
+    "checkpoints",
+)
+
+
+def compiled_in(section: PlacementSection) -> PlacementSection:
+    """What is left of a section when all that a run's parameters say is set back to its default."""
+    return PlacementSection(**section.model_dump(exclude=set(_AT_SUBMIT)))
+
+
 def gpu_affinity(section: PlacementSection) -> dict[str, Any]:
     """Kubernetes' NodeAffinity for GPUs with enough memory; {} where any will do."""
     if section.gpu_memory_gib is None or not section.gpus:

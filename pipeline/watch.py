@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TextIO
 
@@ -198,9 +198,8 @@ def failure(stage: str, exit_code: int, lines: list[str]) -> Failure:
     Anything else is a mistake of ours, or the machine's.
     """
     start = next((i for i in reversed(range(len(lines))) if lines[i].startswith("Traceback (most recent")), len(lines))
-    for index in reversed(range(len(lines))):
-        if match := _OURS.match(lines[index]):
-            return Failure("\n".join([match["what"], *lines[index + 1 :]]).rstrip(), "\n".join(lines[start:index]))
+    if ours := raised_on_purpose(lines):
+        return Failure("\n".join(ours), "\n".join(lines[start : len(lines) - len(ours)]))
     if exit_code < 0:
         message = f"{stage} was killed by signal {-exit_code}"
         remedy = "  why: when that is 9, the machine probably ran out of memory\n  now: run the same command again"
@@ -211,6 +210,14 @@ def failure(stage: str, exit_code: int, lines: list[str]) -> Failure:
         "  now: -v shows the traceback; report it with the run's log.txt",
         "\n".join(lines[start:]),
     )
+
+
+def raised_on_purpose(lines: Sequence[str]) -> list[str]:
+    """The what, why and now of the error that Resprout ended with; [] where it ended otherwise."""
+    for index in reversed(range(len(lines))):
+        if match := _OURS.match(lines[index]):
+            return [match["what"], *lines[index + 1 :]]
+    return []
 
 
 def describe(component: str, facts: Mapping[str, Any]) -> str:

@@ -6,7 +6,8 @@
     ├── RecipeError            a recipe that does not say something that can be run
     ├── DatasetError           a labelled test set that cannot be read or does not fit the teacher
     ├── GateError              a result does not keep what its recipe promises
-    └── StorageError           object storage refused, or did not answer
+    ├── StorageError           object storage refused, or did not answer
+    └── ClusterError           Kubeflow Pipelines refused, or did not answer
 
 Each says what is wrong, why that matters and what to do now. A person sees those three lines; a
 traceback is for mistakes of ours.
@@ -61,3 +62,7 @@ class GateError(ResproutError):
 
 class StorageError(ResproutError):
     """Object storage refused, or did not answer."""
+
+
+class ClusterError(ResproutError):
+    """Kubeflow Pipelines refused, or did not answer."""

@@ -1,0 +1,204 @@
+"""What `resprout submit` and `resprout runs` do, once their words have been understood."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from pipeline import command as local
+from pipeline.cluster import following
+from pipeline.cluster.server import Server
+from pipeline.cluster.settings import cluster_settings
+from pipeline.cluster.state import RunState, gpus_of, state_of
+from pipeline.cluster.submission import PIPELINE, Submission, check_for_cluster
+from pipeline.cluster.submission import submit as submit_to
+from resprout import __version__
+from resprout.artifacts.folder import write_atomically
+from resprout.errors import ClusterError, RecipeError
+from resprout.recipe import Recipe
+
+PASSED, GATE_FAILED, RUN_FAILED = 0, 1, 3
+
+
+def load(
+    path: Path, overrides: Sequence[str], gpu_type: str | None, node_selector: Sequence[str], shards: int | None
+) -> Recipe:
+    """A recipe for a cluster, with some fields changed.
+
+    Raises:
+        RecipeError: it is wrong, or needs what only this machine has.
+    """
+    labels = dict(_label(text) for text in node_selector)
+    more = [
+        *([] if gpu_type is None else [f"placement.gpu_type={gpu_type}"]),
+        *([f"placement.gpu_node_selector={json.dumps(labels)}"] if labels else []),
+        *([] if shards is None else [f"placement.num_shards={shards}"]),
+    ]
+    recipe = local.load(path, [*overrides, *more])
+    check_for_cluster(recipe)
+    return recipe
+
+
+def connect(**options: Any) -> Server:
+    """The server that the options and the environment name; nothing is asked of it yet."""
+    return Server(cluster_settings(**options), tell=lambda line: print(line, file=sys.stderr, flush=True))
+
+
+def submit(recipe: Recipe, server: Server, *, json_file: Path | None, **options: Any) -> Submission:
+    """Create a run, and say what there is to know of it."""
+    server.check()
+    where = server.settings.host + (f", namespace {server.namespace}" if server.namespace else "")
+    _say(f"resprout {__version__}   recipe {recipe.name}   seed {recipe.seed}   {where}")
+    submission = submit_to(recipe, server, **options)
+    _say(f"pipeline  {PIPELINE}, version {submission.version}" + (", was there" if submission.reused else ", uploaded"))
+    _say(f"run       {submission.run_id}   {submission.name}")
+    _say(f"link      {submission.link or 'unknown: --ui, or RESPROUT_KFP_UI, says where KFP is opened'}")
+    _say(f"follow    resprout runs show {submission.run_id} --wait")
+    _say(f"stop      resprout runs stop {submission.run_id}")
+    if json_file is not None:
+        kept = ("run_id", "name", "link", "pipeline_id", "version_id", "version", "reused")
+        _write(json_file, {**{name: getattr(submission, name) for name in kept}, "state": "PENDING"})
+    return submission
+
+
+def follow(server: Server, run_id: str, *, seconds: float, plain: bool, json_file: Path | None) -> int:
+    """Wait until a run has ended, and say how.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ClusterError: it cannot be told.
+        KeyboardInterrupt: after having said that the run goes on.
+    """
+    console = Console(file=sys.stdout)
+    patient = server.patient()
+    gpus = _gpus(patient, run_id)
+    screen = following.screen_for(console, plain=plain)
+    try:
+        state = following.follow(patient, run_id, gpus, screen, timeout_seconds=seconds)
+    except KeyboardInterrupt:
+        screen.close()
+        _say(f"interrupted; the run goes on\n  stop it:    resprout runs stop {run_id}")
+        _say(f"  follow it:  resprout runs show {run_id} --wait")
+        raise
+    finally:
+        screen.close()
+    _conclude(server, state)
+    if json_file is not None:
+        _record(server, state, json_file)
+    return exit_code_of(state)
+
+
+def exit_code_of(state: RunState) -> int:
+    """How a run that has ended is told to a build."""
+    if state.state == "SUCCEEDED":
+        return PASSED
+    return GATE_FAILED if [stage.name for stage in state.failed] == ["gate"] else RUN_FAILED
+
+
+def show(server: Server, run_id: str, *, json_file: Path | None) -> None:
+    """Print a run's stages, and why it failed if it did."""
+    state = following.look(server, run_id, _gpus(server, run_id))
+    console = Console(file=sys.stdout)
+    _say(f"{state.name}   {run_id}   {server.settings.link(run_id) or ''}".rstrip())
+    console.print(following.table_of(state))
+    if state.ended:
+        _conclude(server, state)
+    if json_file is not None:
+        _record(server, state, json_file)
+
+
+def list_runs(server: Server, limit: int) -> None:
+    """Print Resprout's runs, the newest first."""
+    server.check()
+    pipeline_id = server.pipeline(PIPELINE)
+    ours = (run for run in server.runs() if pipeline_id is not None and _is_of(run, pipeline_id))
+    now = datetime.now(timezone.utc)
+    states = [state_of(run, {}, now) for run in islice(ours, limit)]
+    rows = [("id", "state", "time", "name")]
+    rows += [(state.run_id, state.state.lower(), following.duration(state.seconds), state.name) for state in states]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    _say("\n".join(lines) if states else "no run of Resprout's yet; `resprout submit RECIPE` makes one")
+
+
+def stop(server: Server, run_id: str) -> None:
+    """End a run that is at work."""
+    server.check()
+    state = following.look(server, run_id, {})
+    if state.ended:
+        _say(f"{run_id} has ended already: {state.state.lower()}")
+        return
+    server.stop(run_id)
+    _say(f"{run_id} is being stopped; what its stages made stays. Go on from there: resprout runs retry {run_id}")
+
+
+def retry(server: Server, run_id: str) -> None:
+    """Run again what failed or was stopped.
+
+    Raises:
+        ClusterError: it goes on, or ended well.
+    """
+    server.check()
+    state = following.look(server, run_id, {})
+    if state.state not in ("FAILED", "CANCELED"):
+        raise ClusterError(
+            f"{run_id} is {state.state.lower()}",
+            why="only a run that failed or was stopped can be tried again",
+            now="resprout submit makes a new run; stages whose inputs are the same are not computed again",
+        )
+    server.retry(run_id)
+    _say(f"{run_id} goes on. Follow it: resprout runs show {run_id} --wait")
+
+
+def _conclude(server: Server, state: RunState) -> None:
+    words = {"SUCCEEDED": "ended well", "FAILED": "failed", "CANCELED": "was stopped"}
+    for line in following.why_it_failed(server, state) if state.state == "FAILED" else []:
+        _say(line)
+    _say(f"the run {words.get(state.state, state.state.lower())} after {following.duration(state.seconds)}")
+    if link := server.settings.link(state.run_id):
+        _say(f"link  {link}")
+
+
+def _gpus(server: Server, run_id: str) -> dict[str, str]:
+    run = server.run(run_id)
+    version = run.pipeline_version_reference
+    spec = server.version_spec(version.pipeline_id, version.pipeline_version_id) if version else run.pipeline_spec or {}
+    return gpus_of(spec, (run.runtime_config and run.runtime_config.parameters) or {})
+
+
+def _record(server: Server, state: RunState, path: Path) -> None:
+    before = json.loads(path.read_text()) if path.exists() else {}
+    fields = {"run_id": state.run_id, "name": state.name, "link": server.settings.link(state.run_id)}
+    stages = [asdict(stage) for stage in state.stages]
+    _write(path, {**before, **fields, "state": state.state, "seconds": state.seconds, "stages": stages})
+
+
+def _is_of(run: Any, pipeline_id: str) -> bool:
+    version = run.pipeline_version_reference
+    return version is not None and version.pipeline_id == pipeline_id
+
+
+def _label(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise RecipeError(f"--node-selector {text} is no label", now="write it as LABEL=VALUE")
+    return name, value
+
+
+def _write(path: Path, fields: Any) -> None:
+    with write_atomically(path) as temporary:
+        temporary.write_text(json.dumps(fields, indent=2) + "\n")
+
+
+def _say(text: str) -> None:
+    Console(file=sys.stdout).print(text, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,310 @@
+"""What Resprout asks of Kubeflow Pipelines' API; each question outlives a restart of the server."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import kfp_server_api as kfp
+import urllib3
+from kfp_server_api import ApiException
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential
+from urllib3 import exceptions as http
+
+from pipeline.cluster.answers import explained, may_succeed_later
+from pipeline.cluster.settings import ClusterSettings
+from resprout.errors import ClusterError
+
+T = TypeVar("T")
+
+# pauses of 1, 2, 4, 8 and then 15 seconds: two minutes, and half an hour for who waits for a run anyway
+ATTEMPTS = 12
+ATTEMPTS_WHILE_WAITING = 122
+LONGEST_PAUSE_SECONDS = 15
+CONNECT_SECONDS, SILENT_SECONDS = 10, 60
+PAGE = 100
+
+
+class Server:
+    """The API of one Kubeflow Pipelines.
+
+    Args:
+        settings: where it is.
+        attempts: how often a request that may succeed later is made.
+        tell: shows a person a line about what is being waited for.
+        sleep: pauses for some seconds.
+    """
+
+    def __init__(
+        self,
+        settings: ClusterSettings,
+        *,
+        attempts: int = ATTEMPTS,
+        tell: Callable[[str], None] = lambda line: None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.settings = settings
+        self.namespace = settings.namespace
+        self.sleep = sleep
+        self._attempts = attempts
+        self._tell = tell
+        self._client = _Client(_configuration(settings))
+
+    def patient(self) -> Server:
+        """The same, for who waits for a run anyway."""
+        other = Server(self.settings, attempts=ATTEMPTS_WHILE_WAITING, tell=self._tell, sleep=self.sleep)
+        other.namespace = self.namespace
+        return other
+
+    def check(self) -> None:
+        """Make sure that this is Kubeflow Pipelines, and know which namespace is meant.
+
+        Raises:
+            ClusterError: it does not answer, is something else, or serves several namespaces and none was named.
+        """
+        answer = self._ask("cannot reach Kubeflow Pipelines", _none_if_missing(self._get), "/apis/v2beta1/healthz")
+        try:
+            health = json.loads(answer or "")
+            several = bool(health.get("multi_user", False))
+        except (ValueError, AttributeError):
+            raise ClusterError(
+                f"{self.settings.host} is not Kubeflow Pipelines' API",
+                why="it answers, but as something else does: a login page, a web console, another path",
+                now="where a login stands before KFP, set RESPROUT_KFP_TOKEN; otherwise check --host",
+            ) from None
+        if several and self.namespace is None:
+            raise ClusterError(
+                "no namespace is named",
+                why=f"{self.settings.host} serves several teams, each in a namespace of its own",
+                now="give --namespace, or set RESPROUT_KFP_NAMESPACE: your profile's name",
+            )
+        if not several:
+            self.namespace = None  # one that is named means nothing to a KFP that serves one team
+
+    def pipeline(self, name: str) -> str | None:
+        """A pipeline's id; None where there is none of that name."""
+        found = self._ask(
+            f"cannot look for the pipeline {name}",
+            _none_if_missing(kfp.PipelineServiceApi(self._client).pipeline_service_get_pipeline_by_name),
+            name,
+            **self._in_namespace(),
+        )
+        return None if found is None else found.pipeline_id
+
+    def create_pipeline(self, name: str, description: str) -> str:
+        """Make a pipeline without a version; its id."""
+        body = kfp.V2beta1Pipeline(name=name, display_name=name, description=description, namespace=self.namespace)
+
+        def create() -> str:
+            try:
+                found: str = kfp.PipelineServiceApi(self._client).pipeline_service_create_pipeline(body).pipeline_id
+                return found
+            except ApiException as error:
+                if error.status != 409:
+                    raise
+                made = self.pipeline(name)  # by somebody else, or by a request whose answer was lost
+                if made is None:
+                    raise
+                return made
+
+        return self._ask(f"cannot create the pipeline {name}", create)
+
+    def version(self, pipeline_id: str, name: str) -> str | None:
+        """The id of a pipeline's version; None where there is none of that name."""
+        api = kfp.PipelineServiceApi(self._client)
+        action = "cannot list the pipeline's versions"
+        for page in self._pages(action, api.pipeline_service_list_pipeline_versions, pipeline_id):
+            for version in page.pipeline_versions or []:
+                if name in (version.name, version.display_name):
+                    return str(version.pipeline_version_id)
+        return None
+
+    def version_spec(self, pipeline_id: str, version_id: str) -> Mapping[str, Any]:
+        """What a version was compiled to."""
+        api = kfp.PipelineServiceApi(self._client)
+        version = self._ask(
+            "cannot read the pipeline", api.pipeline_service_get_pipeline_version, pipeline_id, version_id
+        )
+        spec: dict[str, Any] = version.pipeline_spec or {}
+        # with a second document for Kubernetes, the first stands below a key
+        compiled: Mapping[str, Any] = spec.get("pipeline_spec", spec)
+        return compiled
+
+    def upload_version(self, pipeline_id: str, name: str, file: Path, description: str) -> str:
+        """Upload a compiled pipeline as a version; its id."""
+        upload = kfp.PipelineUploadServiceApi(self._client).upload_pipeline_version
+        tried = False
+
+        def once() -> str:
+            nonlocal tried
+            if tried and (made := self.version(pipeline_id, name)):
+                return made  # by the request whose answer was lost
+            tried = True
+            try:
+                done = upload(str(file), name=name, pipelineid=pipeline_id, description=description)
+                return str(done.pipeline_version_id)
+            except ApiException as error:
+                if error.status == 409 and (made := self.version(pipeline_id, name)):
+                    return made
+                raise
+
+        return self._ask("cannot upload the pipeline", once)
+
+    def experiment(self, name: str) -> str:
+        """The id of an experiment, which is made where there is none of that name."""
+        api = kfp.ExperimentServiceApi(self._client)
+        listing = api.experiment_service_list_experiments
+        pages = self._pages("cannot list the experiments", listing, **self._in_namespace())
+        found = (item for page in pages for item in page.experiments or [] if item.display_name == name)
+        if (experiment := next(found, None)) is not None:
+            return str(experiment.experiment_id)
+        body = kfp.V2beta1Experiment(display_name=name, namespace=self.namespace)
+
+        def create() -> str | None:
+            try:
+                return str(api.experiment_service_create_experiment(body).experiment_id)
+            except ApiException as error:
+                if error.status == 409:
+                    return None
+                raise
+
+        return self._ask(f"cannot create the experiment {name}", create) or self.experiment(name)
+
+    def create_run(self, run: kfp.V2beta1Run, submission: str) -> kfp.V2beta1Run:
+        """Create a run, once.
+
+        Args:
+            run: its description holds `submission`.
+            submission: something that no other run has: a run whose request was cut is looked for by it.
+        """
+        api = kfp.RunServiceApi(self._client)
+        tried = False
+
+        def once() -> kfp.V2beta1Run:
+            nonlocal tried
+            if tried:
+                listed = api.run_service_list_runs(
+                    experiment_id=run.experiment_id, page_size=PAGE, sort_by="created_at desc", **self._in_namespace()
+                )
+                made = (item for item in listed.runs or [] if submission in (item.description or ""))
+                if (found := next(made, None)) is not None:
+                    return found
+            tried = True
+            return api.run_service_create_run(run)
+
+        return self._ask("cannot create the run", once)
+
+    def run(self, run_id: str) -> kfp.V2beta1Run:
+        """A run as it stands."""
+        return self._ask(f"cannot read the run {run_id}", kfp.RunServiceApi(self._client).run_service_get_run, run_id)
+
+    def runs(self) -> Iterator[kfp.V2beta1Run]:
+        """All runs of the namespace, the newest first."""
+        api = kfp.RunServiceApi(self._client)
+        pages = self._pages(
+            "cannot list the runs", api.run_service_list_runs, sort_by="created_at desc", **self._in_namespace()
+        )
+        for page in pages:
+            yield from page.runs or []
+
+    def stop(self, run_id: str) -> None:
+        """End a run; what it has made stays."""
+        stop = kfp.RunServiceApi(self._client).run_service_terminate_run
+        self._ask(f"cannot stop the run {run_id}", stop, run_id)
+
+    def retry(self, run_id: str) -> None:
+        """Run again what failed or was stopped; what ended well stays."""
+        again = kfp.RunServiceApi(self._client).run_service_retry_run
+        self._ask(f"cannot retry the run {run_id}", again, run_id)
+
+    def log(self, run_id: str, pod: str) -> list[str]:
+        """What a stage's pod wrote; [] where the server cannot tell any more."""
+        try:
+            # not part of the published schema: served beside it, as text, and with 200 even when it fails
+            text = self._get(f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log")
+        except (ApiException, http.HTTPError, OSError):
+            return []
+        lines = text.splitlines()
+        return [] if text.lstrip().startswith(("<", '{"error')) else [line for line in lines if line.strip()]
+
+    def _ask(self, action: str, question: Callable[..., T], *arguments: Any, **named: Any) -> T:
+        told = False
+
+        def tell(state: RetryCallState) -> None:
+            nonlocal told
+            if not told and state.outcome is not None and (error := state.outcome.exception()) is not None:
+                told = True
+                self._tell(f"{explained(action, error, self.settings).why}; trying again, Ctrl-C ends this")
+
+        retrying = Retrying(
+            retry=retry_if_exception(lambda error: may_succeed_later(error, self.settings)),
+            stop=stop_after_attempt(self._attempts),
+            wait=wait_exponential(max=LONGEST_PAUSE_SECONDS),
+            before_sleep=tell,
+            sleep=self.sleep,
+            reraise=True,
+        )
+        try:
+            return retrying(question, *arguments, **named)
+        except (ApiException, http.HTTPError, OSError) as error:
+            raise explained(action, error, self.settings) from error
+
+    def _pages(self, action: str, listing: Callable[..., Any], *arguments: Any, **named: Any) -> Iterator[Any]:
+        token = ""
+        while True:
+            more = {"page_token": token} if token else {}
+            page = self._ask(action, listing, *arguments, page_size=PAGE, **more, **named)
+            yield page
+            token = page.next_page_token or ""
+            if not token:
+                return
+
+    def _get(self, path: str) -> str:
+        answer = self._client.call_api(
+            path, "GET", auth_settings=["Bearer"], _preload_content=False, _return_http_data_only=True
+        )
+        data: bytes = answer.data
+        return data.decode("utf-8", "replace")
+
+    def _in_namespace(self) -> dict[str, str]:
+        return {} if self.namespace is None else {"namespace": self.namespace}
+
+
+class _Client(kfp.ApiClient):  # type: ignore[misc]
+    def request(self, *arguments: Any, **named: Any) -> Any:
+        # without it, a server that stays silent is waited for forever
+        return super().request(*arguments, **{**named, "_request_timeout": (CONNECT_SECONDS, SILENT_SECONDS)})
+
+
+def _configuration(settings: ClusterSettings) -> kfp.Configuration:
+    configuration = kfp.Configuration()
+    configuration.host = settings.host
+    configuration.ssl_ca_cert = str(settings.ca_file) if settings.ca_file else None
+    # asking again is ours to decide; a redirect leads to a login page
+    configuration.retries = urllib3.Retry(
+        total=None, connect=0, read=0, redirect=0, status=0, other=0, raise_on_redirect=False
+    )
+    if settings.has_token:
+
+        def renew(its: kfp.Configuration) -> None:
+            its.api_key["authorization"] = settings.current_token()
+
+        configuration.api_key_prefix["authorization"] = "Bearer"
+        renew(configuration)
+        configuration.refresh_api_key_hook = renew
+    return configuration
+
+
+def _none_if_missing(question: Callable[..., T]) -> Callable[..., T | None]:
+    def ask(*arguments: Any, **named: Any) -> T | None:
+        try:
+            return question(*arguments, **named)
+        except ApiException as error:
+            if error.status == 404:
+                return None
+            raise
+
+    return ask

@@ -1,0 +1,32 @@
+"""What several commands of the command line share: arguments that mean the same, and how an error is told."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from resprout.errors import ResproutError
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe's YAML file.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Change one field of the recipe; may be repeated."),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")]
+
+
+@contextmanager
+def errors_told(verbose: bool = False, exit_code: int = 1) -> Iterator[None]:
+    """Turn a ResproutError into its what, why and now on stderr, and an exit code."""
+    try:
+        yield
+    except ResproutError as error:
+        if verbose:
+            typer.echo(getattr(error, "traceback", "") or traceback.format_exc(), err=True)
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(exit_code) from None

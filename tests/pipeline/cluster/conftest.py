@@ -1,0 +1,57 @@
+"""A Kubeflow Pipelines for tests, and the command line against it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from pipeline.cli import app
+from pipeline.cluster import command
+from pipeline.cluster.server import Server
+from tests.pipeline.cluster.fake_kfp import FakeKfp, serving
+
+Resprout = Callable[..., Result]
+
+RECIPE = {
+    "teacher": {"source": "torchvision://resnet18?weights=IMAGENET1K_V1"},
+    "recovery": {"method": "distillation", "epochs": 60},
+    "gate": {"min_sparsity": 0.7},
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_cluster_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOST", "NAMESPACE", "TOKEN", "TOKEN_FILE", "CA_FILE", "UI"):
+        monkeypatch.delenv(f"RESPROUT_KFP_{name}", raising=False)
+    for name in ("KF_PIPELINES_ENDPOINT", "KF_PIPELINES_UI_ENDPOINT", "KF_PIPELINES_SA_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def kfp() -> Iterator[FakeKfp]:
+    with serving() as fake:
+        yield fake
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(RECIPE))
+    return path
+
+
+@pytest.fixture
+def resprout(kfp: FakeKfp, monkeypatch: pytest.MonkeyPatch) -> Resprout:
+    """The command line; its pauses let time pass in the fake KFP, and nowhere else."""
+    return command_line(kfp, monkeypatch)
+
+
+def command_line(kfp: FakeKfp, monkeypatch: pytest.MonkeyPatch) -> Resprout:
+    monkeypatch.setattr(command, "Server", partial(Server, sleep=kfp.sleep))
+    monkeypatch.setenv("RESPROUT_KFP_HOST", kfp.url)
+    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])

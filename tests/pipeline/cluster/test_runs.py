@@ -1,0 +1,230 @@
+"""Runs on a cluster, followed, listed, stopped and retried: what is shown, and the exit codes that builds rely on."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pipeline.cluster import following
+from pipeline.cluster.server import Server
+from pipeline.cluster.settings import ClusterSettings
+from resprout.errors import ClusterError
+from tests.pipeline.cluster.conftest import Resprout
+from tests.pipeline.cluster.fake_kfp import FakeKfp, Scene, pod_of
+
+RUN = "/apis/v2beta1/runs/[^/:]+"
+FETCHING = Scene("RUNNING", {"fetch-teacher": "RUNNING"})
+SHARDS = Scene("RUNNING", {"fetch-teacher": "SUCCEEDED", "synthesize": ["SUCCEEDED", "RUNNING", "RUNNING"]})
+DONE = Scene("SUCCEEDED", {"fetch-teacher": "SUCCEEDED", "synthesize": ["SUCCEEDED"] * 3, "recover": "SUCCEEDED"})
+
+
+def failed(stage: str) -> Scene:
+    return Scene("FAILED", {"fetch-teacher": "SUCCEEDED", stage: "FAILED"})
+
+
+def only_run(kfp: FakeKfp) -> str:
+    (run_id,) = kfp.runs
+    return run_id
+
+
+def test_wait_shows_each_change_and_ends_well(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
+    kfp.plays(FETCHING, FETCHING, SHARDS, DONE)
+
+    result = resprout("submit", recipe, "--wait", "--gpu-type", "nvidia.com/mig-1g.10gb")
+
+    assert result.exit_code == 0, result.output
+    lines = [line.split() for line in result.output.splitlines()]
+    assert ["fetch-teacher", "running"] in lines
+    assert ["synthesize", "running", "1/3", "1", "x", "nvidia.com/mig-1g.10gb"] in lines
+    assert ["synthesize", "done", "1:30", "1", "x", "nvidia.com/mig-1g.10gb"] in lines
+    assert result.output.count("fetch-teacher") == 2  # running, done: a line per change
+    assert "the run ended well after 12:00" in result.output
+
+
+def test_a_stage_that_failed_is_shown_with_what_it_said(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
+    kfp.plays(FETCHING, failed("recover"))
+    noise = [f"recovery {i}/40 epoch" for i in range(40)]
+    kfp.logs[pod_of("recover")] = "\n".join([*noise, "RuntimeError: CUDA out of memory"])
+
+    result = resprout("submit", recipe, "--wait")
+
+    assert result.exit_code == 3
+    assert "recover failed, and said last:" in result.output
+    assert "CUDA out of memory" in result.output
+    assert "recovery 0/40 epoch" not in result.output  # the tail
+
+
+def test_an_error_on_purpose_is_shown_without_its_traceback(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
+    kfp.plays(failed("recover"))
+    traceback = 'Traceback (most recent call last):\n  File "recover.py", line 7'
+    said = "resprout.errors.StorageError: cannot write s3://checkpoints/a\n  why: these credentials may not do that"
+    kfp.logs[pod_of("recover")] = f"{traceback}\n{said}"
+
+    result = resprout("submit", recipe, "--wait")
+
+    assert "  cannot write s3://checkpoints/a\n    why: these credentials may not do that" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_on_a_terminal_the_table_is_drawn_in_its_place(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
+    resprout("submit", recipe)
+    kfp.plays(FETCHING, SHARDS, DONE)
+    server = Server(ClusterSettings(host=kfp.url), sleep=kfp.sleep)
+    written = io.StringIO()
+    screen = following.screen_for(Console(file=written, force_terminal=True, width=100), plain=False)
+
+    following.follow(server, only_run(kfp), {}, screen, timeout_seconds=60)
+    screen.close()
+
+    assert isinstance(screen, following.TableScreen)
+    assert "running 1/3" in written.getvalue()
+    assert "\x1b[1A" in written.getvalue()  # the cursor goes up again
+
+
+def test_where_the_server_has_no_log_the_way_to_it_is_told(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
+    kfp.plays(failed("prune"))
+
+    result = resprout("submit", recipe, "--wait")
+
+    assert result.exit_code == 3
+    labels = f"pipeline/runid={only_run(kfp)},app.kubernetes.io/component=prune"
+    assert f"kubectl logs -l {labels} -c main" in result.output
+
+
+def test_a_broken_gate_is_not_just_any_failure(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
+    kfp.plays(failed("gate"))
+    kfp.logs[pod_of("gate")] = "| `min_sparsity` | at least 70 % | 50.00 % | **broken** |"
+
+    result = resprout("submit", recipe, "--wait")
+
+    assert result.exit_code == 1
+    assert "**broken**" in result.output
+
+
+def test_a_run_that_somebody_stopped_is_over(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
+    kfp.plays(FETCHING)
+
+    def stop(count: int) -> None:
+        if count == 3:
+            kfp.runs[only_run(kfp)].state = "CANCELED"
+
+    kfp.on_poll = stop
+    result = resprout("submit", recipe, "--wait")
+
+    assert result.exit_code == 3
+    assert "the run was stopped" in result.output
+
+
+def test_waiting_outlives_a_restart_and_cut_connections(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
+    kfp.plays(FETCHING, SHARDS, DONE)
+
+    def break_down(count: int) -> None:
+        if count == 2:
+            kfp.fails("GET", RUN, status=503, times=1000, until=kfp.clock + 600)
+            kfp.cuts("GET", RUN, times=3)
+
+    kfp.on_poll = break_down
+    result = resprout("submit", recipe, "--wait")
+
+    assert result.exit_code == 0, result.output
+    assert kfp.clock >= 600
+
+
+def test_ctrl_c_leaves_the_run_and_says_how_to_stop_it(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
+    kfp.plays(FETCHING)
+    kfp.on_poll = lambda count: os.kill(os.getpid(), signal.SIGINT) if count == 3 else None
+
+    result = resprout("submit", recipe, "--wait")
+
+    assert result.exit_code == 130
+    run_id = only_run(kfp)
+    assert kfp.runs[run_id].state == "RUNNING"
+    assert f"resprout runs stop {run_id}" in result.output
+    assert "the run goes on" in result.output
+
+
+def test_waiting_ends_in_time_and_the_run_goes_on(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
+    resprout("submit", recipe)
+    kfp.plays(FETCHING)
+    server = Server(ClusterSettings(host=kfp.url), sleep=kfp.sleep)
+    screen = following.PlainScreen(Console(quiet=True))
+
+    with pytest.raises(ClusterError, match="has not ended after 1:00:00"):
+        following.follow(server, only_run(kfp), {}, screen, timeout_seconds=3600, clock=lambda: kfp.clock)
+
+    assert kfp.clock == 3600
+    assert kfp.runs[only_run(kfp)].state == "RUNNING"
+    assert resprout("runs", "show", only_run(kfp), "--wait", "--timeout", "0").exit_code == 4
+
+
+def test_ls_shows_the_newest_of_ours(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
+    assert "no run of Resprout's yet" in resprout("runs", "ls").output
+    for name in ("first", "second", "third"):
+        resprout("submit", recipe, "--name", name)
+    foreign = kfp.runs[only := next(iter(kfp.runs))]
+    foreign.pipeline_version_reference.pipeline_id = "somebody-else's"
+
+    result = resprout("runs", "ls", "--limit", 2)
+
+    assert result.exit_code == 0, result.output
+    header, *rows = [line.split() for line in result.output.splitlines()]
+    assert header == ["id", "state", "time", "name"]
+    assert [row[-1] for row in rows] == ["third", "second"]
+    assert only not in result.output
+
+
+def test_show_is_a_table_of_every_stage(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
+    resprout("submit", recipe)
+    kfp.plays(SHARDS)
+
+    result = resprout("runs", "show", only_run(kfp))
+
+    assert result.exit_code == 0, result.output
+    rows = {line.split()[0]: line.split()[1:] for line in result.output.splitlines()[1:]}
+    assert rows["fetch-teacher"] == ["done", "1:30"]
+    assert rows["synthesize"][:2] == ["running", "1/3"]
+    assert rows["recover"] == ["waiting", "1", "x", "nvidia.com/gpu"]
+    assert rows["evaluate"] == ["waiting"]
+
+
+def test_stop_then_retry(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
+    resprout("submit", recipe)
+    kfp.plays(FETCHING)
+    run_id = only_run(kfp)
+
+    at_work = resprout("runs", "retry", run_id)
+    stopped = resprout("runs", "stop", run_id)
+    waited = resprout("runs", "show", run_id, "--wait")
+    again = resprout("runs", "stop", run_id)
+    retried = resprout("runs", "retry", run_id)
+
+    assert (at_work.exit_code, "only a run that failed" in at_work.output) == (4, True)
+    assert stopped.exit_code == 0
+    assert waited.exit_code == 3
+    assert "has ended already: canceled" in again.output
+    assert retried.exit_code == 0, retried.output
+    assert kfp.runs[run_id].state == "RUNNING"
+
+
+def test_an_unknown_run_is_said_to_be_unknown(kfp: FakeKfp, resprout: Resprout) -> None:
+    result = resprout("runs", "show", "no-such-run")
+
+    assert result.exit_code == 4
+    assert "knows no such thing (HTTP 404): no-such-run not found" in result.output
+    assert kfp.clock == 0
+
+
+def test_a_namespace_of_others_is_refused_with_what_the_server_says(
+    kfp: FakeKfp, resprout: Resprout, recipe: Path
+) -> None:
+    kfp.fails("POST", "/apis/v2beta1/runs", status=403)
+
+    result = resprout("submit", recipe)
+
+    assert result.exit_code == 4
+    assert "does not allow it (HTTP 403)" in result.output
