@@ -7,6 +7,8 @@ READY := $(VENV)/.ready
 # Committed, so that it can be uploaded in the KFP UI as it is.
 COMPILED := pipeline/compress.yaml
 EXTRAS := pipeline,storage,embedded,docker,timm,hub,dev
+# Processes that share the tests by file: whole runs mostly wait for one stage's start after another.
+WORKERS ?= 2
 # The pair that the committed results were measured with; the newest release is often not there for both.
 TORCH := torch==2.14.1 torchvision==0.29.1
 
@@ -20,7 +22,7 @@ demo: $(READY) ## prune a real ResNet-20 to 75 %, bring it back without data, wr
 	$(BIN)/resprout run recipes/demo.yaml
 
 test: $(READY) ## run the tests (one file or more: make test TESTS=tests/resprout)
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(TESTS)
 
 check: $(READY) ## lint, formatting, types, import rules, the compiled pipeline
 	$(BIN)/ruff check .
