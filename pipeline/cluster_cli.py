@@ -13,6 +13,7 @@ from pipeline.options import Overrides, RecipeFile, Verbose, errors_told
 from resprout.errors import ClusterError
 
 if TYPE_CHECKING:
+    from pipeline.cluster.command import Files
     from pipeline.cluster.server import Server
 
 EXIT_CODES = (
@@ -63,6 +64,21 @@ JsonFile = Annotated[
     Path | None,
     typer.Option("--json", metavar="FILE", help="Write the run's id, link, state and stages.", show_default=False),
 ]
+JUnitFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--junit", metavar="FILE", help="With --wait: write JUnit XML, a test case per stage.", show_default=False
+    ),
+]
+MarkdownFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--markdown",
+        metavar="FILE",
+        help="With --wait: append a summary, as to $GITHUB_STEP_SUMMARY.",
+        show_default=False,
+    ),
+]
 RunId = Annotated[str, typer.Argument(metavar="ID", help="As `resprout runs ls` shows it.", show_default=False)]
 
 runs_app = typer.Typer(
@@ -104,6 +120,8 @@ def submit(
     timeout: Timeout = "24h",
     plain: Plain = False,
     json_file: JsonFile = None,
+    junit: JUnitFile = None,
+    markdown: MarkdownFile = None,
     verbose: Verbose = False,
 ) -> None:
     """Run a recipe on a cluster, by Kubeflow Pipelines (KFP).
@@ -114,15 +132,15 @@ def submit(
     """
     with errors_told(verbose, exit_code=USAGE):
         command = _commands()
-        seconds = _seconds(timeout)
+        seconds, files = _seconds(timeout), command.Files(json_file, junit, markdown)
         chosen = command.load(recipe, overrides or [], gpu_type, node_selector or [], shards)
         server = command.connect(host=host, namespace=namespace, token_file=token_file, ca_file=ca_file, ui=ui)
     with errors_told(verbose, exit_code=CANNOT_TELL):
         submission = command.submit(
-            chosen, server, experiment=experiment, name=name, service_account=service_account, json_file=json_file
+            chosen, server, experiment=experiment, name=name, service_account=service_account, files=files
         )
         if wait:
-            _follow(command, server, submission.run_id, seconds, plain, json_file)
+            _follow(command, server, submission.run_id, seconds, plain, files)
 
 
 @runs_app.command(name="ls")
@@ -155,19 +173,21 @@ def show(
     timeout: Timeout = "24h",
     plain: Plain = False,
     json_file: JsonFile = None,
+    junit: JUnitFile = None,
+    markdown: MarkdownFile = None,
     verbose: Verbose = False,
 ) -> None:
     """A run's stages, and what a failed one said last; --wait follows it to its end."""
     with errors_told(verbose, exit_code=USAGE):
         command = _commands()
-        seconds = _seconds(timeout)
+        seconds, files = _seconds(timeout), command.Files(json_file, junit, markdown)
         server = command.connect(host=host, namespace=namespace, token_file=token_file, ca_file=ca_file, ui=ui)
     with errors_told(verbose, exit_code=CANNOT_TELL):
         server.check()
         if wait:
-            _follow(command, server, run_id, seconds, plain, json_file)
+            _follow(command, server, run_id, seconds, plain, files)
         else:
-            command.show(server, run_id, json_file=json_file)
+            command.show(server, run_id, files=files)
 
 
 @runs_app.command()
@@ -216,11 +236,9 @@ def _commands() -> ModuleType:
     return command
 
 
-def _follow(
-    command: ModuleType, server: Server, run_id: str, seconds: float, plain: bool, json_file: Path | None
-) -> None:
+def _follow(command: ModuleType, server: Server, run_id: str, seconds: float, plain: bool, files: Files) -> None:
     try:
-        raise typer.Exit(command.follow(server, run_id, seconds=seconds, plain=plain, json_file=json_file))
+        raise typer.Exit(command.follow(server, run_id, seconds=seconds, plain=plain, files=files))
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
 

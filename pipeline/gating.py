@@ -37,9 +37,7 @@ def judge(
     if json_file is not None:
         _write(json_file, gate.as_json(checks))
     if markdown is not None:
-        with markdown.open("a") as file:
-            # without a blank line, the verdict would be one more row of a table that stands before it
-            file.write(f"\n\n{table}" if file.tell() else table)
+        append_markdown(markdown, table)
     return {True: PASSED, False: FAILED, None: CANNOT_TELL}[gate.passed(checks)], table
 
 
@@ -67,6 +65,13 @@ def metrics_of(result: str) -> Mapping[str, float]:
     if not isinstance(metrics, dict) or not any(name.startswith("recovered.") for name in metrics):
         raise GateError(f"{path} holds no metrics of a recovered network", now="give the metrics.json of a run")
     return metrics
+
+
+def append_markdown(path: Path, text: str) -> None:
+    """Add to a summary that CI systems show, which may have begun."""
+    with path.open("a") as file:
+        # without a blank line, what follows a table would be one more row of it
+        file.write(f"\n\n{text}" if file.tell() else text)
 
 
 def _write(path: Path, text: str) -> None:

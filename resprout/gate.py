@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from operator import itemgetter
 from typing import Literal
-from xml.etree import ElementTree
 
+from resprout import junit
 from resprout.errors import GateError
+from resprout.junit import Case
 from resprout.recipe import GateSection
 
 
@@ -136,18 +137,16 @@ def as_json(checks: Sequence[Check]) -> str:
 
 def as_junit(checks: Sequence[Check], name: str) -> str:
     """For CI systems: JUnit XML with a test case per limit; one that cannot be told is an error."""
-    failures, errors = (sum(check.passed is state for check in checks) for state in (False, None))
-    counts = {"tests": str(len(checks)), "failures": str(failures), "errors": str(errors)}
-    suites = ElementTree.Element("testsuites", counts)
-    suite = ElementTree.SubElement(suites, "testsuite", {"name": f"resprout gate {name}", **counts})
-    for check in checks:
-        case = ElementTree.SubElement(suite, "testcase", {"classname": f"gate.{name}", "name": check.name})
-        if check.passed is not True:
-            kind = "failure" if check.passed is False else "error"
-            message = f"promised {check.promised}, measured {check.measured}"
-            ElementTree.SubElement(case, kind, {"message": message}).text = message
-    ElementTree.indent(suites)
-    return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
+    outcomes: dict[bool | None, Literal["passed", "failure", "error"]] = {
+        True: "passed",
+        False: "failure",
+        None: "error",
+    }
+    cases = [
+        Case(check.name, outcomes[check.passed], f"promised {check.promised}, measured {check.measured}")
+        for check in checks
+    ]
+    return junit.as_junit(f"resprout gate {name}", f"gate.{name}", cases)
 
 
 def _check(promise: Promise, limit: float, metrics: Mapping[str, float]) -> Check:

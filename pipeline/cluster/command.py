@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import islice
 from pathlib import Path
@@ -14,18 +14,43 @@ from typing import Any
 from rich.console import Console
 
 from pipeline import command as local
-from pipeline.cluster import following
+from pipeline.cluster import following, records
 from pipeline.cluster.server import Server
 from pipeline.cluster.settings import cluster_settings
 from pipeline.cluster.state import RunState, gpus_of, state_of
 from pipeline.cluster.submission import PIPELINE, Submission, check_for_cluster
 from pipeline.cluster.submission import submit as submit_to
+from pipeline.gating import append_markdown
 from resprout import __version__
 from resprout.artifacts.folder import write_atomically
 from resprout.errors import ClusterError, RecipeError
 from resprout.recipe import Recipe
 
 PASSED, GATE_FAILED, RUN_FAILED = 0, 1, 3
+
+
+@dataclass(frozen=True)
+class Files:
+    """What is written for CI systems; None: not that."""
+
+    json: Path | None = None
+    junit: Path | None = None
+    markdown: Path | None = None
+
+    def write(self, state: RunState, said: Mapping[str, Sequence[str]], link: str | None) -> None:
+        """Write how a run stands, and what its stages that failed said last."""
+        self.write_json(records.fields_of(state, link))
+        if self.junit is not None:
+            _write(self.junit, records.junit_of(state, said))
+        if self.markdown is not None:
+            append_markdown(self.markdown, records.markdown_of(state, said, link))
+
+    def write_json(self, fields: Mapping[str, Any]) -> None:
+        """Write fields beside those that an earlier step wrote of the same run."""
+        if self.json is not None:
+            before = json.loads(self.json.read_text()) if self.json.exists() else {}
+            kept = before if before.get("run_id") == fields["run_id"] else {}
+            _write(self.json, json.dumps({**kept, **fields}, indent=2) + "\n")
 
 
 def load(
@@ -52,7 +77,7 @@ def connect(**options: Any) -> Server:
     return Server(cluster_settings(**options), tell=lambda line: print(line, file=sys.stderr, flush=True))
 
 
-def submit(recipe: Recipe, server: Server, *, json_file: Path | None, **options: Any) -> Submission:
+def submit(recipe: Recipe, server: Server, *, files: Files, **options: Any) -> Submission:
     """Create a run, and say what there is to know of it."""
     server.check()
     where = server.settings.host + (f", namespace {server.namespace}" if server.namespace else "")
@@ -63,13 +88,12 @@ def submit(recipe: Recipe, server: Server, *, json_file: Path | None, **options:
     _say(f"link      {submission.link or 'unknown: --ui, or RESPROUT_KFP_UI, says where KFP is opened'}")
     _say(f"follow    resprout runs show {submission.run_id} --wait")
     _say(f"stop      resprout runs stop {submission.run_id}")
-    if json_file is not None:
-        kept = ("run_id", "name", "link", "pipeline_id", "version_id", "version", "reused")
-        _write(json_file, {**{name: getattr(submission, name) for name in kept}, "state": "PENDING"})
+    kept = ("run_id", "name", "link", "pipeline_id", "version_id", "version", "reused")
+    files.write_json({**{name: getattr(submission, name) for name in kept}, "state": "PENDING"})
     return submission
 
 
-def follow(server: Server, run_id: str, *, seconds: float, plain: bool, json_file: Path | None) -> int:
+def follow(server: Server, run_id: str, *, seconds: float, plain: bool, files: Files) -> int:
     """Wait until a run has ended, and say how.
 
     Returns:
@@ -92,9 +116,7 @@ def follow(server: Server, run_id: str, *, seconds: float, plain: bool, json_fil
         raise
     finally:
         screen.close()
-    _conclude(server, state)
-    if json_file is not None:
-        _record(server, state, json_file)
+    _conclude(server, state, files)
     return exit_code_of(state)
 
 
@@ -105,16 +127,16 @@ def exit_code_of(state: RunState) -> int:
     return GATE_FAILED if [stage.name for stage in state.failed] == ["gate"] else RUN_FAILED
 
 
-def show(server: Server, run_id: str, *, json_file: Path | None) -> None:
+def show(server: Server, run_id: str, *, files: Files) -> None:
     """Print a run's stages, and why it failed if it did."""
     state = following.look(server, run_id, _gpus(server, run_id))
     console = Console(file=sys.stdout)
     _say(f"{state.name}   {run_id}   {server.settings.link(run_id) or ''}".rstrip())
     console.print(following.table_of(state))
     if state.ended:
-        _conclude(server, state)
-    if json_file is not None:
-        _record(server, state, json_file)
+        _conclude(server, state, files)
+    else:
+        files.write(state, {}, server.settings.link(run_id))
 
 
 def list_runs(server: Server, limit: int) -> None:
@@ -160,13 +182,18 @@ def retry(server: Server, run_id: str) -> None:
     _say(f"{run_id} goes on. Follow it: resprout runs show {run_id} --wait")
 
 
-def _conclude(server: Server, state: RunState) -> None:
+def _conclude(server: Server, state: RunState, files: Files) -> None:
     words = {"SUCCEEDED": "ended well", "FAILED": "failed", "CANCELED": "was stopped"}
-    for line in following.why_it_failed(server, state) if state.state == "FAILED" else []:
-        _say(line)
+    said = following.last_words(server, state) if state.state == "FAILED" else {}
+    link = server.settings.link(state.run_id)
+    for stage, lines in said.items():
+        _say("\n  ".join([f"{stage} failed, and said last:", *lines]))
+    if state.error and not said:
+        _say(state.error)
     _say(f"the run {words.get(state.state, state.state.lower())} after {following.duration(state.seconds)}")
-    if link := server.settings.link(state.run_id):
+    if link:
         _say(f"link  {link}")
+    files.write(state, said, link)
 
 
 def _gpus(server: Server, run_id: str) -> dict[str, str]:
@@ -174,13 +201,6 @@ def _gpus(server: Server, run_id: str) -> dict[str, str]:
     version = run.pipeline_version_reference
     spec = server.version_spec(version.pipeline_id, version.pipeline_version_id) if version else run.pipeline_spec or {}
     return gpus_of(spec, (run.runtime_config and run.runtime_config.parameters) or {})
-
-
-def _record(server: Server, state: RunState, path: Path) -> None:
-    before = json.loads(path.read_text()) if path.exists() else {}
-    fields = {"run_id": state.run_id, "name": state.name, "link": server.settings.link(state.run_id)}
-    stages = [asdict(stage) for stage in state.stages]
-    _write(path, {**before, **fields, "state": state.state, "seconds": state.seconds, "stages": stages})
 
 
 def _is_of(run: Any, pipeline_id: str) -> bool:
@@ -195,9 +215,9 @@ def _label(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _write(path: Path, fields: Any) -> None:
+def _write(path: Path, text: str) -> None:
     with write_atomically(path) as temporary:
-        temporary.write_text(json.dumps(fields, indent=2) + "\n")
+        temporary.write_text(text)
 
 
 def _say(text: str) -> None:

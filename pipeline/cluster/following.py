@@ -160,15 +160,16 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
 
 
-def why_it_failed(server: Server, state: RunState) -> list[str]:
-    """What failed stages said last, and where to look for more."""
-    lines = []
+def last_words(server: Server, state: RunState) -> dict[str, list[str]]:
+    """What each stage that failed said last; of one whose log the server does not keep, where to look for it."""
+    said = {}
     for stage in state.failed:
-        said = [line for pod in stage.failed_pods for line in server.log(state.run_id, pod)]
-        lines.append(f"{stage.name} failed" + (", and said last:" if said else ""))
-        lines += [f"  {line}" for line in raised_on_purpose(said) or said[-TAIL_LINES:]]
-        if not said:
-            where = f" -n {server.namespace}" if server.namespace else ""
-            chosen = f"-l pipeline/runid={state.run_id},app.kubernetes.io/component={stage.name}"
-            lines.append(f"  its log: kubectl logs{where} {chosen} -c main --tail=50")
-    return lines or ([state.error] if state.error else [])
+        lines = [line for pod in stage.failed_pods for line in server.log(state.run_id, pod)]
+        said[stage.name] = raised_on_purpose(lines) or lines[-TAIL_LINES:] or [_where_its_log_is(server, state, stage)]
+    return said
+
+
+def _where_its_log_is(server: Server, state: RunState, stage: Stage) -> str:
+    where = f" -n {server.namespace}" if server.namespace else ""
+    chosen = f"-l pipeline/runid={state.run_id},app.kubernetes.io/component={stage.name}"
+    return f"its log: kubectl logs{where} {chosen} -c main --tail=50"

@@ -5,15 +5,20 @@ from __future__ import annotations
 import io
 import os
 import signal
+import traceback
 from pathlib import Path
 
 import pytest
+from junitparser import JUnitXml
+from markdown_it import MarkdownIt
 from rich.console import Console
 
 from pipeline.cluster import following
 from pipeline.cluster.server import Server
 from pipeline.cluster.settings import ClusterSettings
-from resprout.errors import ClusterError
+from resprout import gate
+from resprout.errors import ClusterError, GateError
+from resprout.recipe import GateSection
 from tests.pipeline.cluster.conftest import Resprout
 from tests.pipeline.cluster.fake_kfp import FakeKfp, Scene, pod_of
 
@@ -25,6 +30,15 @@ DONE = Scene("SUCCEEDED", {"fetch-teacher": "SUCCEEDED", "synthesize": ["SUCCEED
 
 def failed(stage: str) -> Scene:
     return Scene("FAILED", {"fetch-teacher": "SUCCEEDED", stage: "FAILED"})
+
+
+def log_of_a_broken_gate() -> str:
+    checks = gate.judge({"recovered.sparsity": 0.5}, GateSection(min_sparsity=0.7))
+    try:
+        gate.require(checks)
+    except GateError:
+        return gate.as_markdown(checks) + traceback.format_exc()
+    raise AssertionError
 
 
 def only_run(kfp: FakeKfp) -> str:
@@ -98,12 +112,33 @@ def test_where_the_server_has_no_log_the_way_to_it_is_told(kfp: FakeKfp, resprou
 
 def test_a_broken_gate_is_not_just_any_failure(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
     kfp.plays(failed("gate"))
-    kfp.logs[pod_of("gate")] = "| `min_sparsity` | at least 70 % | 50.00 % | **broken** |"
+    kfp.logs[pod_of("gate")] = log_of_a_broken_gate()
 
     result = resprout("submit", recipe, "--wait")
 
     assert result.exit_code == 1
-    assert "**broken**" in result.output
+    assert "min_sparsity: at least 70 %, measured: 50.00 %" in result.output
+
+
+def test_a_broken_gate_is_told_to_ci_systems_in_their_formats(
+    kfp: FakeKfp, resprout: Resprout, recipe: Path, tmp_path: Path
+) -> None:
+    kfp.plays(failed("gate"))
+    kfp.logs[pod_of("gate")] = log_of_a_broken_gate()
+    (tmp_path / "summary.md").write_text("| a | table |\n|---|---|\n| of | before |\n")
+
+    resprout("submit", recipe, "--wait", "--junit", tmp_path / "run.xml", "--markdown", tmp_path / "summary.md")
+
+    (suite,) = JUnitXml.fromfile(str(tmp_path / "run.xml"))
+    cases = {case.name: case for case in suite}
+    assert (suite.tests, suite.failures, suite.errors) == (len(cases), 1, 0)
+    assert cases["fetch-teacher"].is_passed
+    assert "min_sparsity: at least 70 %, measured: 50.00 %" in cases["gate"].result[0].text
+    page = MarkdownIt("commonmark").enable("table").render((tmp_path / "summary.md").read_text())
+    assert page.count("<table>") == 2
+    assert "<td>gate</td>\n<td>failed</td>" in page
+    assert f'<a href="{kfp.url}/#/runs/details/{only_run(kfp)}">' in page
+    assert "measured: 50.00 %" in page
 
 
 def test_a_run_that_somebody_stopped_is_over(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
