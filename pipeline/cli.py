@@ -110,7 +110,10 @@ def compile_pipeline(
         typer.echo(f"wrote {output}")
 
 
-@app.command(epilog="Exit codes: 0 every limit is kept; 1 one is broken; 2 wrong usage or recipe; 4 it cannot be told.")
+@app.command(
+    epilog="Exit codes: 0 every limit is kept; 1 one is broken; 2 wrong usage or recipe; 3 the run failed and left no "
+    "result; 4 it cannot be told."
+)
 def gate(
     recipe: RecipeFile,
     result: Annotated[

@@ -6,12 +6,19 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipeline.runners import RunFolder
 from resprout import gate
 from resprout.artifacts.folder import write_atomically
 from resprout.errors import GateError
 from resprout.recipe import Recipe
 
-PASSED, FAILED, CANNOT_TELL = 0, 1, 4
+PASSED, FAILED, RUN_FAILED, CANNOT_TELL = 0, 1, 3, 4
+
+
+class RunFailedError(GateError):
+    """There is no result, since the run that was to make it failed."""
+
+    exit_code = RUN_FAILED
 
 
 def judge(
@@ -57,6 +64,12 @@ def metrics_of(result: str) -> Mapping[str, float]:
     try:
         metrics = json.loads(path.read_text())
     except FileNotFoundError:
+        if RunFolder(path.parent).failed():
+            raise RunFailedError(
+                f"the run in {path.parent} has no result",
+                why="it failed, or was stopped",
+                now=f"{path.parent / 'log.txt'} says why; the same resprout run goes on from what is kept",
+            ) from None
         raise GateError(
             f"there is no {path}", why="it holds what was measured", now="give a run's folder that ended well"
         ) from None

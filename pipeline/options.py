@@ -22,11 +22,11 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceba
 
 @contextmanager
 def errors_told(verbose: bool = False, exit_code: int = 1) -> Iterator[None]:
-    """Turn a ResproutError into its what, why and now on stderr, and an exit code."""
+    """Turn a ResproutError into its what, why and now on stderr, and an exit code: its own, or the given one."""
     try:
         yield
     except ResproutError as error:
         if verbose:
             typer.echo(getattr(error, "traceback", "") or traceback.format_exc(), err=True)
         typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(exit_code) from None
+        raise typer.Exit(getattr(error, "exit_code", exit_code)) from None

@@ -94,6 +94,17 @@ class RunFolder:
                 now="give --output a new folder",
             )
 
+    def failed(self) -> bool:
+        """Whether a run was here, has left no result, and is not at work any more."""
+        if not (self.path / LOCK).exists() or (self.path / "metrics.json").exists():
+            return False
+        with (self.path / LOCK).open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+        return True
+
     def kept(self) -> list[str]:
         """What is there to go on from, for people: `4 groups of dreams`, `recovery's last epoch`."""
         names = [path.name for path in self.checkpoints.glob("*.safetensors")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.embedded_storage import Server
+from pipeline.runners import LOCK
 from resprout.storage import ObjectAddress, Storage, publish
 from tests.pipeline.running import run
 
@@ -201,6 +203,20 @@ def test_metrics_that_cannot_be_read_are_4(recipe: Path, tmp_path: Path, content
     assert code == 4
     assert error.startswith("error: ")
     assert "  now: " in error
+
+
+def test_a_run_that_failed_is_3_and_one_at_work_is_4(recipe: Path, tmp_path: Path):
+    code, output = run(recipe, "--output", tmp_path / "out")
+    assert code == 1, output  # there is no such teacher
+
+    with (tmp_path / "out" / LOCK).open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        at_work, _, _ = gate(recipe, tmp_path / "out")
+    code, _, error = gate(recipe, tmp_path / "out")
+
+    assert (at_work, code) == (4, 3)
+    assert "it failed, or was stopped" in error
+    assert str(tmp_path / "out" / "log.txt") in error
 
 
 def test_what_was_not_measured_is_4(recipe: Path, metrics: Path):
