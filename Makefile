@@ -31,7 +31,7 @@ check: $(READY) ## lint, formatting, types, import rules, the compiled pipeline,
 	$(BIN)/lint-imports
 	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/shellcheck .ci/run docker/*.sh k8s/*.sh k8s/overlays/*/*.sh
-	KUBERNETES_VALIDATE=$(BIN)/kubernetes-validate k8s/check.sh
+	KUBERNETES_VALIDATE=$(BIN)/kubernetes-validate k8s/check.sh 1.29 1.36
 	$(BIN)/resprout compile --output $(VENV)/compress.yaml
 	@diff -u $(COMPILED) $(VENV)/compress.yaml || { \
 		echo "error: $(COMPILED) is not what components/ and pipeline/compress.py compile to"; \

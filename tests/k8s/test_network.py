@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
+
 import pytest
 
 from tests.k8s.rendering import K8S, OURS, OVERLAYS, STAGE, Object, Place, load, may, named, of_kind, pods, selects
@@ -66,6 +69,15 @@ def test_no_stage_with_a_gpu_leaves_the_cluster(overlay: str, objects: list[Obje
     assert {stage.component for stage in with_gpu} == {"synthesize", "recover"}
     for stage in with_gpu:
         assert reached(objects, overlay, labels_of(stage)) & outside == {"Kubernetes: API server"}
+
+
+def test_the_check_that_policies_are_enforced_is_let_out_by_none(overlay: str, objects: list[Object]):
+    (check,) = pods(load(K8S / "examples"))
+    (address,) = re.findall(r"/dev/tcp/([0-9.]+)/443", " ".join(check.containers[0]["args"]))
+    outside = Place(443, address=address)
+    assert ipaddress.ip_address(address).is_global
+    assert not may(objects, OVERLAYS[overlay], check.labels, "Egress", outside)
+    assert may(objects, OVERLAYS[overlay], {}, "Egress", outside), "where no policy holds, it gets there"
 
 
 def test_nobody_reaches_a_stage(overlay: str, objects: list[Object], stages: list[Stage]):

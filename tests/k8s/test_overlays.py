@@ -114,7 +114,8 @@ def test_images_are_pinned_and_ours_are_of_this_version(objects: list[Object]):
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     (embedded,) = extras["embedded"]  # what our tests run
     ours = {f"resprout/cpu:{__version__}", f"chrislusf/seaweedfs:{embedded.partition('==')[2]}"}
-    assert {container["image"] for pod in pods(objects) for container in pod.containers} <= ours
+    made = [*pods(objects), *pods(load(K8S / "examples"))]
+    assert {container["image"] for pod in made for container in pod.containers} <= ours
 
 
 def test_selectors_find_their_pods(objects: list[Object]):

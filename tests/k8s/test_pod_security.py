@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.k8s.rendering import ROOT, Object, Pod, pods
+from tests.k8s.rendering import K8S, ROOT, Object, Pod, load, pods
 from tests.pipeline.compiled import Stage
 
 HARDENED = {
@@ -100,12 +100,12 @@ def test_without_what_the_pipeline_asks_for_they_would_not_be(stages: list[Stage
 
 
 def test_the_pods_of_an_overlay_are_restricted(objects: list[Object]):
-    for pod in pods(objects):
+    for pod in [*pods(objects), *pods(load(K8S / "examples"))]:
         assert not list(violations(pod.spec)), pod.name
 
 
 def test_they_write_to_volumes_alone_and_hold_no_token(objects: list[Object]):
-    for pod in pods(objects):
+    for pod in [*pods(objects), *pods(load(K8S / "examples"))]:
         assert pod.spec["automountServiceAccountToken"] is False
         assert all(container["securityContext"]["readOnlyRootFilesystem"] for container in pod.containers)
 
