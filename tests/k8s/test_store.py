@@ -84,11 +84,12 @@ def store(dev: list[Object], tmp_path_factory: pytest.TempPathFactory) -> Iterat
     assert write_identities(dev, folder).returncode == 0
     ports = dict(zip(("s3", "master", "volume", "filer", "admin"), _free_ports(5), strict=True))
     rendered = container(dev, "resprout-store", "seaweedfs")
-    assert rendered["command"] == ["weed", "mini"]
+    program, *words = rendered["command"]
+    assert program == "weed"
     here = {"-dir": folder, "-ip.bind": "127.0.0.1", "-s3.config": folder / "identities.json"}
     here |= {f"-{name}.port": port for name, port in ports.items()}
     kept = [word for word in rendered["args"] if word.partition("=")[0] not in here]
-    command = [str(WEED), "mini", *kept, *(f"{name}={value}" for name, value in here.items())]
+    command = [str(WEED), *words, *kept, *(f"{name}={value}" for name, value in here.items())]
     environment = {"HOME": str(folder), "PATH": os.environ["PATH"], "GOMEMLIMIT": "256MiB"}
     probe = rendered["readinessProbe"]["httpGet"]["path"]
     with (folder / "log").open("wb") as log:
@@ -134,6 +135,14 @@ def set_up(dev: list[Object], store: Store, tmp_path_factory: pytest.TempPathFac
 
     run()
     return run
+
+
+def test_probes_are_answered(dev: list[Object], store: Store):
+    seaweedfs = container(dev, "resprout-store", "seaweedfs")
+    for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
+        url = f"http://127.0.0.1:{store.ports['s3']}{seaweedfs[kind]['httpGet']['path']}"
+        assert urllib3.request("GET", url, retries=False).status == 200
+        assert seaweedfs[kind]["httpGet"]["port"] == "s3"
 
 
 def test_the_job_does_nothing_twice(set_up: Callable[[], str]):
