@@ -79,7 +79,9 @@ kubectl get namespace "$namespace" >/dev/null || fail "there is no namespace $na
 api_server
 for labels in "$here"/namespaces/*.yaml; do
     if grep -qx "  name: $namespace" "$labels"; then
-        kubectl apply --server-side --field-manager resprout --filename "$labels"
+        # whoever else has set a label to something else keeps it
+        kubectl apply --server-side --field-manager resprout --filename "$labels" ||
+            echo "note: $namespace has Pod Security labels of its own, which stay" >&2
     fi
 done
 if [ "$(basename "$overlay")" = dev ]; then

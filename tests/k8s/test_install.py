@@ -23,6 +23,7 @@ case "$*" in
     *endpointslices*port*) printf '6443' ;;
     *"service kubernetes"*clusterIPs*) printf '10.96.0.1' ;;
     *"service kubernetes"*port*) printf '443' ;;
+    "apply --server-side"*) [ ! -e {folder}/labelled ] ;;
     "get namespace "*) [ "$3" != missing ] ;;
     "get secret "*) [ -e {folder}/secrets/"$3".yaml ] ;;
     create*)
@@ -115,6 +116,16 @@ def test_no_other_overlay_makes_secrets_it_says_which_are_missing(cluster: Clust
     assert not cluster.secrets()
     for name in ("resprout-storage", "resprout-checkpoints", "resprout-storage-admin", "resprout-pipeline-root"):
         assert f"note: the secret {name} is not there yet" in done.stderr
+
+
+def test_labels_that_others_set_stay(cluster: Cluster):
+    (cluster.folder / "labelled").touch()  # as the API server answers when fields are another manager's
+    done = cluster.install("standalone")
+
+    assert done.returncode == 0
+    assert "note: kubeflow has Pod Security labels of its own" in done.stderr
+    assert not any("force" in line or "overwrite" in line for line in cluster.asked())
+    assert cluster.asked()[-1].startswith("apply -k ")
 
 
 def test_an_overlay_of_ones_own(cluster: Cluster):
