@@ -102,7 +102,14 @@ def submit(
     ] = None,
     service_account: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Whom the run's pods run as.", show_default="as KFP is set up"),
+        typer.Option(
+            metavar="NAME",
+            envvar="RESPROUT_KFP_SERVICE_ACCOUNT",
+            show_envvar=False,
+            help="Whom the run's pods run as: resprout-runner, where k8s/ is installed; also "
+            "RESPROUT_KFP_SERVICE_ACCOUNT.",
+            show_default="as KFP is set up",
+        ),
     ] = None,
     gpu_type: Annotated[
         str | None,

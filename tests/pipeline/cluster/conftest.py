@@ -26,7 +26,7 @@ RECIPE = {
 
 @pytest.fixture(autouse=True)
 def _no_cluster_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HOST", "NAMESPACE", "TOKEN", "TOKEN_FILE", "CA_FILE", "UI"):
+    for name in ("HOST", "NAMESPACE", "TOKEN", "TOKEN_FILE", "CA_FILE", "UI", "SERVICE_ACCOUNT"):
         monkeypatch.delenv(f"RESPROUT_KFP_{name}", raising=False)
     for name in ("KF_PIPELINES_ENDPOINT", "KF_PIPELINES_UI_ENDPOINT", "KF_PIPELINES_SA_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)

@@ -40,6 +40,16 @@ def test_placement_options_are_the_runs_parameters(kfp: FakeKfp, resprout: Respr
     assert given["gpu_node_selector"] == {"zone": "a", "gpu": "h100"}
 
 
+def test_the_service_account_may_stand_in_the_environment(
+    kfp: FakeKfp, resprout: Resprout, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resprout("submit", recipe)
+    monkeypatch.setenv("RESPROUT_KFP_SERVICE_ACCOUNT", "resprout-runner")
+    resprout("submit", recipe)
+
+    assert [run.service_account for run in kfp.runs.values()] == [None, "resprout-runner"]
+
+
 def test_a_second_submit_reuses_the_pipeline_version(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
     first = resprout("submit", recipe)
     second = resprout("submit", recipe, "--set", "pruning.sparsity=0.9", "--shards", 4)
