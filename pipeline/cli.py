@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline import cluster_cli
+from pipeline import cluster_cli, storage_cli
 from pipeline.options import Overrides, RecipeFile, Verbose, errors_told
 from resprout import __version__
 
@@ -31,10 +31,9 @@ recipe_app = typer.Typer(
 models_app = typer.Typer(
     help="Models: what can be built, what a run left behind, what was published.", no_args_is_help=True
 )
-storage_app = typer.Typer(help="Object storage, for whoever runs it.", no_args_is_help=True)
 app.add_typer(recipe_app, name="recipe")
 app.add_typer(models_app, name="models")
-app.add_typer(storage_app, name="storage")
+app.add_typer(storage_cli.storage_app, name="storage")
 app.add_typer(cluster_cli.runs_app, name="runs")
 
 
@@ -267,23 +266,6 @@ def show_model(
             publications.show(model)
         else:
             inspection.show(Path(model))
-
-
-@storage_app.command(name="setup")
-def set_up_storage(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="YAML that says which buckets there are to be.")],
-    verbose: Verbose = False,
-) -> None:
-    """Make buckets, and set what expires in them and who may do what; as often as you like.
-
-    It needs credentials that may do so, which no stage should have.
-    """
-    from resprout import storage
-    from resprout.storage import buckets
-
-    with errors_told(verbose):
-        for line in buckets.set_up(storage.Storage(storage.required()), buckets.read(file)):
-            typer.echo(line)
 
 
 if __name__ == "__main__":

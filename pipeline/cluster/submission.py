@@ -61,7 +61,8 @@ def check_for_cluster(recipe: Recipe) -> None:
             raise RecipeError(
                 f"{field} {source} is a path on this machine",
                 why="the stages run in pods of the cluster, which do not see it",
-                now=f"put it into object storage that the cluster reaches, and --set {field}=s3://BUCKET/KEY",
+                now=f"resprout storage put {source} s3://BUCKET/KEY, in storage that the cluster reaches, then "
+                f"--set {field}=s3://BUCKET/KEY",
             )
 
 
