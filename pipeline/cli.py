@@ -107,7 +107,7 @@ def compile_pipeline(
     if overrides and recipe is None:
         raise typer.BadParameter("changes a recipe, and none is given", param_hint="--set")
     with errors_told():
-        command.compile_to(output, command.load(recipe, overrides or []) if recipe else None)
+        command.compile_to(output, command.load(recipe, overrides or []) if recipe else command.UNCHANGED)
         typer.echo(f"wrote {output}")
 
 

@@ -21,12 +21,14 @@ from resprout import __version__
 from resprout import recipe as recipe_module
 from resprout.artifacts.folder import write_atomically
 from resprout.errors import ResproutError
-from resprout.recipe import PlacementSection, Recipe
+from resprout.recipe import Recipe, TeacherSection
 from resprout.types import Evaluation
 
 HEADER = """# The compression pipeline, to upload in the KFP UI. Made by `resprout compile`.
 # What each input means is said below, at root.inputDefinitions.
 """
+# What an upload runs when nothing is changed: a teacher that any cluster with a way to the internet can fetch.
+UNCHANGED = Recipe(name="resnet18", teacher=TeacherSection(source="torchvision://resnet18?weights=IMAGENET1K_V1"))
 
 
 def load(path: Path, overrides: Sequence[str]) -> Recipe:
@@ -34,12 +36,12 @@ def load(path: Path, overrides: Sequence[str]) -> Recipe:
     return recipes.override(recipe_module.load(path), overrides)
 
 
-def compile_to(path: Path, recipe: Recipe | None = None) -> None:
+def compile_to(path: Path, recipe: Recipe = UNCHANGED) -> None:
     """Write the pipeline as KFP's YAML; the same bytes each time.
 
     Args:
         path: the file.
-        recipe: what the pipeline's parameters are unless a run says otherwise; none: a run has to give the sections.
+        recipe: what the pipeline's parameters are unless a run says otherwise.
     """
     if recipe is None:
         compile_placed(path, PlacementSection())
@@ -61,7 +63,7 @@ def compile_placed(path: Path, placement: PlacementSection, defaults: Mapping[st
     with write_atomically(path) as temporary:
         named = temporary.with_suffix(".yaml")  # the compiler looks at the suffix
         try:
-            compiler.Compiler().compile(pipeline(placement), str(named), pipeline_parameters=defaults)
+            compiler.Compiler().compile(pipeline(recipe.placement), str(named), pipeline_parameters=arguments(recipe))
             documents = list(yaml.safe_load_all(named.read_text()))
         finally:
             named.unlink(missing_ok=True)

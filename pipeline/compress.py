@@ -57,13 +57,13 @@ def pipeline(placement: PlacementSection) -> Any:
         """Prune a teacher and bring the student's accuracy back on dreams.
 
         Args:
-            teacher: the recipe's section of that name, as are the others up to publishing.
-            synthesis: with a student_weight above 0, student_aware must be true.
-            pruning: see teacher.
-            recovery: see teacher.
-            evaluation: see teacher.
-            gate: see teacher; a result that breaks a limit ends the run, and is not published.
-            publishing: with an address to publish to, published must be true.
+            teacher: the trained network; source is torchvision://NAME, timm://NAME, hf://REPO, s3://… or https://….
+            synthesis: how dreams are made, and how many; with student_weight above 0, student_aware must be true.
+            pruning: which weights go, and how many of them; sparsity 0.75 is three quarters.
+            recovery: how the accuracy is brought back on dreams.
+            evaluation: what the result is judged on besides dreams; data is a labelled test set, as s3://BUCKET/KEY.
+            gate: limits to keep, as {"min_agreement": 0.9}; a result that breaks one ends the run, unpublished.
+            publishing: where to, as {"to": "s3://BUCKET/PREFIX", "name": "mine"}; published must be true then.
             seed: the one that all randomness comes from.
             student_aware: show the pruned student to synthesis; otherwise dreams do not depend on pruning.
             published: publish the result; otherwise it stays among the run's artifacts.
@@ -160,6 +160,3 @@ def _nested(placement: PlacementSection) -> tuple[Any, Any, Any]:
     aware_shard = alone(synthesize, synthesizing, name="student-aware-shard", own=own, output=shard, inputs=shown)
     publish_result = alone(publish, publishing, name="publish", own={"cpu_image": str, "secret": str})
     return blind_shard, aware_shard, publish_result
-
-
-compress = pipeline(PlacementSection())

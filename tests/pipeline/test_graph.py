@@ -11,6 +11,7 @@ import yaml
 from pipeline import command, recipes, runners
 from resprout import recipe as recipe_module
 from resprout.recipe import Recipe
+from resprout.sources.hubs import torchvision_weights
 from tests.pipeline.compiled import Stage, by_component, read
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +49,21 @@ def test_a_recipe_becomes_the_defaults_of_the_compiled_pipeline(tmp_path: Path):
     assert all("defaultValue" in parameter or parameter.get("isOptional") for parameter in parameters.values())
 
 
+def test_a_run_can_be_started_in_the_ui_with_nothing_filled_in(spec: dict[str, Any]):
+    given = spec["root"]["inputDefinitions"]["parameters"]
+    assert all("defaultValue" in parameter for parameter in given.values())
+    defaults = {name: given[name]["defaultValue"] for name in given}
+    stages = set(recipe_module.SECTIONS) - {"placement"}
+    sections = {name: recipe_module.section(name, defaults[name]) for name in stages}
+    assert Recipe(name="resnet18", **sections) == command.UNCHANGED
+    assert torchvision_weights(sections["teacher"].source).url.startswith("https://")
+
+
+@pytest.mark.parametrize("name", sorted(set(recipe_module.SECTIONS) - {"teacher", "placement"}))
+def test_a_section_that_is_emptied_in_the_ui_is_the_default_one(name: str):
+    assert recipe_module.section(name, {}) == getattr(command.UNCHANGED, name)
+
+
 def test_everything_that_the_ui_shows_says_what_it_is(spec: dict[str, Any]):
     for name, component in spec["components"].items():
         if "executorLabel" not in component:
@@ -55,7 +71,9 @@ def test_everything_that_the_ui_shows_says_what_it_is(spec: dict[str, Any]):
         inputs = component.get("inputDefinitions", {})
         for key, definition in {**inputs.get("parameters", {}), **inputs.get("artifacts", {})}.items():
             assert definition.get("description"), (name, key)
-    assert all(given["description"] for given in spec["root"]["inputDefinitions"]["parameters"].values())
+    for name, given in spec["root"]["inputDefinitions"]["parameters"].items():
+        assert given["description"], name
+        assert "\n" not in given["description"], f"{name}: one line, or the YAML is hard to read"
 
 
 def test_nothing_is_installed_when_a_stage_starts(spec: dict[str, Any]):
