@@ -37,16 +37,14 @@ check: $(READY) ## lint, formatting, types, import rules, the compiled pipeline,
 		echo "error: $(COMPILED) is not what components/ and pipeline/compress.py compile to"; \
 		echo "  now: make format, and commit it"; exit 1; }
 
-k8s-check: $(READY) ## render and validate the manifests in k8s/, and run their tests; needs kubectl
-	KUBERNETES_VALIDATE=$(BIN)/kubernetes-validate k8s/check.sh
-	$(BIN)/python -m pytest tests/k8s
-
-format: $(READY) ## rewrite code, tables and the compiled pipeline as `check` and the tests want them
+format: $(READY) ## rewrite code, tables, the compiled pipeline and its picture as `check` and the tests want them
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/python docs/recipe_reference.py
 	$(BIN)/python benchmarks/tables.py
 	$(BIN)/resprout compile --output $(COMPILED)
+	$(BIN)/python docs/inputs_reference.py
+	$(BIN)/python docs/graph.py
 
 images: image-cpu image-cuda ## build the container images, each with its bill of materials (docker/README.md)
 
