@@ -13,7 +13,7 @@ WORKERS ?= 2
 TORCH := torch==2.14.1 torchvision==0.29.1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check k8s-check format images image-cpu image-cuda cifar10 constraints clean
+.PHONY: help demo test check format images image-cpu image-cuda image-submit cifar10 constraints clean
 
 help: ## say what there is
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -30,8 +30,7 @@ check: $(READY) ## lint, formatting, types, import rules, the compiled pipeline,
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint docker/Dockerfile
-	$(BIN)/shellcheck .ci/run docker/*.sh k8s/*.sh k8s/overlays/*/*.sh
-	KUBERNETES_VALIDATE=$(BIN)/kubernetes-validate k8s/check.sh 1.29 1.36
+	$(BIN)/shellcheck .ci/run ci/*.sh docker/*.sh
 	$(BIN)/resprout compile --output $(VENV)/compress.yaml
 	@diff -u $(COMPILED) $(VENV)/compress.yaml || { \
 		echo "error: $(COMPILED) is not what components/ and pipeline/compress.py compile to"; \
@@ -50,7 +49,8 @@ images: image-cpu image-cuda ## build the container images, each with its bill o
 
 image-cpu: ## build the image of stages without a GPU alone
 image-cuda: ## build the image of stages with a GPU alone
-image-cpu image-cuda: image-%: $(READY)
+image-submit: ## build the image that submits runs from inside a cluster (docs/ci.md)
+image-cpu image-cuda image-submit: image-%: $(READY)
 	SYFT=$(BIN)/syft docker/build.sh $*
 
 cifar10: $(READY) ## fetch all of CIFAR-10 (150 MB) for the benchmarks

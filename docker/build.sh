@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Build one image, tag it by version and by git revision, and write its bill of materials beside it:
-#   docker/build.sh cpu|cuda
+#   docker/build.sh cpu|cuda|submit
 # Environment: IMAGES (default resprout): what its name starts with, as registry.example.org/team/resprout.
 #   BASE_IMAGE: a mirror's python:3.11-slim. UV_DEFAULT_INDEX: a mirror of PyPI. UV_INDEX: one more index, as
 #   https://download.pytorch.org/whl/cpu. DOCKER (default docker). SYFT (default syft): none where it is missing.
