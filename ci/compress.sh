@@ -6,16 +6,16 @@
 #   RESPROUT_RESULT      s3://BUCKET/PREFIX/NAME/VERSION where it is published: held against its gate, as JUnit
 #   RESPROUT_EXPERIMENT, RESPROUT_NAME   what the run is grouped under and called in KFP
 #   RESPROUT_TIMEOUT     how long to wait: 90m, 24h
-#   RESPROUT_OUT         the folder for run.json, gate.xml, gate.json, summary.md (resprout-ci)
+#   RESPROUT_OUT         the folder for summary.md, run.xml (JUnit), run.json, gate.xml, gate.json (resprout-ci)
 #   RESPROUT_KFP_*, RESPROUT_STORAGE_*   where, and as whom: docs/ci.md
 # GITHUB_OUTPUT and GITHUB_STEP_SUMMARY get their share where they are set. Exit codes: docs/ci.md.
 set -uo pipefail
 recipe=${RESPROUT_RECIPE:?names the recipe}
 out=${RESPROUT_OUT:-resprout-ci}
 mkdir -p "$out" || exit 2
-rm -f "$out"/run.json "$out"/gate.xml "$out"/gate.json "$out"/gate.md "$out"/summary.md
+rm -f "$out"/{run,gate}.{xml,json,md} "$out"/summary.md
 
-changes=() options=(--wait --plain --json "$out/run.json")
+changes=() options=(--wait --plain --json "$out/run.json" --junit "$out/run.xml" --markdown "$out/run.md")
 while read -r change; do  # read takes the blanks off both ends
     if [ -n "$change" ]; then changes+=(--set "$change"); fi
 done <<<"${RESPROUT_SET:-}"
@@ -46,7 +46,7 @@ id=$(of_run run_id) link=$(of_run link) state=$(of_run state)
 {
     echo "### Resprout: $verdict"
     echo
-    if [ -n "$link" ]; then echo "[Run $id]($link), $state"; elif [ -n "$id" ]; then echo "Run $id, $state"; fi
+    if [ -s "$out/run.md" ]; then cat "$out/run.md"; elif [ -n "$id" ]; then echo "Run $id $link"; fi
     if [ -s "$out/gate.md" ]; then echo && cat "$out/gate.md"; fi
 } >"$out/summary.md"
 if [ -n "${GITHUB_STEP_SUMMARY:-}" ]; then cat "$out/summary.md" >>"$GITHUB_STEP_SUMMARY"; fi

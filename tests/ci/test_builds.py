@@ -77,6 +77,9 @@ def test_a_gate_that_fails_on_the_cluster_fails_the_build(
     assert (code, outputs["state"]) == (1, "FAILED")
     assert "50.00 %" in said
     assert "breaks a limit" in summary
+    assert "50.00 %" in summary
+    stages = {it.name: it for suite in JUnitXml.fromfile(str(build / "resprout-ci" / "run.xml")) for it in suite}
+    assert "50.00 %" in stages["gate"].result[0].text
     assert not (build / "resprout-ci" / "gate.xml").exists()  # there is nothing of this build's to judge
 
 
@@ -122,8 +125,10 @@ def test_a_gitlab_job_does_the_same(kfp: FakeKfp, build: Path, environment: dict
     assert code == 0, said
     (run,) = kfp.runs.values()
     assert run.runtime_config.parameters["seed"] == 3
-    reports = GITLAB["artifacts"]["reports"]["junit"].replace("$RESPROUT_OUT", GITLAB["variables"]["RESPROUT_OUT"])
-    assert JUnitXml.fromfile(str(build / reports)).tests == 1
+    pattern = GITLAB["artifacts"]["reports"]["junit"].replace("$RESPROUT_OUT", GITLAB["variables"]["RESPROUT_OUT"])
+    reports = {path.name: JUnitXml.fromfile(str(path)) for path in build.glob(pattern)}
+    assert reports.keys() == {"run.xml", "gate.xml"}
+    assert reports["gate.xml"].tests == 1
 
 
 def test_no_value_becomes_a_part_of_a_shells_text() -> None:
