@@ -17,18 +17,9 @@ ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
 GITLAB = yaml.safe_load((ROOT / "examples" / "ci" / "gitlab.yml").read_text())[".resprout"]
 
 
-def resolved(text: str, inputs: Mapping[str, str], environment: Mapping[str, str]) -> str:
-    """`${{ inputs.a || env.B }}` as GitHub resolves it; anything else in such braces is an error."""
-
-    def value(match: re.Match[str]) -> str:
-        for term in match[1].split("||"):
-            scope, name = term.strip().split(".", 1)
-            found = {"inputs": inputs, "env": environment}[scope].get(name, "")
-            if found:
-                return found
-        return ""
-
-    return re.sub(r"\$\{\{(.*?)\}\}", value, text)
+def resolved(text: str, inputs: Mapping[str, str]) -> str:
+    """`${{ inputs.NAME }}` as GitHub resolves it; anything else in such braces is an error."""
+    return re.sub(r"\$\{\{ *(.*?) *\}\}", lambda found: inputs[found[1].removeprefix("inputs.")], text)
 
 
 def action_step(name: str, given: Mapping[str, str], environment: Mapping[str, str]) -> tuple[str, dict[str, str]]:
@@ -36,7 +27,7 @@ def action_step(name: str, given: Mapping[str, str], environment: Mapping[str, s
     (step,) = [step for step in ACTION["runs"]["steps"] if step["name"] == name]
     inputs = {key: str(it.get("default", "")) for key, it in ACTION["inputs"].items()} | dict(given)
     assert inputs.keys() == ACTION["inputs"].keys()
-    own = {key: resolved(value, inputs, environment) for key, value in step["env"].items()}
+    own = {key: resolved(value, inputs) for key, value in step["env"].items()}
     return step["run"], {**environment, **own, "GITHUB_ACTION_PATH": str(ROOT)}
 
 

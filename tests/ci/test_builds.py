@@ -108,6 +108,14 @@ def test_each_end_has_its_code(
     assert word in summary
 
 
+def test_an_input_goes_before_the_environment(kfp: FakeKfp, build: Path, environment: dict[str, str]) -> None:
+    elsewhere = {**environment, "RESPROUT_KFP_HOST": "http://127.0.0.1:9"}
+    code, said, outputs, _ = compress(build, elsewhere, host=kfp.url, ui="https://kubeflow.example.org")
+
+    assert code == 0, said
+    assert outputs["link"].startswith("https://kubeflow.example.org/#/runs/details/")
+
+
 def test_a_refused_token_is_told_without_being_shown(build: Path, environment: dict[str, str]) -> None:
     wrong = "another-token-that-nobody-may-see"
     code, said, _, _ = compress(build, {**environment, "RESPROUT_KFP_TOKEN": wrong})
