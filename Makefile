@@ -13,7 +13,7 @@ WORKERS ?= 2
 TORCH := torch==2.14.1 torchvision==0.29.1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format images image-cpu image-cuda image-submit cifar10 constraints clean
+.PHONY: help demo test check k8s-check format images image-cpu image-cuda image-submit cifar10 constraints clean
 
 help: ## say what there is
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -30,11 +30,16 @@ check: $(READY) ## lint, formatting, types, import rules, the compiled pipeline,
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint docker/Dockerfile
-	$(BIN)/shellcheck .ci/run ci/*.sh docker/*.sh
+	$(BIN)/shellcheck .ci/run ci/*.sh docker/*.sh k8s/*.sh k8s/overlays/*/*.sh
+	KUBERNETES_VALIDATE=$(BIN)/kubernetes-validate k8s/check.sh 1.29 1.36
 	$(BIN)/resprout compile --output $(VENV)/compress.yaml
 	@diff -u $(COMPILED) $(VENV)/compress.yaml || { \
 		echo "error: $(COMPILED) is not what components/ and pipeline/compress.py compile to"; \
 		echo "  now: make format, and commit it"; exit 1; }
+
+k8s-check: $(READY) ## render and validate the manifests in k8s/, and run their tests; needs kubectl
+	KUBERNETES_VALIDATE=$(BIN)/kubernetes-validate k8s/check.sh
+	$(BIN)/python -m pytest tests/k8s
 
 format: $(READY) ## rewrite code, tables, the compiled pipeline and its picture as `check` and the tests want them
 	$(BIN)/ruff check --fix .

@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from resprout import __version__
 from resprout import recipe as recipe_module
 from resprout.artifacts.folder import write_atomically
 from resprout.errors import ResproutError
-from resprout.recipe import Recipe, TeacherSection
+from resprout.recipe import PlacementSection, Recipe, TeacherSection
 from resprout.types import Evaluation
 
 HEADER = """# The compression pipeline, to upload in the KFP UI. Made by `resprout compile`.
@@ -43,20 +43,6 @@ def compile_to(path: Path, recipe: Recipe = UNCHANGED) -> None:
         path: the file.
         recipe: what the pipeline's parameters are unless a run says otherwise.
     """
-    if recipe is None:
-        compile_placed(path, PlacementSection())
-    else:
-        compile_placed(path, recipe.placement, arguments(recipe))
-
-
-def compile_placed(path: Path, placement: PlacementSection, defaults: Mapping[str, Any] | None = None) -> None:
-    """Write the pipeline for a placement as KFP's YAML.
-
-    Args:
-        path: the file.
-        placement: what of it is no parameter is compiled in.
-        defaults: the parameters' defaults; None: the placement's, and none for the sections.
-    """
     compiler = _kfp().compiler
     from pipeline.compress import pipeline
 
@@ -69,6 +55,11 @@ def compile_placed(path: Path, placement: PlacementSection, defaults: Mapping[st
             named.unlink(missing_ok=True)
         # KFP writes the keys of a mapping in another order each time
         temporary.write_text(HEADER + yaml.safe_dump_all(documents, sort_keys=True, allow_unicode=True, width=120))
+
+
+def compile_placed(path: Path, placement: PlacementSection) -> None:
+    """Write the pipeline for a placement: of recipes, only what is no parameter, so that many share it."""
+    compile_to(path, UNCHANGED.model_copy(update={"placement": placement}))
 
 
 def run(recipe: Recipe, *, runs: Path, output: Path | None, plain: bool, in_containers: bool = False) -> None:

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 from docker import DockerClient
@@ -66,8 +67,16 @@ def test_its_pods_meet_the_restricted_standard_and_hold_one_token(kind: str) -> 
     assert not any("command" in it or "sh" in it["args"] for it in spec["containers"])
 
 
+@pytest.mark.parametrize("version", ["1.29", "1.34"])
+def test_kubernetes_knows_every_field(version: str) -> None:
+    trigger = MAKE_PODS["Sensor"]["spec"]["triggers"][0]["template"]["k8s"]
+    for document in [*(it for it in DOCUMENTS if "argoproj" not in it["apiVersion"]), trigger["source"]["resource"]]:
+        kubernetes_validate.validate(document, version, strict=True)
+
+
 def test_names_that_refer_to_each_other_agree() -> None:
-    names = {(it["kind"], it["metadata"]["name"]) for it in DOCUMENTS}
+    installed = yaml.safe_load((ROOT / "k8s" / "base" / "submitter.yaml").read_text())
+    names = {(it["kind"], it["metadata"]["name"]) for it in [*DOCUMENTS, installed]}
     for kind in MAKE_PODS:
         spec = pod(MAKE_PODS[kind])
         assert ("ServiceAccount", spec["serviceAccountName"]) in names
@@ -102,11 +111,12 @@ def test_what_a_pod_runs_submits_its_recipe(kind: str, tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stdout + ended.stderr
     (run,) = kfp.runs.values()
     (experiment,) = kfp.experiments.values()
-    assert experiment.namespace == "vision"
+    assert experiment.namespace == "team-vision"
     teacher = run.runtime_config.parameters["teacher"]["source"]
     arrived = "s3://models/teachers/$(id) new.safetensors"
     assert teacher == (arrived if kind == "Sensor" else "s3://models/teachers/lesions.safetensors")
     assert run.runtime_config.parameters["published"] is True
+    assert run.service_account == "resprout-runner"
 
 
 @pytest.mark.docker
