@@ -1,4 +1,4 @@
-"""Component: the numbers of the shards that synthesize dreams."""
+"""Component: whether a run's inputs make sense together, and the numbers of the shards that synthesize dreams."""
 
 from kfp import dsl
 
@@ -6,13 +6,46 @@ from components._image import CPU_IMAGE
 
 
 @dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
-def plan_shards(section: dict, num_shards: int) -> list[int]:
-    """Number the shards, once it is clear that each has something to do.
+def plan_shards(
+    teacher: dict,
+    synthesis: dict,
+    pruning: dict,
+    recovery: dict,
+    evaluation: dict,
+    gate: dict,
+    publishing: dict,
+    student_aware: bool,
+    published: bool,
+    num_shards: int,
+) -> list[int]:
+    """Number the shards, once it is clear that every later stage can do what it is told.
 
     Args:
-        section: the recipe's synthesis section.
-        num_shards: how many are wanted.
+        teacher: the recipe's section of that name, as are those up to publishing.
+        synthesis: see teacher.
+        pruning: see teacher.
+        recovery: see teacher.
+        evaluation: see teacher.
+        gate: see teacher.
+        publishing: see teacher.
+        student_aware: whether synthesis is shown the pruned student.
+        published: whether the result is published.
+        num_shards: how many shards are wanted.
     """
-    from resprout import recipe, synthesis
+    from resprout import recipe
+    from resprout import synthesis as stage
 
-    return synthesis.shard_numbers(recipe.section("synthesis", section), num_shards)
+    whole = recipe.from_sections(
+        {
+            "teacher": teacher,
+            "synthesis": synthesis,
+            "pruning": pruning,
+            "recovery": recovery,
+            "evaluation": evaluation,
+            "gate": gate,
+            "publishing": publishing,
+        },
+        student_aware=student_aware,
+        published=published,
+    )
+    return stage.shard_numbers(whole.synthesis, num_shards)

@@ -91,7 +91,19 @@ def pipeline(placement: PlacementSection) -> Any:
 
         testing = on_cpu(fetch_test_set(teacher=fetched, section=evaluation), cpu_image, placement)
         test_set = with_storage(testing, storage_secret).outputs["test_set"]
-        planning = on_cpu(plan_shards(section=synthesis, num_shards=num_shards), cpu_image, placement)
+        plan = plan_shards(
+            teacher=teacher,
+            synthesis=synthesis,
+            pruning=pruning,
+            recovery=recovery,
+            evaluation=evaluation,
+            gate=gate,
+            publishing=publishing,
+            student_aware=student_aware,
+            published=published,
+            num_shards=num_shards,
+        )
+        planning = on_cpu(plan, cpu_image, placement)
         planned = planning.after(testing).output  # what may be refused is, before a GPU is asked for
         shared = {
             "teacher": fetched,

@@ -123,6 +123,34 @@ def section(name: str, fields: Mapping[str, Any]) -> Any:
     return validate(SECTIONS[name], _with_whole_numbers(fields), name)
 
 
+def from_sections(sections: Mapping[str, Mapping[str, Any]], *, student_aware: bool, published: bool) -> Recipe:
+    """A recipe from the inputs of a run, which people type into a form one by one.
+
+    Args:
+        sections: name -> fields, as a component receives them.
+        student_aware: whether synthesis will be shown the pruned student.
+        published: whether the result will be published.
+
+    Raises:
+        RecipeError: a section is wrong, with all the problems at once; or the switches do not fit the sections.
+    """
+    where = "the run's inputs"
+    recipe: Recipe = validate(Recipe, _with_whole_numbers(sections), where)
+    weight = getattr(recipe.synthesis, "student_weight", 0)
+    if student_aware != (weight > 0):
+        raise RecipeError(
+            f"{where}, student_aware: is {str(student_aware).lower()}, and synthesis.student_weight is {weight:g}",
+            why="dreams are shown the student when it is true, and that counts for nothing at weight 0",
+            now="set student_aware to true with a weight above 0, to false without",
+        )
+    if published and recipe.publishing.to is None:
+        raise RecipeError(
+            f"{where}, published: is true, and publishing.to says nowhere",
+            now='set publishing to {"to": "s3://BUCKET/PREFIX", "name": "NAME"}, or published to false',
+        )
+    return recipe
+
+
 def _with_whole_numbers(value: Any) -> Any:
     # KFP hands ints inside dicts back as floats; fields become floats again where they are, free-form arguments do not
     if isinstance(value, Mapping):
@@ -173,6 +201,7 @@ __all__ = [
     "Section",
     "SynthesisSection",
     "TeacherSection",
+    "from_sections",
     "load",
     "section",
     "validate",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,9 +69,35 @@ def pruned(stage: Stage) -> dsl.Model:
     return student
 
 
+def planned(synthesis: dict[str, Any], num_shards: int, student_aware: bool = False, **others: Any) -> list[int]:
+    sections = {"pruning": PRUNING, "recovery": {}, "evaluation": {}, "gate": {}, "publishing": {}}
+    sections |= {"teacher": {"source": "torchvision://resnet18"}, "synthesis": synthesis}
+    switches = {"student_aware": student_aware, "published": False, "num_shards": num_shards}
+    numbers: list[int] = plan_shards.python_func(**(sections | switches | others))
+    return numbers
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        ({"recovery": {"epoch": 3}}, "recovery.epoch: no such field; did you mean epochs?"),
+        ({"gate": {"min_agreement": 2.0}, "pruning": {"sparsity": 1.5}}, "pruning.sparsity"),
+        ({"gate": {"min_agreement": 2.0}, "pruning": {"sparsity": 1.5}}, "gate.min_agreement"),
+        ({"gate": {"max_latency_ratio": 1.0}}, "needs evaluation.measure_latency"),
+        ({"student_aware": True}, "synthesis.student_weight is 0"),
+        ({"synthesis": SYNTHESIS | {"student_weight": 1.0}}, "student_aware: is false"),
+        ({"published": True}, "publishing.to says nowhere"),
+        ({"num_shards": 9}, "num_shards"),
+    ],
+)
+def test_inputs_that_make_no_sense_together_are_refused(inputs: dict[str, Any], said: str):
+    with pytest.raises(ResproutError, match=re.escape(said)):
+        planned(**({"synthesis": SYNTHESIS, "num_shards": 1} | inputs))
+
+
 def dreamt(stage: Stage, section: dict[str, Any] = SYNTHESIS, num_shards: int = 1, **inputs: Any) -> dsl.Metrics:
     shards = []
-    for index in plan_shards.python_func(section=section, num_shards=num_shards):
+    for index in planned(section, num_shards, "student" in inputs):
         shards.append(stage(dsl.Dataset, f"shard-{index}-of-{num_shards}"))
         synthesize.python_func(
             teacher=stage(dsl.Model, "teacher"),

@@ -82,13 +82,13 @@ def test_nothing_is_installed_when_a_stage_starts(spec: dict[str, Any]):
     assert not any("pip install" in part for container in containers for part in container["command"])
 
 
-def test_each_stage_receives_its_own_section_and_no_other(stages: list[Stage]):
+def test_each_stage_that_computes_receives_its_own_section_and_no_other(stages: list[Stage]):
     received = by_component(stages, lambda stage: set(stage.parameters.values()) & set(recipe_module.SECTIONS))
     assert received == {
         "fetch-teacher": {"teacher"},
         "extract-statistics": set(),
         "prune": {"pruning"},
-        "plan-shards": {"synthesis"},
+        "plan-shards": set(recipe_module.SECTIONS) - {"placement"},  # it holds them against each other
         "synthesize": {"synthesis"},
         "merge-dreams": set(),
         "recover": {"recovery"},
@@ -107,6 +107,18 @@ def test_the_labelled_test_set_goes_to_evaluation_and_nowhere_else(stages: list[
 def test_a_test_set_that_does_not_fit_is_refused_before_a_gpu_is_asked_for(stages: list[Stage]):
     planning = next(stage for stage in stages if stage.component == "plan-shards")
     assert "fetch-test-set" in planning.task["dependentTasks"]
+
+
+def test_inputs_that_make_no_sense_are_refused_before_a_gpu_is_asked_for(spec: dict[str, Any], stages: list[Stage]):
+    looped = [
+        task["parameterIterator"]["items"]["inputParameter"]
+        for component in spec["components"].values()
+        for task in component.get("dag", {"tasks": {}})["tasks"].values()
+        if "parameterIterator" in task
+    ]
+    assert looped == ["pipelinechannel--plan-shards-Output"] * 2
+    recovering = next(stage for stage in stages if stage.component == "recover")
+    assert recovering.artifacts["dreams"].startswith("condition-branches-1."), "in which the loops are"
 
 
 def test_nothing_is_published_that_has_not_passed_the_gate():
