@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
+from minio.commonconfig import ENABLED, Filter
+from minio.error import S3Error
+from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
+from minio.xml import marshal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from resprout.errors import StorageError
 from resprout.storage.client import Storage
+from resprout.storage.failures import translated
+
+OUR_RULES = "resprout-"
+"""How the names of the lifecycle rules begin that are ours to change."""
 
 
 class Bucket(BaseModel):
@@ -62,9 +71,90 @@ def set_up(storage: Storage, buckets: tuple[Bucket, ...]) -> Iterator[str]:
         StorageError: the server refuses it.
     """
     for bucket in buckets:
-        done = ["made"] if storage.make_bucket(bucket.name) else []
-        if storage.set_lifecycle(bucket.name, bucket.expire_days):
+        done = ["made"] if make_bucket(storage, bucket.name) else []
+        if set_lifecycle(storage, bucket.name, bucket.expire_days):
             done.append("lifecycle set")
-        if bucket.policy is not None and storage.set_policy(bucket.name, bucket.policy):
+        if bucket.policy is not None and set_policy(storage, bucket.name, bucket.policy):
             done.append("policy set")
         yield f"s3://{bucket.name}  {', '.join(done) or 'as it should be'}"
+
+
+def make_bucket(storage: Storage, bucket: str) -> bool:
+    """Make a bucket unless there is one.
+
+    Returns:
+        Whether this call made it.
+    """
+    with translated(f"cannot make s3://{bucket}", storage.endpoint):
+        if storage.sdk.bucket_exists(bucket):
+            return False
+        try:
+            storage.sdk.make_bucket(bucket)
+        except S3Error as error:
+            if error.code != "BucketAlreadyOwnedByYou":  # another who did the same at once
+                raise
+            return False
+    return True
+
+
+def set_lifecycle(storage: Storage, bucket: str, expire_days: Mapping[str, int]) -> bool:
+    """Let objects of a bucket expire. Rules whose names do not begin with `resprout-` stay as they are.
+
+    Args:
+        storage: the server.
+        bucket: its name.
+        expire_days: prefix -> days after which what lies below it is removed.
+
+    Returns:
+        Whether anything had to be changed.
+    """
+    with translated(f"cannot set the lifecycle of s3://{bucket}", storage.endpoint):
+        found = storage.sdk.get_bucket_lifecycle(bucket)
+        before: Sequence[Rule] = found.rules if found else ()
+        others = [rule for rule in before if not (rule.rule_id or "").startswith(OUR_RULES)]
+        wanted = [*others, *map(_expiry, expire_days.items())]
+        if _as_set(before) == _as_set(wanted):
+            return False
+        if wanted:
+            storage.sdk.set_bucket_lifecycle(bucket, LifecycleConfig(wanted))
+        else:
+            storage.sdk.delete_bucket_lifecycle(bucket)
+    return True
+
+
+def set_policy(storage: Storage, bucket: str, policy: Mapping[str, Any]) -> bool:
+    """Give a bucket this policy in place of any other.
+
+    Returns:
+        Whether it had another one.
+    """
+    with translated(f"cannot set the policy of s3://{bucket}", storage.endpoint):
+        try:
+            found = _normal(json.loads(storage.sdk.get_bucket_policy(bucket)))
+        except S3Error as error:
+            if error.code != "NoSuchBucketPolicy":
+                raise
+            found = None
+        if found == _normal(policy):
+            return False
+        storage.sdk.set_bucket_policy(bucket, json.dumps(policy))
+    return True
+
+
+def _expiry(after: tuple[str, int]) -> Rule:
+    prefix, days = after
+    name = f"{OUR_RULES}expire-{prefix.strip('/').replace('/', '-')}".rstrip("-")
+    return Rule(ENABLED, rule_filter=Filter(prefix=prefix), rule_id=name, expiration=Expiration(days=days))
+
+
+def _as_set(rules: Sequence[Rule]) -> set[bytes]:
+    return {marshal(LifecycleConfig([rule])) for rule in rules}
+
+
+def _normal(policy: Any) -> Any:
+    """A policy as one server or another may write it: a list of one thing is that thing."""
+    if isinstance(policy, Mapping):
+        return {key: _normal(value) for key, value in policy.items()}
+    if isinstance(policy, list):
+        return _normal(policy[0]) if len(policy) == 1 else [_normal(value) for value in policy]
+    return policy

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import certifi
 import urllib3
 from minio import Minio
-from minio.commonconfig import ENABLED, Filter
 from minio.error import S3Error
-from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
-from minio.xml import marshal
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from resprout.artifacts.folder import sha256_of, write_atomically
@@ -31,8 +27,6 @@ PARALLEL_PARTS = 4
 PARALLEL_FILES = 8
 LONGEST_PAUSE_SECONDS = 10.0
 DIGEST_HEADER = "x-amz-meta-sha256"
-OUR_RULES = "resprout-"
-"""How the names of the lifecycle rules begin that are ours to change."""
 
 TransferWatch = Callable[[int, int], None]
 """Is told how many bytes of how many have gone through."""
@@ -112,6 +106,11 @@ class Storage:
         elif settings.path_style is False:
             self._client.enable_virtual_style_endpoint()
 
+    @property
+    def sdk(self) -> Minio:
+        """The SDK's client, for what only whoever runs the server does; what it raises is to be translated."""
+        return self._client
+
     def check(self, bucket: str) -> None:
         """Fail now rather than after hours of work.
 
@@ -147,63 +146,6 @@ class Storage:
         """Remove one object; none there is no failure."""
         with translated(f"cannot remove {address}", self.endpoint):
             self._client.remove_object(address.bucket, address.key)
-
-    def make_bucket(self, bucket: str) -> bool:
-        """Make a bucket unless there is one.
-
-        Returns:
-            Whether this call made it.
-        """
-        with translated(f"cannot make s3://{bucket}", self.endpoint):
-            if self._client.bucket_exists(bucket):
-                return False
-            try:
-                self._client.make_bucket(bucket)
-            except S3Error as error:
-                if error.code != "BucketAlreadyOwnedByYou":  # another who did the same at once
-                    raise
-                return False
-        return True
-
-    def set_lifecycle(self, bucket: str, expire_days: Mapping[str, int]) -> bool:
-        """Let objects of a bucket expire. Rules whose names do not begin with `resprout-` stay as they are.
-
-        Args:
-            expire_days: prefix -> days after which what lies below it is removed.
-
-        Returns:
-            Whether anything had to be changed.
-        """
-        with translated(f"cannot set the lifecycle of s3://{bucket}", self.endpoint):
-            found = self._client.get_bucket_lifecycle(bucket)
-            before: Sequence[Rule] = found.rules if found else ()
-            others = [rule for rule in before if not (rule.rule_id or "").startswith(OUR_RULES)]
-            wanted = [*others, *map(_expiry, expire_days.items())]
-            if _as_set(before) == _as_set(wanted):
-                return False
-            if wanted:
-                self._client.set_bucket_lifecycle(bucket, LifecycleConfig(wanted))
-            else:
-                self._client.delete_bucket_lifecycle(bucket)
-        return True
-
-    def set_policy(self, bucket: str, policy: Mapping[str, Any]) -> bool:
-        """Give a bucket this policy in place of any other.
-
-        Returns:
-            Whether it had another one.
-        """
-        with translated(f"cannot set the policy of s3://{bucket}", self.endpoint):
-            try:
-                found = _normal(json.loads(self._client.get_bucket_policy(bucket)))
-            except S3Error as error:
-                if error.code != "NoSuchBucketPolicy":
-                    raise
-                found = None
-            if found == _normal(policy):
-                return False
-            self._client.set_bucket_policy(bucket, json.dumps(policy))
-        return True
 
     def upload(self, file: Path, address: ObjectAddress, watch: TransferWatch = _unwatched) -> str:
         """Store a file, in parts where it is large. A reader finds the whole of it, or what was there before.
@@ -374,25 +316,6 @@ class Storage:
             answer.release_conn()
         if position - start != length:
             raise urllib3.exceptions.ProtocolError(f"{position - start:,} of {length:,} bytes came")
-
-
-def _expiry(after: tuple[str, int]) -> Rule:
-    prefix, days = after
-    name = f"{OUR_RULES}expire-{prefix.strip('/').replace('/', '-')}".rstrip("-")
-    return Rule(ENABLED, rule_filter=Filter(prefix=prefix), rule_id=name, expiration=Expiration(days=days))
-
-
-def _as_set(rules: Sequence[Rule]) -> set[bytes]:
-    return {marshal(LifecycleConfig([rule])) for rule in rules}
-
-
-def _normal(policy: Any) -> Any:
-    """A policy as one server or another may write it: a list of one thing is that thing."""
-    if isinstance(policy, Mapping):
-        return {key: _normal(value) for key, value in policy.items()}
-    if isinstance(policy, list):
-        return _normal(policy[0]) if len(policy) == 1 else [_normal(value) for value in policy]
-    return policy
 
 
 class _Watched:
