@@ -6,26 +6,15 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import kfp_server_api as kfp
-import urllib3
 from kfp_server_api import ApiException
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 from urllib3 import exceptions as http
 
-from pipeline.cluster.answers import explained, may_succeed_later
+from pipeline.cluster.asking import ATTEMPTS, ATTEMPTS_WHILE_WAITING, PAGE, Connection, none_if_missing
 from pipeline.cluster.settings import ClusterSettings
 from resprout.errors import ClusterError
-
-T = TypeVar("T")
-
-# pauses of 1, 2, 4, 8 and then 15 seconds: two minutes, and half an hour for who waits for a run anyway
-ATTEMPTS = 12
-ATTEMPTS_WHILE_WAITING = 122
-LONGEST_PAUSE_SECONDS = 15
-CONNECT_SECONDS, SILENT_SECONDS = 10, 60
-PAGE = 100
 
 
 class Server:
@@ -49,9 +38,14 @@ class Server:
         self.settings = settings
         self.namespace = settings.namespace
         self.sleep = sleep
-        self._attempts = attempts
         self._tell = tell
-        self._client = _Client(_configuration(settings))
+        connection = Connection(settings, attempts=attempts, tell=tell, sleep=sleep)
+        self._client, self._ask, self._pages, self._get = (
+            connection.client,
+            connection.ask,
+            connection.pages,
+            connection.get,
+        )
 
     def patient(self) -> Server:
         """The same, for who waits for a run anyway."""
@@ -65,7 +59,7 @@ class Server:
         Raises:
             ClusterError: it does not answer, is something else, or serves several namespaces and none was named.
         """
-        answer = self._ask("cannot reach Kubeflow Pipelines", _none_if_missing(self._get), "/apis/v2beta1/healthz")
+        answer = self._ask("cannot reach Kubeflow Pipelines", none_if_missing(self._get), "/apis/v2beta1/healthz")
         try:
             health = json.loads(answer or "")
             several = bool(health.get("multi_user", False))
@@ -88,7 +82,7 @@ class Server:
         """A pipeline's id; None where there is none of that name."""
         found = self._ask(
             f"cannot look for the pipeline {name}",
-            _none_if_missing(kfp.PipelineServiceApi(self._client).pipeline_service_get_pipeline_by_name),
+            none_if_missing(kfp.PipelineServiceApi(self._client).pipeline_service_get_pipeline_by_name),
             name,
             **self._in_namespace(),
         )
@@ -230,81 +224,5 @@ class Server:
         lines = text.splitlines()
         return [] if text.lstrip().startswith(("<", '{"error')) else [line for line in lines if line.strip()]
 
-    def _ask(self, action: str, question: Callable[..., T], *arguments: Any, **named: Any) -> T:
-        told = False
-
-        def tell(state: RetryCallState) -> None:
-            nonlocal told
-            if not told and state.outcome is not None and (error := state.outcome.exception()) is not None:
-                told = True
-                self._tell(f"{explained(action, error, self.settings).why}; trying again, Ctrl-C ends this")
-
-        retrying = Retrying(
-            retry=retry_if_exception(lambda error: may_succeed_later(error, self.settings)),
-            stop=stop_after_attempt(self._attempts),
-            wait=wait_exponential(max=LONGEST_PAUSE_SECONDS),
-            before_sleep=tell,
-            sleep=self.sleep,
-            reraise=True,
-        )
-        try:
-            return retrying(question, *arguments, **named)
-        except (ApiException, http.HTTPError, OSError) as error:
-            raise explained(action, error, self.settings) from error
-
-    def _pages(self, action: str, listing: Callable[..., Any], *arguments: Any, **named: Any) -> Iterator[Any]:
-        token = ""
-        while True:
-            more = {"page_token": token} if token else {}
-            page = self._ask(action, listing, *arguments, page_size=PAGE, **more, **named)
-            yield page
-            token = page.next_page_token or ""
-            if not token:
-                return
-
-    def _get(self, path: str) -> str:
-        answer = self._client.call_api(
-            path, "GET", auth_settings=["Bearer"], _preload_content=False, _return_http_data_only=True
-        )
-        data: bytes = answer.data
-        return data.decode("utf-8", "replace")
-
     def _in_namespace(self) -> dict[str, str]:
         return {} if self.namespace is None else {"namespace": self.namespace}
-
-
-class _Client(kfp.ApiClient):  # type: ignore[misc]
-    def request(self, *arguments: Any, **named: Any) -> Any:
-        # without it, a server that stays silent is waited for forever
-        return super().request(*arguments, **{**named, "_request_timeout": (CONNECT_SECONDS, SILENT_SECONDS)})
-
-
-def _configuration(settings: ClusterSettings) -> kfp.Configuration:
-    configuration = kfp.Configuration()
-    configuration.host = settings.host
-    configuration.ssl_ca_cert = str(settings.ca_file) if settings.ca_file else None
-    # asking again is ours to decide; a redirect leads to a login page
-    configuration.retries = urllib3.Retry(
-        total=None, connect=0, read=0, redirect=0, status=0, other=0, raise_on_redirect=False
-    )
-    if settings.has_token:
-
-        def renew(its: kfp.Configuration) -> None:
-            its.api_key["authorization"] = settings.current_token()
-
-        configuration.api_key_prefix["authorization"] = "Bearer"
-        renew(configuration)
-        configuration.refresh_api_key_hook = renew
-    return configuration
-
-
-def _none_if_missing(question: Callable[..., T]) -> Callable[..., T | None]:
-    def ask(*arguments: Any, **named: Any) -> T | None:
-        try:
-            return question(*arguments, **named)
-        except ApiException as error:
-            if error.status == 404:
-                return None
-            raise
-
-    return ask

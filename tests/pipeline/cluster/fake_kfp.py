@@ -309,6 +309,8 @@ def _handler(fake: FakeKfp) -> type[BaseHTTPRequestHandler]:
         def _send(self, status: int, answer: Any) -> None:
             text = answer if isinstance(answer, str) else json.dumps(_CLIENT.sanitize_for_serialization(answer))
             self.send_response(status)
+            if 300 <= status < 400:
+                self.send_header("Location", "/login")
             self.send_header("Content-Type", "text/plain" if isinstance(answer, str) else "application/json")
             self.send_header("Content-Length", str(len(text.encode())))
             self.end_headers()

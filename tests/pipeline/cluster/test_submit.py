@@ -74,7 +74,7 @@ def test_a_version_is_found_behind_the_first_page(kfp: FakeKfp, resprout: Respro
     for retries in range(3):
         resprout("submit", recipe, "--set", f"placement.retries={retries}")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.cluster.server.PAGE", 1)
+        patch.setattr("pipeline.cluster.asking.PAGE", 1)
         result = resprout("submit", recipe, "--set", "placement.retries=2")
 
     assert "was there" in result.output
@@ -167,6 +167,16 @@ def test_a_server_that_wants_a_token_says_so(monkeypatch: pytest.MonkeyPatch, re
     assert result.exit_code == 4
     assert "it wants a token, and has none" in result.output
     assert "RESPROUT_KFP_TOKEN" in result.output
+
+
+def test_a_way_to_a_login_is_not_gone(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
+    kfp.fails("GET", ".*", status=302)
+
+    result = resprout("submit", recipe)
+
+    assert result.exit_code == 4
+    assert "asks who you are (HTTP 302)" in result.output
+    assert kfp.asked == [("GET", "/apis/v2beta1/healthz")]  # the token went nowhere else
 
 
 def test_several_teams_need_a_namespace(monkeypatch: pytest.MonkeyPatch, recipe: Path) -> None:
