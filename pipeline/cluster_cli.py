@@ -244,8 +244,11 @@ def _commands() -> ModuleType:
 
 
 def _follow(command: ModuleType, server: Server, run_id: str, seconds: float, plain: bool, files: Files) -> None:
+    from pipeline.runners import terminated_like_interrupted
+
     try:
-        raise typer.Exit(command.follow(server, run_id, seconds=seconds, plain=plain, files=files))
+        with terminated_like_interrupted():
+            raise typer.Exit(command.follow(server, run_id, seconds=seconds, plain=plain, files=files))
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
 

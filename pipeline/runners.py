@@ -152,7 +152,7 @@ def run(recipe: Recipe, folder: RunFolder, screen: Screen, *, in_containers: boo
         KeyboardInterrupt: on SIGINT and SIGTERM, when everything that was started has been killed.
     """
     folder.path.mkdir(parents=True, exist_ok=True)
-    with _locked(folder) as lock, _terminated_like_interrupted(), folder.log.open("a") as file:
+    with _locked(folder) as lock, terminated_like_interrupted(), folder.log.open("a") as file:
         log = cast(TextIO, _Redacting(file, recipe.teacher.source))
         shutil.rmtree(folder.work, ignore_errors=True)
         # of an earlier run with another recipe, where --output names the folder: this one may publish nothing
@@ -330,7 +330,8 @@ def _locked(folder: RunFolder) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
+def terminated_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM, with which CI systems cancel a job, do what Ctrl-C does."""
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

@@ -48,9 +48,7 @@ class Files:
     def write_json(self, fields: Mapping[str, Any]) -> None:
         """Write fields beside those that an earlier step wrote of the same run."""
         if self.json is not None:
-            before = json.loads(self.json.read_text()) if self.json.exists() else {}
-            kept = before if before.get("run_id") == fields["run_id"] else {}
-            _write(self.json, json.dumps({**kept, **fields}, indent=2) + "\n")
+            _write(self.json, json.dumps({**_of_the_same_run(self.json, fields["run_id"]), **fields}, indent=2) + "\n")
 
 
 def load(
@@ -109,6 +107,10 @@ def follow(server: Server, run_id: str, *, seconds: float, plain: bool, files: F
     screen = following.screen_for(console, plain=plain)
     try:
         state = following.follow(patient, run_id, gpus, screen, timeout_seconds=seconds)
+    except ClusterError as error:
+        # the same command would submit the recipe again
+        now = f"the run may well go on: resprout runs show {run_id} --wait, resprout runs stop {run_id}"
+        raise ClusterError(error.what, why=error.why, now=now) from error
     except KeyboardInterrupt:
         screen.close()
         _say(f"interrupted; the run goes on\n  stop it:    resprout runs stop {run_id}")
@@ -201,6 +203,14 @@ def _gpus(server: Server, run_id: str) -> dict[str, str]:
     version = run.pipeline_version_reference
     spec = server.version_spec(version.pipeline_id, version.pipeline_version_id) if version else run.pipeline_spec or {}
     return gpus_of(spec, (run.runtime_config and run.runtime_config.parameters) or {})
+
+
+def _of_the_same_run(path: Path, run_id: str) -> dict[str, Any]:
+    try:
+        before = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return before if isinstance(before, dict) and before.get("run_id") == run_id else {}
 
 
 def _is_of(run: Any, pipeline_id: str) -> bool:

@@ -149,23 +149,29 @@ class Server:
 
     def experiment(self, name: str) -> str:
         """The id of an experiment, which is made where there is none of that name."""
-        api = kfp.ExperimentServiceApi(self._client)
-        listing = api.experiment_service_list_experiments
-        pages = self._pages("cannot list the experiments", listing, **self._in_namespace())
-        found = (item for page in pages for item in page.experiments or [] if item.display_name == name)
-        if (experiment := next(found, None)) is not None:
-            return str(experiment.experiment_id)
+        if (found := self._find_experiment(name)) is not None:
+            return found
         body = kfp.V2beta1Experiment(display_name=name, namespace=self.namespace)
 
-        def create() -> str | None:
+        def create() -> str:
             try:
-                return str(api.experiment_service_create_experiment(body).experiment_id)
+                return str(
+                    kfp.ExperimentServiceApi(self._client).experiment_service_create_experiment(body).experiment_id
+                )
             except ApiException as error:
-                if error.status == 409:
-                    return None
+                if error.status == 409 and (made := self._find_experiment(name)) is not None:
+                    return made  # by somebody else, or by a request whose answer was lost
                 raise
 
-        return self._ask(f"cannot create the experiment {name}", create) or self.experiment(name)
+        return self._ask(f"cannot create the experiment {name}", create)
+
+    def _find_experiment(self, name: str) -> str | None:
+        listing = kfp.ExperimentServiceApi(self._client).experiment_service_list_experiments
+        for page in self._pages("cannot list the experiments", listing, **self._in_namespace()):
+            for experiment in page.experiments or []:
+                if experiment.display_name == name:
+                    return str(experiment.experiment_id)
+        return None
 
     def create_run(self, run: kfp.V2beta1Run, submission: str) -> kfp.V2beta1Run:
         """Create a run, once.

@@ -130,10 +130,10 @@ def _stage(name: str, details: Sequence[Any], gpu: str, *, run_ended: bool, now:
         state = "failed"
     elif not tasks:
         state = "skipped" if run_ended else "running" if drivers else "waiting"
-    elif all(it == "SUCCEEDED" for it in states):
-        state = "done"
-    elif all(it in ("SKIPPED", "SUCCEEDED") for it in states):
+    elif all(it == "SKIPPED" for it in states):
         state = "skipped"
+    elif all(it in ("SUCCEEDED", "SKIPPED") for it in states):  # of two branches, one
+        state = "done"
     else:
         state = "stopped" if run_ended else "running"
     failed = [task for task in (*tasks, *drivers) if str(task.state) == "FAILED"]

@@ -170,9 +170,12 @@ def test_waiting_outlives_a_restart_and_cut_connections(kfp: FakeKfp, resprout: 
     assert kfp.clock >= 600
 
 
-def test_ctrl_c_leaves_the_run_and_says_how_to_stop_it(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_the_run_and_says_how_to_stop_it(
+    kfp: FakeKfp, resprout: Resprout, recipe: Path, sent: signal.Signals
+) -> None:
     kfp.plays(FETCHING)
-    kfp.on_poll = lambda count: os.kill(os.getpid(), signal.SIGINT) if count == 3 else None
+    kfp.on_poll = lambda count: os.kill(os.getpid(), sent) if count == 3 else None
 
     result = resprout("submit", recipe, "--wait")
 
@@ -181,6 +184,33 @@ def test_ctrl_c_leaves_the_run_and_says_how_to_stop_it(kfp: FakeKfp, resprout: R
     assert kfp.runs[run_id].state == "RUNNING"
     assert f"resprout runs stop {run_id}" in result.output
     assert "the run goes on" in result.output
+
+
+def test_a_server_that_goes_away_for_good_leaves_the_run(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
+    kfp.plays(FETCHING)
+
+    def go_away(count: int) -> None:
+        if count == 3:
+            kfp.fails("GET", RUN, status=503, times=10_000)
+
+    kfp.on_poll = go_away
+    result = resprout("submit", recipe, "--wait")
+
+    assert result.exit_code == 4
+    assert f"resprout runs show {only_run(kfp)} --wait" in result.output
+    assert "run the same again" not in result.output  # it would be a second run
+    assert kfp.clock > 1500  # an upgrade of KFP is over by then
+
+
+def test_of_two_branches_the_one_that_runs_counts(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
+    resprout("submit", recipe)
+    kfp.plays(Scene("RUNNING", {"merge-dreams": "SKIPPED", "merge-dreams-2": "SUCCEEDED", "synthesize": "SKIPPED"}))
+
+    result = resprout("runs", "show", only_run(kfp))
+
+    rows = {line.split()[0]: line.split()[1:] for line in result.output.splitlines()[1:]}
+    assert rows["merge-dreams"][0] == "done"
+    assert rows["synthesize"][0] == "skipped"
 
 
 def test_waiting_ends_in_time_and_the_run_goes_on(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
