@@ -152,11 +152,14 @@ def doctor(
     bucket: Annotated[
         str | None, typer.Option(metavar="NAME", help="A bucket that must be usable, where storage is configured.")
     ] = None,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Kubeflow Pipelines must be usable, as RESPROUT_KFP_HOST and others say.")
+    ] = False,
 ) -> None:
     """Say what this machine or image has, from versions to GPUs and storage. Exit code 1 if a run cannot work."""
     from pipeline.doctor import findings
 
-    found = list(findings(bucket))
+    found = list(findings(bucket, cluster=cluster))
     width = max(len(finding.what) for finding in found)
     for finding in found:
         typer.echo(f"{finding.what:<{width}}  {finding.value or 'fails'}")

@@ -25,11 +25,12 @@ class Finding:
     problem: str = ""
 
 
-def findings(bucket: str | None) -> Iterator[Finding]:
-    """Look at versions, processor, memory, GPUs and, where it is configured, object storage.
+def findings(bucket: str | None, *, cluster: bool = False) -> Iterator[Finding]:
+    """Look at versions, processor, memory, GPUs and, when asked, object storage and Kubeflow Pipelines.
 
     Args:
         bucket: one that must be usable; none: storage is not asked.
+        cluster: whether the Kubeflow Pipelines that the environment names must be usable.
     """
     yield Finding("resprout", f"{__version__}, Python {platform.python_version()}, {platform.machine()}")
     yield from map(_package, _PACKAGES)
@@ -38,6 +39,8 @@ def findings(bucket: str | None) -> Iterator[Finding]:
     yield _scratch()
     if bucket is not None:
         yield _storage(bucket)
+    if cluster:
+        yield _cluster()
 
 
 def _package(name: str) -> Finding:
@@ -108,3 +111,20 @@ def _storage(bucket: str) -> Finding:
     except ResproutError as error:
         return Finding("storage", "", str(error))
     return Finding("storage", f"{settings.endpoint}, bucket {bucket} can be listed")
+
+
+def _cluster() -> Finding:
+    try:
+        from pipeline.cluster.server import Server
+        from pipeline.cluster.settings import cluster_settings
+        from pipeline.cluster.submission import PIPELINE
+    except ImportError as error:
+        return Finding("cluster", "not installed", f"{error}; pip install 'resprout[pipeline]'")
+    try:
+        server = Server(cluster_settings(), attempts=1)
+        server.check()
+        found = server.pipeline(PIPELINE) is not None
+    except ResproutError as error:
+        return Finding("cluster", "", str(error))
+    where = server.settings.host + (f", namespace {server.namespace}" if server.namespace else "")
+    return Finding("cluster", f"{where}, {PIPELINE} is {'there' if found else 'not there yet: submit uploads it'}")

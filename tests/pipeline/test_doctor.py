@@ -12,6 +12,7 @@ from pipeline import doctor
 from pipeline.cli import app
 from pipeline.embedded_storage import BUCKET
 from resprout import __version__
+from tests.pipeline.cluster.fake_kfp import serving
 
 
 def invoke(*words: str) -> tuple[int, str, str]:
@@ -45,6 +46,24 @@ def test_storage_that_cannot():
 def test_storage_that_nobody_configured(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("RESPROUT_STORAGE_ENDPOINT", raising=False)
     assert "no object storage is configured" in invoke("--bucket", BUCKET)[2]
+
+
+def test_a_cluster_that_can_be_used_and_one_that_wants_a_token(monkeypatch: pytest.MonkeyPatch):
+    with serving(token="any") as kfp:
+        monkeypatch.setenv("RESPROUT_KFP_HOST", kfp.url)
+        refused, _, errors = invoke("--cluster")
+        monkeypatch.setenv("RESPROUT_KFP_TOKEN", "any")
+        usable, output, _ = invoke("--cluster")
+
+    assert (refused, usable) == (1, 0)
+    assert "it wants a token, and has none" in errors
+    assert f"{kfp.url}, resprout-compress is not there yet" in output
+
+
+def test_a_cluster_that_nobody_named(monkeypatch: pytest.MonkeyPatch):
+    for name in ("RESPROUT_KFP_HOST", "KF_PIPELINES_ENDPOINT", "KUBERNETES_SERVICE_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    assert "nothing says where Kubeflow Pipelines is" in invoke("--cluster")[2]
 
 
 def test_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch):
