@@ -201,8 +201,11 @@ def _conclude(server: Server, state: RunState, files: Files) -> None:
 def _gpus(server: Server, run_id: str) -> dict[str, str]:
     run = server.run(run_id)
     version = run.pipeline_version_reference
-    spec = server.version_spec(version.pipeline_id, version.pipeline_version_id) if version else run.pipeline_spec or {}
-    return gpus_of(spec, (run.runtime_config and run.runtime_config.parameters) or {})
+    try:
+        named = server.version_spec(version.pipeline_id, version.pipeline_version_id) if version else None
+    except ClusterError:
+        return {}  # whoever may see a run need not be allowed to see its pipeline
+    return gpus_of(named or run.pipeline_spec or {}, (run.runtime_config and run.runtime_config.parameters) or {})
 
 
 def _of_the_same_run(path: Path, run_id: str) -> dict[str, Any]:

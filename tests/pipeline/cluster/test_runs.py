@@ -257,6 +257,18 @@ def test_show_is_a_table_of_every_stage(kfp: FakeKfp, resprout: Resprout, recipe
     assert rows["evaluate"] == ["waiting"]
 
 
+def test_who_may_not_see_the_pipeline_still_sees_the_run(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
+    resprout("submit", recipe)
+    kfp.plays(SHARDS)
+    kfp.fails("GET", "/apis/v2beta1/pipelines/.*", status=403, times=100)
+
+    result = resprout("runs", "show", only_run(kfp))
+
+    assert result.exit_code == 0, result.output
+    rows = {line.split()[0]: line.split()[1:] for line in result.output.splitlines()[1:]}
+    assert rows["recover"] == ["waiting"]
+
+
 def test_stop_then_retry(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
     resprout("submit", recipe)
     kfp.plays(FETCHING)
