@@ -2,9 +2,10 @@
 
     python benchmarks/recovery.py                        # ResNet-20, 3 seeds, 5 sparsities; resumes where it stopped
     python benchmarks/recovery.py --teacher benchmarks/teachers/vgg11_half --name vgg11_half --seeds 1
+    python benchmarks/recovery.py --pruning lamp --rows none dreams reconstruction ours     # which weights go
     python benchmarks/recovery.py --table                # print the table of what has been measured
 
-Every cell is kept as soon as it is measured, in benchmarks/results/recovery-NAME.json.
+Every cell is kept as soon as it is measured, in benchmarks/results/recovery-NAME.json, or recovery-NAME-PRUNING.json.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import tables
 import torch
 from torch import Tensor, nn
 
-from resprout import artifacts, datasets, statistics
+from resprout import artifacts, datasets, recipe, statistics
 from resprout.artifacts.folder import write_atomically
 from resprout.checkpoints import fingerprint
 from resprout.evaluation import evaluate
@@ -33,7 +34,6 @@ from resprout.pruning import prune
 from resprout.recipe import (
     DeepInversionSection,
     DistillationSection,
-    GlobalMagnitudeSection,
     PaperRecoverySection,
     PaperSynthesisSection,
     ReconstructionSection,
@@ -64,6 +64,7 @@ class Setting:
     teacher: Path
     data: Path
     threads: int
+    pruning: str = tables.USUAL_PRUNING
 
     @property
     def work(self) -> Path:
@@ -75,7 +76,8 @@ class Setting:
 
     @property
     def results(self) -> Path:
-        return RESULTS / f"recovery-{self.name}.json"
+        method = "" if self.pruning == tables.USUAL_PRUNING else f"-{self.pruning}"
+        return RESULTS / f"recovery-{self.name}{method}.json"
 
 
 @lru_cache(maxsize=2)
@@ -102,7 +104,7 @@ def make_dreams(setting: Setting, method: str, seed: int) -> float:
 def measure(setting: Setting, row: str, sparsity: float, seed: int) -> dict[str, Any]:
     """One cell: the top-1 that `row` reaches at `sparsity`, in percent."""
     teacher, test = _load(setting)
-    pruned = prune(teacher, GlobalMagnitudeSection(sparsity=sparsity), seed=seed)
+    pruned = prune(teacher, recipe.section("pruning", {"method": setting.pruning, "sparsity": sparsity}), seed=seed)
     started = time.monotonic()
     student = _repaired(setting, row, teacher, pruned, seed)
     seconds = time.monotonic() - started
@@ -185,19 +187,20 @@ def run(setting: Setting, seeds: Iterable[int], sparsities: Sequence[float], row
 
 def _read(setting: Setting) -> dict[str, Any]:
     """What has been measured, less the cells that other defaults than today's gave."""
-    recipe = {"synthesis": SYNTHESIS["ours"].model_dump(mode="json"), "recovery": DistillationSection().model_dump()}
+    settings = {"synthesis": SYNTHESIS["ours"].model_dump(mode="json"), "recovery": DistillationSection().model_dump()}
     if not setting.results.exists():
         return {
             "name": setting.name,
+            "pruning": setting.pruning,
             "teacher": artifacts.digest_of(setting.teacher),
             "machine": machine.describe(),
             "num_images": NUM_IMAGES,
-            "recipe": recipe,
+            "recipe": settings,
             "cells": [],
         }
     document: dict[str, Any] = json.loads(setting.results.read_text())
-    if document["recipe"] != recipe:
-        document["recipe"] = recipe
+    if document["recipe"] != settings:
+        document["recipe"] = settings
         document["cells"] = [cell for cell in document["cells"] if cell["row"] in FIXED_ROWS]
     return document
 
@@ -213,6 +216,7 @@ def main() -> None:
     parser.add_argument("--name", default="resnet20", help="what the results are called")
     parser.add_argument("--teacher", type=Path, default=ROOT / "examples/resnet20-cifar10/teacher")
     parser.add_argument("--data", type=Path, default=ROOT / "data/cifar10", help="what `make cifar10` fetched")
+    parser.add_argument("--pruning", choices=tables.PRUNING, default=tables.USUAL_PRUNING, help="which weights go")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sparsities", type=float, nargs="+", default=SPARSITIES)
     parser.add_argument("--rows", nargs="+", choices=tables.ROWS, default=list(tables.ROWS))
@@ -220,7 +224,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="threads per worker")
     parser.add_argument("--table", action="store_true", help="measure nothing, print the table")
     options = parser.parse_args()
-    setting = Setting(options.name, options.teacher, options.data, options.threads)
+    setting = Setting(options.name, options.teacher, options.data, options.threads, options.pruning)
     if not options.table:
         run(setting, range(options.seeds), options.sparsities, options.rows, options.workers)
     print(tables.recovery(json.loads(setting.results.read_text())))

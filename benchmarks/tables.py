@@ -22,6 +22,9 @@ ROWS = {
     "ceiling": "distillation on real training images (not data-free)",
 }
 
+USUAL_PRUNING = "global_magnitude"
+PRUNING = {USUAL_PRUNING: "global L1", "lamp": "LAMP", "erk": "ERK"}
+
 
 def recovery(document: dict[str, Any]) -> str:
     """One network's recovery as Markdown: top-1 in percent, mean over seeds ± standard deviation."""
@@ -30,7 +33,8 @@ def recovery(document: dict[str, Any]) -> str:
     seeds = len({cell["seed"] for cell in cells})
     lines = [
         f"{document['name']}, teacher {document['teacher_top1']:.2f} %; top-1 in percent on the 10,000 CIFAR-10 test "
-        f"images; global L1, {document['num_images']:,} dreams, {_seeds(seeds)}. {sentence(document['machine'])}.",
+        f"images; {PRUNING[_pruning(document)]}, {document['num_images']:,} dreams, {_seeds(seeds)}. "
+        f"{sentence(document['machine'])}.",
         "",
         "| sparsity | " + " | ".join(f"{100 * sparsity:g} %" for sparsity in sparsities) + " |",
         "|---|" + "---:|" * len(sparsities),
@@ -41,6 +45,10 @@ def recovery(document: dict[str, Any]) -> str:
             fewer = f" ({_count(max(map(len, found)))})" if max(map(len, found)) < seeds else ""
             lines.append(f"| {label}{fewer} | " + " | ".join(_summary(values) for values in found) + " |")
     return "\n".join(lines)
+
+
+def _pruning(document: dict[str, Any]) -> str:
+    return str(document.get("pruning", USUAL_PRUNING))
 
 
 def synthesis(document: dict[str, Any]) -> str:
@@ -136,7 +144,8 @@ def documents() -> dict[Path, str]:
     """Each document that holds results, with what it should say."""
     found = {kind: [json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"{kind}-*.json"))] for kind in _KINDS}
     tables = {kind: [_KINDS[kind](document) for document in found[kind]] for kind in _KINDS}
-    main = [recovery(document) for document in found["recovery"] if document["name"] == "resnet20"]
+    usual = (document for document in found["recovery"] if _pruning(document) == USUAL_PRUNING)
+    main = [recovery(document) for document in usual if document["name"] == "resnet20"]
     readme, docs = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
     text = docs.read_text()
     for kind, made in tables.items():

@@ -15,9 +15,11 @@ from torch import Tensor
 
 from resprout.masking import apply_mask
 from resprout.pruning.candidates import prunable_weights, refuse_dead_layers
+from resprout.pruning.erk import erk
+from resprout.pruning.lamp import lamp
 from resprout.pruning.magnitude import global_magnitude, layer_magnitude
 from resprout.pruning.random import uniformly_random
-from resprout.recipe import GlobalMagnitudeSection, LayerMagnitudeSection, RandomSection
+from resprout.recipe import PruningSection
 from resprout.types import PruningMask, Student, Teacher
 
 Method = Callable[[Mapping[str, Tensor], float, torch.Generator], dict[str, Tensor]]
@@ -26,13 +28,13 @@ Method = Callable[[Mapping[str, Tensor], float, torch.Generator], dict[str, Tens
 METHODS: dict[str, Method] = {
     "global_magnitude": global_magnitude,
     "layer_magnitude": layer_magnitude,
+    "lamp": lamp,
+    "erk": erk,
     "random": uniformly_random,
 }
 
 
-def prune(
-    teacher: Teacher, section: GlobalMagnitudeSection | LayerMagnitudeSection | RandomSection, *, seed: int
-) -> Student:
+def prune(teacher: Teacher, section: PruningSection, *, seed: int) -> Student:
     """A pruned copy of the teacher.
 
     Args:

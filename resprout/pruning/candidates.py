@@ -69,7 +69,7 @@ def refuse_dead_layers(keep: Mapping[str, Tensor], sparsity: float, method: str)
     named = ", ".join(f"{name} ({keep[name].numel()})" for name in dead[:3])
     named += f" and {len(dead) - 3} more" if len(dead) > 3 else ""
     quoted = ", ".join(f'"{name}"' for name in dead[:3])
-    other = "" if method == "layer_magnitude" else ", or set pruning.method to layer_magnitude"
+    other = "" if method == "lamp" else ", or set pruning.method to lamp, which empties a layer last of all"
     raise RecipeError(
         f"{method} at sparsity {sparsity:g} would remove all weights of {named}",
         why="nothing of an image would pass such a layer, and no training brings it back",

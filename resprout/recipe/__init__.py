@@ -19,10 +19,12 @@ from resprout.recipe.placement import PlacementSection
 from resprout.recipe.sections import (
     DeepInversionSection,
     DistillationSection,
+    ErkSection,
     EvaluationSection,
     GateSection,
     GlobalMagnitudeSection,
     InputSection,
+    LampSection,
     LayerMagnitudeSection,
     PaperRecoverySection,
     PaperSynthesisSection,
@@ -161,7 +163,8 @@ def _with_whole_numbers(value: Any) -> Any:
 
 
 def _problem(detail: Mapping[str, Any], kind: Any) -> str:
-    methods = {"deep_inversion", "paper", "global_magnitude", "layer_magnitude", "random", "distillation"}
+    methods = {"deep_inversion", "paper", "distillation"}
+    methods |= {"global_magnitude", "layer_magnitude", "lamp", "erk", "random"}
     location = [str(part) for part in detail["loc"] if part not in methods]
     field_name = ".".join(location) or "the whole"
     if detail["type"] == "extra_forbidden":
@@ -184,10 +187,12 @@ __all__ = [
     "SECTIONS",
     "DeepInversionSection",
     "DistillationSection",
+    "ErkSection",
     "EvaluationSection",
     "GateSection",
     "GlobalMagnitudeSection",
     "InputSection",
+    "LampSection",
     "LayerMagnitudeSection",
     "PaperRecoverySection",
     "PaperSynthesisSection",

@@ -140,6 +140,20 @@ class LayerMagnitudeSection(PruningBase):
     method: Literal["layer_magnitude"] = "layer_magnitude"
 
 
+class LampSection(PruningBase):
+    """The weights go that their layer misses least (LAMP, arXiv 2010.07611): as global_magnitude, but no layer is
+    emptied while others are full.
+    """
+
+    method: Literal["lamp"] = "lamp"
+
+
+class ErkSection(PruningBase):
+    """The smallest weights of each layer go, of wide layers a larger share (Erdős–Rényi-Kernel, arXiv 1911.11134)."""
+
+    method: Literal["erk"] = "erk"
+
+
 class RandomSection(PruningBase):
     """Random weights go: the baseline that any criterion must beat."""
 
@@ -147,7 +161,7 @@ class RandomSection(PruningBase):
 
 
 PruningSection = Annotated[
-    GlobalMagnitudeSection | LayerMagnitudeSection | RandomSection,
+    GlobalMagnitudeSection | LayerMagnitudeSection | LampSection | ErkSection | RandomSection,
     Field(discriminator="method"),
     BeforeValidator(_method_or("global_magnitude")),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any, get_args
 
 import pytest
@@ -16,6 +17,8 @@ from resprout import recipe
 from resprout.errors import RecipeError, UnsupportedModelError
 from resprout.masking import apply_mask
 from resprout.pruning import METHODS, prune
+from resprout.pruning.erk import kept_per_layer
+from resprout.pruning.lamp import lamp_scores
 from resprout.pruning.magnitude import keep_largest
 from resprout.types import InputSpec, ModelInfo, Student, Teacher
 
@@ -64,7 +67,7 @@ def test_methods_are_those_of_the_recipe() -> None:
     assert set(METHODS) == {get_args(kind.model_fields["method"].annotation)[0] for kind in union}
 
 
-@pytest.mark.parametrize("method", ["global_magnitude", "random"])
+@pytest.mark.parametrize("method", ["global_magnitude", "lamp", "erk", "random"])
 @given(sizes=LAYER_SIZES, sparsity=SPARSITIES, seed=st.integers(0, 99))
 def test_exactly_as_many_weights_go_as_asked(method: str, sizes: list[int], sparsity: float, seed: int) -> None:
     keep = flat(masks(method, weights_of(sizes, seed), sparsity, seed))
@@ -91,7 +94,7 @@ def test_global_magnitude_keeps_nothing_smaller_than_what_it_drops(
         assert magnitudes[keep].min() >= magnitudes[~keep].max()
 
 
-@pytest.mark.parametrize("method", ["global_magnitude", "layer_magnitude"])
+@pytest.mark.parametrize("method", ["global_magnitude", "layer_magnitude", "lamp", "erk"])
 @given(sizes=LAYER_SIZES, low=SPARSITIES, high=SPARSITIES, scale=st.sampled_from([-4.0, 0.125, 64.0]))
 def test_magnitude_masks_nest_and_know_no_scale_or_sign(
     method: str, sizes: list[int], low: float, high: float, scale: float
@@ -100,6 +103,54 @@ def test_magnitude_masks_nest_and_know_no_scale_or_sign(
     fewer = flat(masks(method, weights, low))
     assert torch.equal(fewer, flat(masks(method, {name: scale * weight for name, weight in weights.items()}, low)))
     assert not (flat(masks(method, weights, high)) & ~fewer).any()
+
+
+@settings(deadline=None)
+@given(size=st.integers(1, 40), seed=st.integers(0, 99))
+def test_lamp_scores_are_the_papers_sum_over_the_weights_that_are_not_smaller(size: int, seed: int) -> None:
+    weight = weights_of([size], seed)["0.weight"].double()
+    order = sorted(range(size), key=lambda index: (abs(float(weight[index])), index))
+    expected = torch.zeros(size, dtype=torch.float64)
+    for rank, index in enumerate(order):
+        left = sum(float(weight[other]) ** 2 for other in order[rank:])
+        expected[index] = float(weight[index]) ** 2 / left if left else 0.0
+    torch.testing.assert_close(lamp_scores(weight.float()), expected)
+
+
+@given(sizes=LAYER_SIZES, sparsity=SPARSITIES, seed=st.integers(0, 99))
+def test_lamp_empties_no_layer_while_another_has_two_weights(sizes: list[int], sparsity: float, seed: int) -> None:
+    weights = {name: weight + 0.5 for name, weight in weights_of(sizes, seed).items()}  # none is zero
+    left = [int(keep.sum()) for keep in masks("lamp", weights, sparsity).values()]
+    if sum(left) >= len(left):
+        assert min(left) >= 1
+
+
+@given(sizes=LAYER_SIZES, sparsity=SPARSITIES)
+def test_lamp_knows_no_scale_of_a_layer(sizes: list[int], sparsity: float) -> None:
+    weights = weights_of(sizes, seed=3)
+    scaled = {name: weight * 4.0**index for index, (name, weight) in enumerate(weights.items())}
+    assert torch.equal(flat(masks("lamp", weights, sparsity)), flat(masks("lamp", scaled, sparsity)))
+
+
+def test_erk_densities_are_as_in_the_paper() -> None:
+    shapes = [(16, 3, 3, 3), (64, 32, 3, 3), (64, 64, 3, 3), (10, 64)]
+    kept = kept_per_layer(shapes, 0.8)
+    sizes = [math.prod(shape) for shape in shapes]
+    raw = [sum(shape) / size for shape, size in zip(shapes, sizes, strict=True)]
+    assert sum(kept) == sum(sizes) - round(0.8 * sum(sizes))
+    # the narrow ones are full, and the two wide ones stand in the ratio of their raw densities
+    assert (kept[0], kept[3]) == (sizes[0], sizes[3])
+    ratio = (kept[1] / sizes[1]) / (kept[2] / sizes[2])
+    assert ratio == pytest.approx(raw[1] / raw[2], rel=1e-3)
+
+
+@given(shapes=st.lists(st.tuples(*[st.integers(1, 12)] * 4), min_size=1, max_size=6), sparsity=st.floats(0.01, 0.99))
+def test_erk_keeps_exactly_what_is_asked_and_no_more_than_there_is(
+    shapes: list[tuple[int, ...]], sparsity: float
+) -> None:
+    kept, sizes = kept_per_layer(shapes, sparsity), [math.prod(shape) for shape in shapes]
+    assert sum(kept) == sum(sizes) - round(sparsity * sum(sizes))
+    assert all(0 <= count <= size for count, size in zip(kept, sizes, strict=True))
 
 
 def test_ties_go_in_order() -> None:
@@ -186,17 +237,23 @@ def test_a_layer_that_would_lose_everything_is_an_error_with_a_way_out() -> None
     teacher.network[2].weight.mul_(1e-6)
     with pytest.raises(RecipeError, match=r"all weights of 2.weight \(108\)") as refusal:
         prune(teacher, section("global_magnitude", 0.6), seed=0)
-    for remedy in ("lower pruning.sparsity", '"2.weight" to pruning.exclude', "layer_magnitude"):
+    for remedy in ("lower pruning.sparsity", '"2.weight" to pruning.exclude', "pruning.method to lamp"):
         assert remedy in refusal.value.now
     assert prune(teacher, section("global_magnitude", 0.6, ("2.weight",)), seed=0)
-    assert prune(teacher, section("layer_magnitude", 0.6), seed=0)
+    assert prune(teacher, section("lamp", 0.6), seed=0)
 
 
-def test_the_remedy_for_layer_magnitude_is_not_itself() -> None:
+def test_a_layer_by_layer_method_names_every_layer_that_it_would_empty() -> None:
     network = nn.Sequential(nn.Conv2d(3, 1, 1), nn.Linear(1, 1), nn.Linear(1, 1), nn.Linear(1, 1), nn.Linear(1, 1))
-    with pytest.raises(RecipeError, match=r"1.weight \(1\), 2.weight \(1\), 3.weight \(1\) and 1 more") as refusal:
+    with pytest.raises(RecipeError, match=r"1.weight \(1\), 2.weight \(1\), 3.weight \(1\) and 1 more"):
         prune(teacher_of(network), section("layer_magnitude", 0.6), seed=0)
-    assert "layer_magnitude" not in refusal.value.now
+
+
+def test_the_remedy_for_lamp_is_not_itself() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 1, 1), nn.Linear(1, 1), nn.Linear(1, 1), nn.Linear(1, 1), nn.Linear(1, 1))
+    with pytest.raises(RecipeError, match=r"lamp at sparsity 0\.8") as refusal:  # five layers, one weight left
+        prune(teacher_of(network), section("lamp", 0.8), seed=0)
+    assert "set pruning.method" not in refusal.value.now
 
 
 def test_apply_mask_holds_a_disturbed_student_to_its_mask() -> None:
