@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from difflib import SequenceMatcher
 from fnmatch import fnmatchcase
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
@@ -75,3 +76,17 @@ def refuse_dead_layers(keep: Mapping[str, Tensor], sparsity: float, method: str)
         why="nothing of an image would pass such a layer, and no training brings it back",
         now=f"lower pruning.sparsity, or add {quoted} to pruning.exclude{other}",
     )
+
+
+def by_layer(kept: Tensor, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A mask over all weights, one after the other, as one of each layer.
+
+    Args:
+        kept: bool, shape (number of weights,), in the order of `weights`.
+        weights: parameter name -> tensor.
+
+    Returns:
+        Parameter name -> bool tensor of the weight's shape.
+    """
+    parts = torch.split(kept, [weight.numel() for weight in weights.values()])
+    return {name: part.view(weight.shape).clone() for (name, weight), part in zip(weights.items(), parts, strict=True)}

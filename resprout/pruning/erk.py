@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from resprout.pruning.candidates import by_layer
 from resprout.pruning.magnitude import keep_largest
 
 
@@ -20,47 +21,24 @@ def erk(weights: Mapping[str, Tensor], sparsity: float, _generator: torch.Genera
     Returns:
         Parameter name -> bool tensor of the weight's shape, True where it stays.
     """
-    kept = kept_per_layer([tuple(weight.shape) for weight in weights.values()], sparsity)
-    return {
-        name: keep_largest(weight.abs().flatten(), weight.numel() - count).view(weight.shape)
-        for (name, weight), count in zip(weights.items(), kept, strict=True)
-    }
+    scores = torch.cat([erk_scores(weight) for weight in weights.values()])
+    return by_layer(keep_largest(scores, round(sparsity * scores.numel())), weights)
 
 
-def kept_per_layer(shapes: list[tuple[int, ...]], sparsity: float) -> list[int]:
-    """How many weights each layer keeps: a density in proportion to (sum of its sizes) / (product of its sizes).
+def erk_scores(weight: Tensor) -> Tensor:
+    """Scores of which a layer has as many above any threshold as its shape is due.
 
-    Section 3, arXiv 1911.11134: a layer's sparsity is 1 - (in + out + height + width) / (in * out * height * width),
-    here scaled to what is asked for. A layer that would keep more than it has keeps all, and the others share the rest.
+    Section 3, arXiv 1911.11134: a layer's sparsity is 1 - (in + out + height + width) / (in * out * height * width), up
+    to a common scale; so it keeps weights in proportion to the sum of its sizes, until it keeps all. Its k-th largest
+    weight is due, to the nearest whole one, when the scale has reached (k - 1/2) / (in + out + height + width).
 
     Args:
-        shapes: of each layer's weights.
-        sparsity: the share to remove in all, in (0, 1).
+        weight: one layer's, float32 on the CPU.
 
     Returns:
-        One number per layer, which add up to exactly what stays.
+        float64, shape (number of weights,), negative.
     """
-    sizes = [torch.Size(shape).numel() for shape in shapes]
-    total = sum(sizes) - round(sparsity * sum(sizes))
-    full: set[int] = set()
-    while True:
-        left = total - sum(sizes[index] for index in full)
-        open_ = [index for index in range(len(sizes)) if index not in full]
-        scale = left / sum(sum(shapes[index]) for index in open_) if open_ else 0.0
-        wanted = {index: scale * sum(shapes[index]) for index in open_}
-        over = {index for index in open_ if wanted[index] > sizes[index]}
-        if not over:
-            break
-        full |= over
-    return _rounded([float(sizes[i]) if i in full else wanted[i] for i in range(len(sizes))], sizes, total)
-
-
-def _rounded(wanted: list[float], sizes: list[int], total: int) -> list[int]:
-    """Whole numbers that add up to `total`: the largest remainders are rounded up."""
-    kept = [min(int(share), size) for share, size in zip(wanted, sizes, strict=True)]
-    by_remainder = sorted(range(len(kept)), key=lambda index: kept[index] - wanted[index])
-    for index in by_remainder:
-        if sum(kept) == total:
-            break
-        kept[index] += kept[index] < sizes[index]
-    return kept
+    order = weight.abs().flatten().argsort(stable=True)
+    rank = torch.empty(weight.numel(), dtype=torch.float64)
+    rank[order] = torch.arange(weight.numel(), 0, -1, dtype=torch.float64)
+    return (0.5 - rank) / sum(weight.shape)

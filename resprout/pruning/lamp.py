@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from resprout.pruning.candidates import by_layer
 from resprout.pruning.magnitude import keep_largest
 
 
@@ -25,8 +26,7 @@ def lamp(weights: Mapping[str, Tensor], sparsity: float, _generator: torch.Gener
     """
     scores = torch.cat([lamp_scores(weight) for weight in weights.values()])
     kept = keep_largest(scores, round(sparsity * scores.numel()))
-    parts = torch.split(kept, [weight.numel() for weight in weights.values()])
-    return {name: part.view(weight.shape).clone() for (name, weight), part in zip(weights.items(), parts, strict=True)}
+    return by_layer(kept, weights)
 
 
 def lamp_scores(weight: Tensor) -> Tensor:

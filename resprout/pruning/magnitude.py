@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from resprout.pruning.candidates import by_layer
+
 
 def global_magnitude(weights: Mapping[str, Tensor], sparsity: float, _generator: torch.Generator) -> dict[str, Tensor]:
     """Remove the weights that are smallest in magnitude across all layers together.
@@ -21,8 +23,7 @@ def global_magnitude(weights: Mapping[str, Tensor], sparsity: float, _generator:
     """
     magnitudes = torch.cat([weight.abs().flatten() for weight in weights.values()])
     kept = keep_largest(magnitudes, round(sparsity * magnitudes.numel()))
-    parts = torch.split(kept, [weight.numel() for weight in weights.values()])
-    return {name: part.view(weight.shape).clone() for (name, weight), part in zip(weights.items(), parts, strict=True)}
+    return by_layer(kept, weights)
 
 
 def layer_magnitude(weights: Mapping[str, Tensor], sparsity: float, _generator: torch.Generator) -> dict[str, Tensor]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from resprout.pruning.candidates import by_layer
+
 
 def uniformly_random(weights: Mapping[str, Tensor], sparsity: float, generator: torch.Generator) -> dict[str, Tensor]:
     """Remove weights drawn uniformly from all layers together.
@@ -22,5 +24,4 @@ def uniformly_random(weights: Mapping[str, Tensor], sparsity: float, generator: 
     sizes = [weight.numel() for weight in weights.values()]
     kept = torch.ones(sum(sizes), dtype=torch.bool)
     kept[torch.randperm(sum(sizes), generator=generator)[: round(sparsity * sum(sizes))]] = False
-    parts = torch.split(kept, sizes)
-    return {name: part.view(weight.shape).clone() for (name, weight), part in zip(weights.items(), parts, strict=True)}
+    return by_layer(kept, weights)
