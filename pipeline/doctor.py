@@ -115,13 +115,14 @@ def _storage(bucket: str) -> Finding:
 
 def _cluster() -> Finding:
     try:
+        from pipeline.cluster.asking import Connection
         from pipeline.cluster.server import Server
         from pipeline.cluster.settings import cluster_settings
         from pipeline.cluster.submission import PIPELINE
     except ImportError as error:
         return Finding("cluster", "not installed", f"{error}; pip install 'resprout[pipeline]'")
     try:
-        server = Server(cluster_settings(), attempts=1)
+        server = Server(Connection(cluster_settings(), attempts=1))
         server.check()
         found = server.pipeline(PIPELINE) is not None
     except ResproutError as error:

@@ -47,7 +47,11 @@ class Connection:
         self.client = _Client(_configuration(settings))
         self._attempts = attempts
         self._tell = tell
-        self._sleep = sleep
+        self.sleep = sleep
+
+    def patient(self) -> Connection:
+        """The same, for who waits for a run anyway."""
+        return Connection(self.settings, attempts=ATTEMPTS_WHILE_WAITING, tell=self._tell, sleep=self.sleep)
 
     def ask(self, action: str, question: Callable[..., T], *arguments: Any, **named: Any) -> T:
         """What a question answers, asked again while that may help.
@@ -72,7 +76,7 @@ class Connection:
             stop=stop_after_attempt(self._attempts),
             wait=wait_exponential(max=LONGEST_PAUSE_SECONDS),
             before_sleep=tell,
-            sleep=self._sleep,
+            sleep=self.sleep,
             reraise=True,
         )
         try:

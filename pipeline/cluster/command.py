@@ -15,6 +15,7 @@ from rich.console import Console
 
 from pipeline import command as local
 from pipeline.cluster import following, records
+from pipeline.cluster.asking import Connection
 from pipeline.cluster.server import Server
 from pipeline.cluster.settings import cluster_settings
 from pipeline.cluster.state import RunState, gpus_of, state_of
@@ -72,7 +73,8 @@ def load(
 
 def connect(**options: Any) -> Server:
     """The server that the options and the environment name; nothing is asked of it yet."""
-    return Server(cluster_settings(**options), tell=lambda line: print(line, file=sys.stderr, flush=True))
+    settings = cluster_settings(**options)
+    return Server(Connection(settings, tell=lambda line: print(line, file=sys.stderr, flush=True)))
 
 
 def submit(recipe: Recipe, server: Server, *, files: Files, **options: Any) -> Submission:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,45 +11,30 @@ import kfp_server_api as kfp
 from kfp_server_api import ApiException
 from urllib3 import exceptions as http
 
-from pipeline.cluster.asking import ATTEMPTS, ATTEMPTS_WHILE_WAITING, PAGE, Connection, none_if_missing
-from pipeline.cluster.settings import ClusterSettings
+from pipeline.cluster.asking import PAGE, Connection, none_if_missing
 from resprout.errors import ClusterError
 
 
 class Server:
-    """The API of one Kubeflow Pipelines.
+    """What the API of one Kubeflow Pipelines is asked.
 
     Args:
-        settings: where it is.
-        attempts: how often a request that may succeed later is made.
-        tell: shows a person a line about what is being waited for.
-        sleep: pauses for some seconds.
+        connection: how it is asked.
     """
 
-    def __init__(
-        self,
-        settings: ClusterSettings,
-        *,
-        attempts: int = ATTEMPTS,
-        tell: Callable[[str], None] = lambda line: None,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self.settings = settings
-        self.namespace = settings.namespace
-        self.sleep = sleep
-        self._tell = tell
-        connection = Connection(settings, attempts=attempts, tell=tell, sleep=sleep)
-        self._client, self._ask, self._pages, self._get = (
-            connection.client,
-            connection.ask,
-            connection.pages,
-            connection.get,
-        )
+    def __init__(self, connection: Connection) -> None:
+        self.settings = connection.settings
+        self.sleep = connection.sleep
+        self.namespace = connection.settings.namespace
+        self._connection = connection
+        self._client = connection.client
+        self._ask = connection.ask
+        self._pages = connection.pages
 
     def patient(self) -> Server:
         """The same, for who waits for a run anyway."""
-        other = Server(self.settings, attempts=ATTEMPTS_WHILE_WAITING, tell=self._tell, sleep=self.sleep)
-        other.namespace = self.namespace
+        other = Server(self._connection.patient())
+        other.namespace = self.namespace  # which `check` may have set
         return other
 
     def check(self) -> None:
@@ -59,7 +43,9 @@ class Server:
         Raises:
             ClusterError: it does not answer, is something else, or serves several namespaces and none was named.
         """
-        answer = self._ask("cannot reach Kubeflow Pipelines", none_if_missing(self._get), "/apis/v2beta1/healthz")
+        answer = self._ask(
+            "cannot reach Kubeflow Pipelines", none_if_missing(self._connection.get), "/apis/v2beta1/healthz"
+        )
         try:
             health = json.loads(answer or "")
             several = bool(health.get("multi_user", False))
@@ -224,7 +210,7 @@ class Server:
         """What a stage's pod wrote; [] where the server cannot tell any more."""
         try:
             # not part of the published schema: served beside it, as text, and with 200 even when it fails
-            text = self._get(f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log")
+            text = self._connection.get(f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log")
         except (ApiException, http.HTTPError, OSError):
             return []
         lines = text.splitlines()

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from pipeline.cli import app
 from pipeline.cluster import command
-from pipeline.cluster.server import Server
+from pipeline.cluster.asking import Connection
 from tests.pipeline.cluster.fake_kfp import FakeKfp, serving
 
 Resprout = Callable[..., Result]
@@ -52,6 +52,6 @@ def resprout(kfp: FakeKfp, monkeypatch: pytest.MonkeyPatch) -> Resprout:
 
 
 def command_line(kfp: FakeKfp, monkeypatch: pytest.MonkeyPatch) -> Resprout:
-    monkeypatch.setattr(command, "Server", partial(Server, sleep=kfp.sleep))
+    monkeypatch.setattr(command, "Connection", partial(Connection, sleep=kfp.sleep))
     monkeypatch.setenv("RESPROUT_KFP_HOST", kfp.url)
     return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])

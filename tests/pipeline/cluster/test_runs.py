@@ -14,6 +14,7 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from pipeline.cluster import following
+from pipeline.cluster.asking import Connection
 from pipeline.cluster.server import Server
 from pipeline.cluster.settings import ClusterSettings
 from resprout import gate
@@ -88,7 +89,7 @@ def test_an_error_on_purpose_is_shown_without_its_traceback(kfp: FakeKfp, respro
 def test_on_a_terminal_the_table_is_drawn_in_its_place(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
     resprout("submit", recipe)
     kfp.plays(FETCHING, SHARDS, DONE)
-    server = Server(ClusterSettings(host=kfp.url), sleep=kfp.sleep)
+    server = Server(Connection(ClusterSettings(host=kfp.url), sleep=kfp.sleep))
     written = io.StringIO()
     screen = following.screen_for(Console(file=written, force_terminal=True, width=100), plain=False)
 
@@ -216,7 +217,7 @@ def test_of_two_branches_the_one_that_runs_counts(kfp: FakeKfp, resprout: Respro
 def test_waiting_ends_in_time_and_the_run_goes_on(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
     resprout("submit", recipe)
     kfp.plays(FETCHING)
-    server = Server(ClusterSettings(host=kfp.url), sleep=kfp.sleep)
+    server = Server(Connection(ClusterSettings(host=kfp.url), sleep=kfp.sleep))
     screen = following.PlainScreen(Console(quiet=True))
 
     with pytest.raises(ClusterError, match="has not ended after 1:00:"):

@@ -193,6 +193,15 @@ def test_several_teams_need_a_namespace(monkeypatch: pytest.MonkeyPatch, recipe:
     assert [it.namespace for it in kfp.pipelines.values()] == ["team-a"]
 
 
+def test_a_namespace_means_nothing_to_a_kfp_of_one_team(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
+    kfp.plays(Scene("FAILED", {"prune": "FAILED"}))
+
+    result = resprout("submit", recipe, "--namespace", "team-a", "--wait")
+
+    assert [it.namespace for it in kfp.experiments.values()] == [None]
+    assert "kubectl logs -l" in result.output, "the hint names none either"
+
+
 def test_a_page_that_is_no_api_is_told_from_one(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kfp, "health", lambda **_: "<html>Log in to your account</html>")

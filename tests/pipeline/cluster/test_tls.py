@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from pipeline.cluster.asking import Connection
 from pipeline.cluster.server import Server
 from pipeline.cluster.settings import ClusterSettings
 from resprout.errors import ClusterError
@@ -27,7 +28,7 @@ def encrypted(tmp_path: Path) -> Iterator[tuple[FakeKfp, Path]]:
 
 def test_an_authority_that_is_named_is_trusted(encrypted: tuple[FakeKfp, Path]) -> None:
     kfp, authority = encrypted
-    Server(ClusterSettings(host=kfp.url, ca_file=authority), sleep=kfp.sleep).check()
+    Server(Connection(ClusterSettings(host=kfp.url, ca_file=authority), sleep=kfp.sleep)).check()
 
     assert kfp.calls("GET", "/apis/v2beta1/healthz") == 1
 
@@ -35,7 +36,7 @@ def test_an_authority_that_is_named_is_trusted(encrypted: tuple[FakeKfp, Path]) 
 def test_one_that_is_not_is_refused_at_once(encrypted: tuple[FakeKfp, Path]) -> None:
     kfp, _ = encrypted
     with pytest.raises(ClusterError, match="is not trusted") as refused:
-        Server(ClusterSettings(host=kfp.url), sleep=kfp.sleep).check()
+        Server(Connection(ClusterSettings(host=kfp.url), sleep=kfp.sleep)).check()
 
     assert "--ca-file" in refused.value.now
     assert kfp.clock == 0
@@ -43,4 +44,4 @@ def test_one_that_is_not_is_refused_at_once(encrypted: tuple[FakeKfp, Path]) -> 
 
 def test_https_to_a_server_without_it_is_told_as_that() -> None:
     with serving() as kfp, pytest.raises(ClusterError, match="does not speak TLS"):
-        Server(ClusterSettings(host=kfp.url.replace("http:", "https:")), sleep=kfp.sleep).check()
+        Server(Connection(ClusterSettings(host=kfp.url.replace("http:", "https:")), sleep=kfp.sleep)).check()
