@@ -77,6 +77,14 @@ SECTIONS: dict[str, Any] = {
     "placement": PlacementSection,
 }
 
+# What pydantic puts into an error's location where a union was discriminated
+METHODS = frozenset(
+    choice.model_fields["method"].default
+    for kind in SECTIONS.values()
+    if get_args(kind)
+    for choice in get_args(get_args(kind)[0])
+)
+
 
 def load(path: str | Path) -> Recipe:
     """Read a recipe from a YAML file.
@@ -163,9 +171,7 @@ def _with_whole_numbers(value: Any) -> Any:
 
 
 def _problem(detail: Mapping[str, Any], kind: Any) -> str:
-    methods = {"deep_inversion", "paper", "distillation"}
-    methods |= {"global_magnitude", "layer_magnitude", "lamp", "erk", "random"}
-    location = [str(part) for part in detail["loc"] if part not in methods]
+    location = [str(part) for part in detail["loc"] if part not in METHODS]
     field_name = ".".join(location) or "the whole"
     if detail["type"] == "extra_forbidden":
         near = get_close_matches(location[-1], sorted(_field_names(kind)), n=1)
