@@ -12,6 +12,9 @@ from torch.nn.modules.conv import _ConvNd
 
 from resprout.errors import RecipeError, UnsupportedModelError
 
+Alive = Mapping[str, Tensor] | None
+"""Parameter name -> bool tensor of the weight's shape, True where the weight is not yet gone; none: all are there."""
+
 
 def prunable_weights(network: nn.Module, exclude: Iterable[str] = ()) -> dict[str, Tensor]:
     """The weights that a mask may cover.
@@ -76,6 +79,11 @@ def refuse_dead_layers(keep: Mapping[str, Tensor], sparsity: float, method: str)
         why="nothing of an image would pass such a layer, and no training brings it back",
         now=f"lower pruning.sparsity, or add {quoted} to pruning.exclude{other}",
     )
+
+
+def flat(alive: Alive) -> Tensor | None:
+    """All layers' as one vector, in their order; None as it is."""
+    return None if alive is None else torch.cat([left.flatten() for left in alive.values()])
 
 
 def by_layer(kept: Tensor, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,22 +7,25 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from resprout.pruning.candidates import by_layer
+from resprout.pruning.candidates import Alive, by_layer, flat
 from resprout.pruning.magnitude import keep_largest
 
 
-def erk(weights: Mapping[str, Tensor], sparsity: float, _generator: torch.Generator) -> dict[str, Tensor]:
+def erk(
+    weights: Mapping[str, Tensor], sparsity: float, _generator: torch.Generator, alive: Alive = None
+) -> dict[str, Tensor]:
     """Remove the smallest weights within each layer, whose share the layer's shape decides.
 
     Args:
         weights: parameter name -> float32 tensor on the CPU.
         sparsity: the share to remove in all, in (0, 1); exactly round(sparsity * number of weights) go.
+        alive: which weights are left to choose from, as the mask that is returned; none: all.
 
     Returns:
         Parameter name -> bool tensor of the weight's shape, True where it stays.
     """
     scores = torch.cat([erk_scores(weight) for weight in weights.values()])
-    return by_layer(keep_largest(scores, round(sparsity * scores.numel())), weights)
+    return by_layer(keep_largest(scores, round(sparsity * scores.numel()), flat(alive)), weights)
 
 
 def erk_scores(weight: Tensor) -> Tensor:

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from resprout.pruning.candidates import by_layer
+from resprout.pruning.candidates import Alive, by_layer, flat
 from resprout.pruning.magnitude import keep_largest
 
 
-def lamp(weights: Mapping[str, Tensor], sparsity: float, _generator: torch.Generator) -> dict[str, Tensor]:
+def lamp(
+    weights: Mapping[str, Tensor], sparsity: float, _generator: torch.Generator, alive: Alive = None
+) -> dict[str, Tensor]:
     """Remove the weights with the smallest LAMP scores across all layers together.
 
     A layer's largest weight scores 1, the most there is: no layer loses all of its weights before every other one has
@@ -20,12 +22,13 @@ def lamp(weights: Mapping[str, Tensor], sparsity: float, _generator: torch.Gener
     Args:
         weights: parameter name -> float32 tensor on the CPU.
         sparsity: the share to remove, in (0, 1); exactly round(sparsity * number of weights) go.
+        alive: which weights are left to choose from, as the mask that is returned; none: all.
 
     Returns:
         Parameter name -> bool tensor of the weight's shape, True where it stays.
     """
     scores = torch.cat([lamp_scores(weight) for weight in weights.values()])
-    kept = keep_largest(scores, round(sparsity * scores.numel()))
+    kept = keep_largest(scores, round(sparsity * scores.numel()), flat(alive))
     return by_layer(kept, weights)
 
 
@@ -41,7 +44,11 @@ def lamp_scores(weight: Tensor) -> Tensor:
     Returns:
         float64, shape (number of weights,), in [0, 1].
     """
-    energy = weight.flatten().double().square()
+    return shares_left(weight.flatten().double().square())
+
+
+def shares_left(energy: Tensor) -> Tensor:
+    """LAMP's scores of any energies that are not negative: float64, shape (n,)."""
     order = energy.argsort(stable=True)
     left = energy[order].flip(0).cumsum(0).flip(0)
     scores = torch.empty_like(energy)

@@ -19,7 +19,7 @@ from resprout.masking import apply_mask
 from resprout.pruning import METHODS, prune
 from resprout.pruning.lamp import lamp_scores
 from resprout.pruning.magnitude import keep_largest
-from resprout.types import InputSpec, ModelInfo, Student, Teacher
+from resprout.types import InputSpec, ModelInfo, PruningMask, Student, Teacher
 
 SPARSITIES = st.floats(0.01, 0.9)
 LAYER_SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=4)
@@ -202,6 +202,58 @@ def test_pruning_a_student_again_changes_nothing(method: str) -> None:
     once = prune(small_teacher(), section(method, 0.6), seed=0)
     again = prune(Teacher(once.info, once.network), section(method, 0.6), seed=0)
     assert torch.equal(flat(dict(once.mask.keep)), flat(dict(again.mask.keep)))
+
+
+@pytest.mark.parametrize("method", ["global_magnitude", "lamp", "erk", "random"])
+@given(sizes=LAYER_SIZES, low=SPARSITIES, high=SPARSITIES, seed=st.integers(0, 99))
+def test_what_is_gone_stays_gone_and_counts(method: str, sizes: list[int], low: float, high: float, seed: int) -> None:
+    weights, (low, high) = weights_of(sizes, seed), sorted((low, high))
+    alive = masks("random", weights, low, seed)
+    keep = flat(METHODS[method](weights, high, torch.Generator().manual_seed(seed), alive))
+    assert int((~keep).sum()) == round(high * sum(sizes))
+    assert not (keep & ~flat(alive)).any()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_pruning_further_takes_the_students_weights_and_no_more_than_asked(method: str) -> None:
+    teacher = small_teacher()
+    start = prune(teacher, section("layer_magnitude", 0.3), seed=0)
+    for name, kept in start.mask.keep.items():
+        start.network.get_parameter(name).copy_(kept * (1 + start.network.get_parameter(name).square()))
+    before = state(start.network)
+    student = prune(teacher, section(method, 0.6), seed=0, start=start)
+    assert student.mask.sparsity == pytest.approx(0.6, abs=1 / student.mask.num_weights)
+    assert not (flat(dict(student.mask.keep)) & ~flat(dict(start.mask.keep))).any()
+    for name, kept in student.mask.keep.items():
+        assert torch.equal(student.network.get_parameter(name), before[name] * kept), name
+    assert all(torch.equal(value, before[name]) for name, value in start.network.state_dict().items())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_start_that_is_sparser_than_asked_is_refused(method: str) -> None:
+    start = prune(small_teacher(), section("layer_magnitude", 0.6), seed=0)
+    with pytest.raises(RecipeError, match=r"0\.5 is less than the 0\.6(.|\n)*stays gone"):
+        prune(small_teacher(), section(method, 0.5), seed=0, start=start)
+
+
+def test_a_layers_share_that_is_less_than_it_lost_is_refused() -> None:
+    teacher = small_teacher()
+    keep = {name: torch.ones_like(w, dtype=torch.bool) for name, w in maskable(teacher).items()}
+    keep["2.weight"].view(-1)[:80] = False  # of 108
+    start = Student(teacher.info, teacher.network, PruningMask(keep))
+    with pytest.raises(RecipeError, match=r"2.weight has already lost 80 weights, more than the 54"):
+        prune(teacher, section("layer_magnitude", 0.5), seed=0, start=start)
+    assert not (prune(teacher, section("lamp", 0.5), seed=0, start=start).mask.keep["2.weight"].view(-1)[:80]).any()
+
+
+def maskable(teacher: Teacher) -> dict[str, Tensor]:
+    return {name: w for name, w in teacher.network.named_parameters() if w.ndim > 1}
+
+
+def test_a_weight_that_is_gone_cannot_be_excluded_afterwards() -> None:
+    start = prune(small_teacher(), section("global_magnitude", 0.5), seed=0)
+    with pytest.raises(RecipeError, match=r"0.weight is to stay whole, and \d+ of its weights are already gone"):
+        prune(small_teacher(), section("global_magnitude", 0.7, ("0.weight",)), seed=0, start=start)
 
 
 def test_random_repeats_with_a_seed_differs_between_seeds_and_ignores_magnitudes() -> None:

@@ -1,0 +1,45 @@
+"""Pruning further: what is left of a student that was pruned before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from resprout.errors import RecipeError
+from resprout.pruning.candidates import Alive
+from resprout.types import Student
+
+
+def still_there(weights: Mapping[str, Tensor], sparsity: float, start: Student | None) -> Alive:
+    """Which of the maskable weights a student still has.
+
+    Args:
+        weights: parameter name -> its maskable weights.
+        sparsity: the share that is to be gone.
+        start: the student, or None, which has lost nothing.
+
+    Raises:
+        RecipeError: more are gone than asked, or some that are excluded now.
+    """
+    if start is None:
+        return None
+    keep = start.mask.keep
+    for name, kept in keep.items():
+        if name not in weights and not kept.all():
+            raise RecipeError(
+                f"pruning.exclude: {name} is to stay whole, and {int((~kept).sum())} of its weights are already gone",
+                why="a weight that is gone stays gone",
+                now="exclude what was excluded before",
+            )
+    alive = {name: keep.get(name, torch.ones_like(weight, dtype=torch.bool)) for name, weight in weights.items()}
+    count = sum(left.numel() for left in alive.values())
+    gone = count - sum(int(left.sum()) for left in alive.values())
+    if gone > round(sparsity * count):
+        raise RecipeError(
+            f"pruning.sparsity: {sparsity:g} is less than the {gone / count:g} at which this student already is",
+            why="a weight that is gone stays gone",
+            now="raise the sparsity, or start from the teacher",
+        )
+    return alive
