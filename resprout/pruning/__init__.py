@@ -9,31 +9,48 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from resprout import precision
 from resprout.masking import apply_mask
+from resprout.progress import Report, silent
 from resprout.pruning.candidates import Alive, prunable_weights, refuse_dead_layers
 from resprout.pruning.erk import erk
+from resprout.pruning.fisher import fisher
 from resprout.pruning.lamp import lamp
 from resprout.pruning.magnitude import global_magnitude, layer_magnitude
 from resprout.pruning.random import uniformly_random
 from resprout.pruning.start import still_there
+from resprout.pruning.subject import Subject
+from resprout.pruning.synflow import synflow
+from resprout.pruning.taylor import taylor
+from resprout.pruning.teacher_guided import teacher_guided
 from resprout.recipe import PruningSection
-from resprout.types import PruningMask, Student, Teacher
+from resprout.types import DreamSet, PruningMask, Student, Teacher
 
 Method = Callable[[Mapping[str, Tensor], float, torch.Generator, Alive], dict[str, Tensor]]
 """(weights by parameter name, sparsity, generator for methods that draw, which weights are left) -> which weights stay,
 by parameter name."""
+NetworkMethod = Callable[[Subject, Any], dict[str, Tensor]]
+"""(a network and what it may be asked with, the method's section) -> which weights stay, by parameter name."""
 
-METHODS: dict[str, Method] = {
+BY_WEIGHTS: dict[str, Method] = {
     "global_magnitude": global_magnitude,
     "layer_magnitude": layer_magnitude,
     "lamp": lamp,
     "erk": erk,
     "random": uniformly_random,
 }
+BY_NETWORK: dict[str, NetworkMethod] = {
+    "synflow": synflow,
+    "taylor": taylor,
+    "fisher": fisher,
+    "teacher_guided": teacher_guided,
+}
+METHODS: dict[str, Method | NetworkMethod] = {**BY_WEIGHTS, **BY_NETWORK}
 
 
 def prune(
@@ -41,29 +58,47 @@ def prune(
     section: PruningSection,
     *,
     seed: int,
+    dreams: DreamSet | None = None,
     start: Student | None = None,
+    device: torch.device | None = None,
+    report: Report = silent,
 ) -> Student:
     """A pruned copy of the teacher, or of a student that is pruned further.
 
     Args:
         teacher: is not changed.
         section: the method, the sparsity, and globs of weights that stay.
-        seed: what `random` draws from; other methods give the same student for every seed.
+        seed: what is drawn comes from it: `random`'s weights, labels, batches. Other methods give the same student
+            for every seed.
+        dreams: what methods look at that look at images; real images with their labels will do as well. None where
+            `section.needs_dreams` is false.
         start: is not changed. Weights are chosen from its own; those that its mask says are gone stay gone, and count
             towards the sparsity. Default: the teacher.
+        device: default: the first GPU, or the CPU. What only reads weights runs on the CPU.
+        report: is told how far the work is.
 
     Returns:
         A student whose pruned weights are exactly 0 and whose other parameters are the teacher's, or the start's.
 
     Raises:
         RecipeError: a layer would lose all its weights, an exclusion matches nothing, nothing is left to prune, the
-            start is sparser than asked.
+            start is sparser than asked, or images are needed and there are none.
+        ArtifactError: the dreams do not fit the teacher.
         UnsupportedModelError: the network has no convolution and no linear layer.
     """
     original = teacher.network if start is None else start.network
     weights = prunable_weights(original, section.exclude)
     alive = still_there(weights, section.sparsity, start)
-    keep = METHODS[section.method](weights, section.sparsity, torch.Generator().manual_seed(seed), alive)
+    if section.method in BY_WEIGHTS:
+        generator = torch.Generator().manual_seed(seed)
+        keep = BY_WEIGHTS[section.method](weights, section.sparsity, generator, alive)
+    else:
+        device = device or precision.best_device()
+        network = precision.frozen_copy(original, torch.float32, device)
+        everything = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
+        subject = Subject(teacher, network, alive or everything, start is not None, dreams, seed, device, report)
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+            keep = BY_NETWORK[section.method](subject, section)
     refuse_dead_layers(keep, section.sparsity, section.method)
     student = Student(teacher.info, copy.deepcopy(original).eval().requires_grad_(False), PruningMask(keep))
     apply_mask(student.network, student.mask)

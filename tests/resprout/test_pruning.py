@@ -19,7 +19,7 @@ from resprout.masking import apply_mask
 from resprout.pruning import METHODS, prune
 from resprout.pruning.lamp import lamp_scores
 from resprout.pruning.magnitude import keep_largest
-from resprout.types import InputSpec, ModelInfo, PruningMask, Student, Teacher
+from resprout.types import DreamSet, InputSpec, ModelInfo, PruningMask, Student, Teacher
 
 SPARSITIES = st.floats(0.01, 0.9)
 LAYER_SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=4)
@@ -38,6 +38,11 @@ def small_teacher(seed: int = 0) -> Teacher:
     torch.manual_seed(seed)
     convolutions = [nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Conv2d(6, 4, 3, groups=2), nn.Flatten()]
     return teacher_of(nn.Sequential(*convolutions, nn.Linear(64, 2)))
+
+
+def small_dreams() -> DreamSet:
+    generator = torch.Generator().manual_seed(0)
+    return DreamSet(torch.randn(8, 3, 8, 8, generator=generator).half(), torch.arange(8) % 2, 0, 2)
 
 
 def weights_of(sizes: list[int], seed: int, levels: int = 8) -> dict[str, Tensor]:
@@ -187,7 +192,7 @@ def test_global_magnitude_is_torchs_own_global_l1(sparsity: float, seed: int) ->
 def test_a_student_is_the_teacher_where_the_mask_is_true_and_zero_elsewhere(method: str) -> None:
     teacher = small_teacher()
     before = state(teacher.network)
-    student = prune(teacher, section(method, 0.5), seed=1)
+    student = prune(teacher, section(method, 0.5), seed=1, dreams=small_dreams())
     assert set(student.mask.keep) == {"0.weight", "2.weight", "4.weight"}
     assert student.mask.sparsity == pytest.approx(0.5, abs=1 / student.mask.num_weights)
     for name, value in state(student.network).items():
@@ -221,7 +226,7 @@ def test_pruning_further_takes_the_students_weights_and_no_more_than_asked(metho
     for name, kept in start.mask.keep.items():
         start.network.get_parameter(name).copy_(kept * (1 + start.network.get_parameter(name).square()))
     before = state(start.network)
-    student = prune(teacher, section(method, 0.6), seed=0, start=start)
+    student = prune(teacher, section(method, 0.6), seed=0, dreams=small_dreams(), start=start)
     assert student.mask.sparsity == pytest.approx(0.6, abs=1 / student.mask.num_weights)
     assert not (flat(dict(student.mask.keep)) & ~flat(dict(start.mask.keep))).any()
     for name, kept in student.mask.keep.items():
@@ -233,7 +238,7 @@ def test_pruning_further_takes_the_students_weights_and_no_more_than_asked(metho
 def test_a_start_that_is_sparser_than_asked_is_refused(method: str) -> None:
     start = prune(small_teacher(), section("layer_magnitude", 0.6), seed=0)
     with pytest.raises(RecipeError, match=r"0\.5 is less than the 0\.6(.|\n)*stays gone"):
-        prune(small_teacher(), section(method, 0.5), seed=0, start=start)
+        prune(small_teacher(), section(method, 0.5), seed=0, dreams=small_dreams(), start=start)
 
 
 def test_a_layers_share_that_is_less_than_it_lost_is_refused() -> None:

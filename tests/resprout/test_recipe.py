@@ -40,6 +40,7 @@ def test_a_section_that_names_no_method_gets_the_usual_one(tmp_path: Path):
         ("teacher: {source: x, input: {shapes: [3, 8, 8]}}", "did you mean shape?"),
         ("teacher: {source: x}\nrecovery: {method: distillation, temprature: 3}", "did you mean temperature?"),
         ("teacher: {source: x}\nrecovery: {method: distillation, learning_rate: -0.002}", "got -0.002"),
+        ("teacher: {source: x}\npruning: {method: teacher_guided, alpha: 2}", "Mine.yaml, pruning.alpha: input"),
         ("teacher: {source: x}\nrecovery: {method: reconstruction, ridge: 0}", "Mine.yaml, recovery.ridge: input"),
         ("teacher: {}", "teacher.source: is required"),
         ("seed: 1", "teacher: is required"),

@@ -1,0 +1,101 @@
+"""What criteria are given that look at a network and not only at its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from resprout.errors import ArtifactError, RecipeError
+from resprout.progress import Report
+from resprout.pruning.candidates import by_layer
+from resprout.pruning.lamp import shares_left
+from resprout.pruning.magnitude import keep_largest
+from resprout.types import DreamSet, Teacher
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network that is about to be pruned.
+
+    Args:
+        teacher: answers images.
+        network: whose weights are chosen from: a copy of the teacher's, or of a student's; on `device`.
+        alive: which of its maskable weights are not yet gone, on the CPU.
+        started: whether it is a student already, and not the teacher.
+        dreams: images, dreamt or real, with targets.
+        seed: what labels and batches are drawn from.
+    """
+
+    teacher: Teacher
+    network: nn.Module
+    alive: Mapping[str, Tensor]
+    started: bool
+    dreams: DreamSet | None
+    seed: int
+    device: torch.device
+    report: Report
+
+    def images(self, at_most: int | None) -> tuple[Tensor, Tensor]:
+        """The first training dreams and their targets, spread over the classes as they are.
+
+        Raises:
+            RecipeError: there are none.
+            ArtifactError: they do not fit the teacher.
+        """
+        if self.dreams is None or not self.dreams.num_training:
+            raise RecipeError(
+                "this pruning.method looks at images, and there are none",
+                now="give it dreams, or set pruning.method to lamp, which looks at weights alone",
+            )
+        images, targets = (part[:at_most] for part in self.dreams.training)
+        expected, found = tuple(self.teacher.info.input.shape), tuple(images.shape[1:])
+        if expected != found:
+            raise ArtifactError(
+                f"dreams are {list(found)}, but the teacher takes {list(expected)}",
+                now="synthesize dreams from this teacher",
+            )
+        if int(targets.max()) >= self.teacher.info.num_classes or int(targets.min()) < 0:
+            raise ArtifactError(
+                f"dreams have targets from {int(targets.min())} to {int(targets.max())}, "
+                f"but the teacher knows classes 0 to {self.teacher.info.num_classes - 1}"
+            )
+        return images, targets
+
+    def weights(self) -> dict[str, Tensor]:
+        """The maskable weights, by name, float64 on the network's device."""
+        return {name: self.network.get_parameter(name).detach().double() for name in self.alive}
+
+
+def keep_best(
+    scores: Mapping[str, Tensor], sparsity: float, alive: Mapping[str, Tensor], *, normalisation: str = "none"
+) -> dict[str, Tensor]:
+    """The weights with the largest scores across all layers together.
+
+    Args:
+        scores: parameter name -> not negative, in units of an energy (a squared magnitude).
+        sparsity: the share that is gone afterwards; exactly round(sparsity * number of weights).
+        alive: which are left to choose from, on the CPU, of the same names.
+        normalisation: `none`, or `lamp`: each score as its share in its layer's that are not smaller.
+
+    Returns:
+        Parameter name -> bool tensor of the weight's shape, True where it stays, on the CPU.
+
+    Raises:
+        RecipeError: no score is above 0, or one is not finite.
+    """
+    flat = [scores[name].detach().double().cpu().flatten() * alive[name].flatten() for name in alive]
+    everything = torch.cat(flat)
+    if not torch.isfinite(everything).all() or not everything.any():
+        found = "are all 0" if not everything.any() else "hold NaN or infinity"
+        raise RecipeError(
+            f"the weights' scores {found}",
+            why="they say nothing about which weights matter",
+            now="look at more images, or set pruning.method to lamp, which looks at weights alone",
+        )
+    if normalisation == "lamp":
+        everything = torch.cat([shares_left(layer) for layer in flat])
+    left = torch.cat([alive[name].flatten() for name in alive])
+    return by_layer(keep_largest(everything, round(sparsity * everything.numel()), left), alive)

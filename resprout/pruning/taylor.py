@@ -1,0 +1,32 @@
+"""The weights go that change the loss least, to first order: Taylor (Molchanov et al., arXiv 1906.10771)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from resprout.pruning.gradients import gradients
+from resprout.pruning.guidance import cross_entropy, examples_of
+from resprout.pruning.subject import Subject, keep_best
+from resprout.recipe import TaylorSection
+
+
+def taylor(subject: Subject, section: TaylorSection) -> dict[str, Tensor]:
+    """Remove the weights with the smallest first-order changes of the cross-entropy.
+
+    Returns:
+        Parameter name -> bool tensor of the weight's shape, True where it stays.
+
+    Raises:
+        RecipeError, ArtifactError: there are no images, or they do not fit the teacher.
+    """
+    examples = examples_of(subject, section.num_images, section.labels)
+    found = gradients(subject.network, subject.alive, examples, cross_entropy, batch_size=section.batch_size)
+    scores = taylor_scores(subject.weights(), found.square)
+    return keep_best(scores, section.sparsity, subject.alive, normalisation=section.normalisation)
+
+
+def taylor_scores(weights: Mapping[str, Tensor], squared_gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """(gradient * weight)², Eq. 8, arXiv 1906.10771, from the mean over batches of the squared gradient."""
+    return {name: squared_gradients[name] * weight.square() for name, weight in weights.items()}

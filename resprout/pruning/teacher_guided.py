@@ -1,0 +1,69 @@
+"""The weights go that the gradient of a loss on labels and teacher finds least important (arXiv 2511.16653)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from resprout.errors import RecipeError
+from resprout.pruning.fisher import fisher_scores
+from resprout.pruning.gradients import Gradients, gradients
+from resprout.pruning.guidance import briefly_trained, examples_of, guided_loss
+from resprout.pruning.subject import Subject, keep_best
+from resprout.pruning.taylor import taylor_scores
+from resprout.recipe import TeacherGuidedSection
+from resprout.seeding import generator
+
+
+def teacher_guided(subject: Subject, section: TeacherGuidedSection) -> dict[str, Tensor]:
+    """Train the student briefly under its teacher, score its weights by the same loss, remove the lowest at once.
+
+    Returns:
+        Parameter name -> bool tensor of the weight's shape, True where it stays.
+
+    Raises:
+        RecipeError: there are no images; or alpha is 1, and the student is the teacher.
+        ArtifactError: the images do not fit the teacher.
+    """
+    if section.alpha == 1 and not subject.started:
+        raise RecipeError(
+            "pruning.alpha: 1 asks the teacher alone how the student should change, and the student is the teacher",
+            why="their divergence and its gradient are exactly zero, before any training and after it",
+            now="lower pruning.alpha, so that labels count too, or start from a pruned student",
+        )
+    examples = examples_of(subject, section.num_images, section.labels)
+    loss = guided_loss(section.alpha, section.temperature)
+    trained = briefly_trained(
+        subject.network,
+        examples,
+        loss,
+        {name: left.to(subject.device) for name, left in subject.alive.items()},
+        steps=section.training_steps,
+        batch_size=section.batch_size,
+        learning_rate=section.learning_rate,
+        drawn=generator(subject.seed, "pruning", "batches"),
+    )
+    if not all(torch.isfinite(parameter).all() for parameter in trained.parameters()):
+        raise RecipeError(
+            f"pruning.learning_rate: the training before scoring diverged at {section.learning_rate:g}",
+            why="weights that are NaN or infinite have no scores",
+            now="lower it",
+        )
+    images_per_gradient = 1 if section.score == "fisher" else section.batch_size
+    found = gradients(trained, subject.alive, examples, loss, batch_size=images_per_gradient)
+    weights = {name: trained.get_parameter(name).detach().double() for name in subject.alive}
+    scores = guided_scores(section.score, weights, found)
+    return keep_best(scores, section.sparsity, subject.alive, normalisation=section.normalisation)
+
+
+def guided_scores(score: str, weights: Mapping[str, Tensor], found: Gradients) -> dict[str, Tensor]:
+    """What `score` makes of the gradients, in units of an energy: gradient², (gradient * weight)², or Fisher's.
+
+    gradient and taylor take the gradient over all images, fisher the squares of each image's.
+    """
+    if score == "fisher":
+        return fisher_scores(weights, found.square)
+    squared = {name: mean.square() for name, mean in found.mean.items()}
+    return squared if score == "gradient" else taylor_scores(weights, squared)
