@@ -61,6 +61,17 @@ class Recipe(Section):
     placement: PlacementSection = PlacementSection()
 
     @model_validator(mode="after")
+    def _does_not_prune_on_dreams_that_wait_for_the_pruned(self) -> Recipe:
+        if self.pruning.looks_at_images and getattr(self.synthesis, "student_weight", 0) > 0:
+            raise RecipeError(
+                f"pruning.method: {self.pruning.method} looks at dreams, and synthesis.student_weight shows them the "
+                "pruned student",
+                why="each would wait for the other",
+                now="set synthesis.student_weight to 0, or prune by a method that looks at weights alone",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _measures_what_its_gate_asks_for(self) -> Recipe:
         if self.gate.max_latency_ratio is not None and not self.evaluation.measure_latency:
             raise RecipeError(
@@ -138,12 +149,15 @@ def section(name: str, fields: Mapping[str, Any]) -> Any:
     return validate(SECTIONS[name], _with_whole_numbers(fields), name)
 
 
-def from_sections(sections: Mapping[str, Mapping[str, Any]], *, student_aware: bool, published: bool) -> Recipe:
+def from_sections(
+    sections: Mapping[str, Mapping[str, Any]], *, student_aware: bool, pruned_on_dreams: bool, published: bool
+) -> Recipe:
     """A recipe from the inputs of a run, which people type into a form one by one.
 
     Args:
         sections: name -> fields, as a component receives them.
         student_aware: whether synthesis will be shown the pruned student.
+        pruned_on_dreams: whether pruning will be shown the dreams.
         published: whether the result will be published.
 
     Raises:
@@ -157,6 +171,12 @@ def from_sections(sections: Mapping[str, Mapping[str, Any]], *, student_aware: b
             f"{where}, student_aware: is {str(student_aware).lower()}, and synthesis.student_weight is {weight:g}",
             why="dreams are shown the student when it is true, and that counts for nothing at weight 0",
             now="set student_aware to true with a weight above 0, to false without",
+        )
+    if pruned_on_dreams != recipe.pruning.needs_dreams:
+        raise RecipeError(
+            f"{where}, pruned_on_dreams: is {str(pruned_on_dreams).lower()}, and the pruning section says otherwise",
+            why="rounds and some criteria need dreams to prune by, and the others do not wait for them",
+            now=f"set pruned_on_dreams to {str(recipe.pruning.needs_dreams).lower()}, or change the pruning section",
         )
     if published and recipe.publishing.to is None:
         raise RecipeError(

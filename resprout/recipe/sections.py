@@ -126,11 +126,21 @@ class PruningBase(Section):
     """The share of maskable weights to remove, in (0, 1)."""
     exclude: tuple[str, ...] = ()
     """Globs over parameter names whose weights all stay, for example ["conv1.weight", "fc.*"]."""
+    rounds: int = Field(default=1, ge=1, le=32)
+    """In how many rounds to prune. 1: in one shot. More: each removes the same share of what is left, and recovers on
+    dreams as the recovery section says before the next one looks again."""
+    round_epochs: int | None = Field(default=None, ge=1)
+    """Passes over the dreams after each round but the last; none: recovery.epochs."""
+
+    @property
+    def looks_at_images(self) -> bool:
+        """Whether the criterion itself needs dreams."""
+        return False
 
     @property
     def needs_dreams(self) -> bool:
-        """Whether the method looks at images, so that dreams must be there before it prunes."""
-        return False
+        """Whether dreams must be there before pruning starts: for the criterion, or for what comes between rounds."""
+        return self.looks_at_images or self.rounds > 1
 
 
 class GlobalMagnitudeSection(PruningBase):
@@ -186,7 +196,7 @@ class GuidedBase(PruningBase):
     is left of its layer, as LAMP does with magnitudes (Eq. 4, arXiv 2010.07611)."""
 
     @property
-    def needs_dreams(self) -> bool:
+    def looks_at_images(self) -> bool:
         """Yes."""
         return True
 

@@ -1,0 +1,93 @@
+"""Pruning with dreams in sight: by a criterion that looks at them, and in rounds with recovery in between.
+
+One shot removes what the teacher needs least; after a recovery the student needs other weights than the teacher did, so
+that rounds remove them where they are missed least now (Han et al., arXiv 1506.02626; Renda et al., arXiv 2003.02389).
+There on training data, here on dreams.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from resprout.checkpoints import Checkpoint
+from resprout.errors import RecipeError
+from resprout.progress import Progress, Report, silent
+from resprout.pruning import prune
+from resprout.recipe import DistillationSection, PruningSection, RecoverySection
+from resprout.recovery import recover
+from resprout.types import DreamSet, Student, Teacher
+
+
+def prune_on_dreams(
+    teacher: Teacher,
+    dreams: DreamSet,
+    section: PruningSection,
+    recovery: RecoverySection,
+    *,
+    seed: int,
+    report: Report = silent,
+    checkpoint: Checkpoint | None = None,
+    device: torch.device | None = None,
+) -> Student:
+    """A pruned copy of the teacher, in as many rounds as the section says.
+
+    Args:
+        teacher: is not changed.
+        dreams: what guided criteria look at, and what each round but the last recovers on.
+        section: the criterion, the sparsity after the last round, and the rounds.
+        recovery: how each round but the last ends.
+        seed: of criteria that draw, and of the recoveries.
+        report: is told how far the rounds are.
+        checkpoint: rounds that are done are found here, an unfinished recovery goes on from its last epoch.
+        device: default: the first GPU, or the CPU.
+
+    Returns:
+        The student as its last pruning left it: what recovery is to start from.
+
+    Raises:
+        RecipeError: a layer would lose all its weights, or epochs are asked for where nothing is trained.
+    """
+    between = _between_rounds(section, recovery)
+    student: Student | None = None
+    targets = densities(1 - section.sparsity, section.rounds)
+    for number, density in enumerate(targets, start=1):
+        asked = section.model_copy(update={"sparsity": 1 - density})
+        pruned = prune(teacher, asked, seed=seed, dreams=dreams, start=student, device=device, report=report)
+        if number == len(targets):
+            return pruned
+        told = _in_round(report, number, len(targets) - 1)
+        result = recover(teacher, pruned, dreams, between, seed=seed, report=told, checkpoint=checkpoint, device=device)
+        student = result.recovered
+    raise AssertionError("there is a last round")
+
+
+def densities(final: float, rounds: int) -> list[float]:
+    """The share of weights that is left after each round, if each keeps the same share of what it finds.
+
+    Args:
+        final: after the last round, in (0, 1).
+        rounds: at least 1.
+    """
+    return [final ** (number / rounds) for number in range(1, rounds)] + [final]
+
+
+def _between_rounds(section: PruningSection, recovery: RecoverySection) -> RecoverySection:
+    if section.round_epochs is None:
+        return recovery
+    if not isinstance(recovery, DistillationSection):
+        raise RecipeError(
+            f"pruning.round_epochs is {section.round_epochs}, and recovery.method is {recovery.method}",
+            why="only distillation has a number of epochs to choose",
+            now="leave pruning.round_epochs out, or set recovery.method to distillation",
+        )
+    return recovery.model_copy(update={"epochs": section.round_epochs})
+
+
+def _in_round(report: Report, number: int, recoveries: int) -> Report:
+    def told(where: Progress) -> None:
+        figures = {"round": number, "rounds": recoveries + 1, **where.figures}
+        report(dataclasses.replace(where, stage="pruning", figures=figures))
+
+    return told

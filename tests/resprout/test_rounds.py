@@ -1,0 +1,108 @@
+"""Pruning in rounds, each recovered before the next."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as some
+
+from resprout.checkpoints import FolderCheckpoint
+from resprout.errors import RecipeError
+from resprout.progress import Progress
+from resprout.pruning import prune
+from resprout.recipe import DistillationSection, LampSection, ReconstructionSection
+from resprout.rounds import densities, prune_on_dreams
+from resprout.types import DreamSet, Student, Teacher
+
+SHORT = DistillationSection(epochs=3, batch_size=64, start="repaired", precision="float32")
+ROUNDS = LampSection(sparsity=0.8, rounds=3, round_epochs=2)
+
+
+@given(final=some.floats(0.001, 0.999), rounds=some.integers(1, 32))
+def test_every_round_keeps_the_same_share_of_what_it_finds(final: float, rounds: int):
+    left = densities(final, rounds)
+    assert len(left) == rounds
+    assert left[-1] == final, "the last to the bit: it is what was asked for"
+    shares = [after / before for before, after in zip([1.0, *left], left, strict=False)]
+    assert all(math.isclose(share, final ** (1 / rounds)) for share in shares)
+
+
+def test_one_round_is_one_shot(tiny_teacher: Teacher, tiny_dreams: DreamSet):
+    section = LampSection(sparsity=0.8)
+    at_once = prune(tiny_teacher, section, seed=0)
+    in_rounds = prune_on_dreams(tiny_teacher, tiny_dreams, section, SHORT, seed=0)
+    assert _same(at_once, in_rounds)
+
+
+def test_rounds_end_at_the_asked_sparsity_and_never_bring_a_weight_back(tiny_teacher: Teacher, tiny_dreams: DreamSet):
+    student = prune_on_dreams(tiny_teacher, tiny_dreams, ROUNDS, SHORT, seed=0)
+    assert student.mask.num_kept == student.mask.num_weights - round(0.8 * student.mask.num_weights)
+    first = prune(tiny_teacher, LampSection(sparsity=1 - 0.2 ** (1 / 3)), seed=0).mask
+    assert all((first.keep[name] | ~kept).all() for name, kept in student.mask.keep.items())
+    weights = dict(student.network.named_parameters())
+    assert all((weights[name][~kept] == 0).all() for name, kept in student.mask.keep.items())
+
+
+def test_later_rounds_look_at_the_student_and_not_at_the_teacher(tiny_teacher: Teacher, tiny_dreams: DreamSet):
+    before = copy.deepcopy(tiny_teacher.network.state_dict())
+    student = prune_on_dreams(tiny_teacher, tiny_dreams, ROUNDS, SHORT, seed=0)
+    at_once = prune(tiny_teacher, LampSection(sparsity=0.8), seed=0)
+    assert any(not torch.equal(kept, at_once.mask.keep[name]) for name, kept in student.mask.keep.items())
+    teacher, found = dict(tiny_teacher.network.named_parameters()), dict(student.network.named_parameters())
+    assert any((found[name][kept] != teacher[name][kept]).any() for name, kept in student.mask.keep.items())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tiny_teacher.network.state_dict().items())
+
+
+def test_rounds_give_the_same_student_twice_and_say_how_far_they_are(tiny_teacher: Teacher, tiny_dreams: DreamSet):
+    seen: list[Progress] = []
+    once = prune_on_dreams(tiny_teacher, tiny_dreams, ROUNDS, SHORT, seed=0, report=seen.append)
+    again = prune_on_dreams(tiny_teacher, tiny_dreams, ROUNDS, SHORT, seed=0)
+    assert _same(once, again)
+    epochs = [(at.figures["round"], at.done, at.total) for at in seen if at.done]
+    assert epochs == [(1, 1, 2), (1, 2, 2), (2, 1, 2), (2, 2, 2)]
+    assert {at.stage for at in seen} == {"pruning"}
+
+
+def test_killed_in_the_second_round_it_ends_with_the_same_bytes(
+    tmp_path: Path, tiny_teacher: Teacher, tiny_dreams: DreamSet
+):
+    class _KilledError(Exception):
+        pass
+
+    def kill(at: Progress) -> None:
+        if (at.figures["round"], at.done) == (2, 1):
+            raise _KilledError
+
+    checkpoint = FolderCheckpoint(tmp_path)
+    whole = prune_on_dreams(tiny_teacher, tiny_dreams, ROUNDS, SHORT, seed=0)
+    with pytest.raises(_KilledError):
+        prune_on_dreams(tiny_teacher, tiny_dreams, ROUNDS, SHORT, seed=0, report=kill, checkpoint=checkpoint)
+    seen: list[Progress] = []
+    resumed = prune_on_dreams(
+        tiny_teacher, tiny_dreams, ROUNDS, SHORT, seed=0, report=seen.append, checkpoint=checkpoint
+    )
+    assert _same(whole, resumed)
+    trained = [(at.figures["round"], at.done) for at in seen if at.done]
+    assert trained == [(2, 2)], "all that was finished before is kept"
+
+
+def test_epochs_are_refused_where_nothing_is_trained(tiny_teacher: Teacher, tiny_dreams: DreamSet):
+    with pytest.raises(RecipeError, match=r"pruning\.round_epochs is 2, and recovery.method is reconstruction"):
+        prune_on_dreams(tiny_teacher, tiny_dreams, ROUNDS, ReconstructionSection(), seed=0)
+
+
+def test_rounds_can_be_recovered_by_solving_layers(tiny_teacher: Teacher, tiny_dreams: DreamSet):
+    section = LampSection(sparsity=0.8, rounds=2)
+    student = prune_on_dreams(tiny_teacher, tiny_dreams, section, ReconstructionSection(), seed=0)
+    assert student.mask.num_kept == student.mask.num_weights - round(0.8 * student.mask.num_weights)
+
+
+def _same(one: Student, other: Student) -> bool:
+    tensors, others = one.network.state_dict(), other.network.state_dict()
+    masks = all(torch.equal(kept, other.mask.keep[name]) for name, kept in one.mask.keep.items())
+    return masks and all(torch.equal(tensor, others[name]) for name, tensor in tensors.items())
