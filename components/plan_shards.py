@@ -15,6 +15,7 @@ def plan_shards(
     gate: dict,
     publishing: dict,
     student_aware: bool,
+    pruned_on_dreams: bool,
     published: bool,
     num_shards: int,
 ) -> list[int]:
@@ -29,6 +30,7 @@ def plan_shards(
         gate: see teacher.
         publishing: see teacher.
         student_aware: whether synthesis is shown the pruned student.
+        pruned_on_dreams: whether pruning gets to see the dreams.
         published: whether the result is published.
         num_shards: how many shards are wanted.
     """
@@ -46,6 +48,7 @@ def plan_shards(
             "publishing": publishing,
         },
         student_aware=student_aware,
+        pruned_on_dreams=pruned_on_dreams,
         published=published,
     )
     return stage.shard_numbers(whole.synthesis, num_shards)

@@ -21,23 +21,33 @@ PLACES = {
     "fetch-teacher": (0, 2.0),
     "fetch-test-set": (1, 0.8),
     "extract-statistics": (1, 2.0),
-    "prune": (1, 3.2),
+    "prune": (5, 4.1),
+    "prune-on-dreams": (5, 2.9),
     "plan-shards": (2, 1.1),
     "synthesize": (3, 2.0),
     "merge-dreams": (4, 2.0),
-    "recover": (5, 3.2),
-    "evaluate": (6, 2.0),
-    "gate": (7, 1.0),
-    "publish": (8, 2.0),
+    "recover": (6, 2.9),
+    "evaluate": (7, 2.0),
+    "gate": (8, 1.0),
+    "publish": (9, 2.0),
 }
 # how many rows an arrow goes out of its way, up or down, round what stands between
 DETOURS = {
+    ("fetch-teacher", "prune"): 1.0,
+    ("prune", "evaluate"): 0.4,
+    ("merge-dreams", "evaluate"): -0.4,
+    ("merge-dreams", "recover"): -0.6,
+    ("prune-on-dreams", "evaluate"): -0.8,
     ("fetch-test-set", "evaluate"): -1.0,
     ("extract-statistics", "evaluate"): -0.8,
-    ("prune", "evaluate"): 1.0,
     ("recover", "publish"): 0.6,
 }
-CAPTIONS = {"synthesize": "num_shards, in parallel", "publish": "if published"}
+CAPTIONS = {
+    "synthesize": "num_shards, in parallel",
+    "publish": "if published",
+    "prune-on-dreams": "if pruned_on_dreams",
+    "prune": "if not",
+}
 LEGEND = (
     "An arrow is an artifact, a dotted one only says which goes first. Stages in blue ask for a GPU.",
     "Not drawn: each stage up to evaluate gets the teacher; synthesize sees the pruned student if student_aware.",
@@ -78,28 +88,33 @@ def gpu_stages(spec: Mapping[str, Any]) -> set[str]:
     return {_name(label) for label, made in executors if "accelerator" in made["container"].get("resources", {})}
 
 
-def _passed(spec: Any, dag: Any, given: Mapping[str, str]) -> Iterator[Edge]:
+def _passed(spec: Any, dag: Any, given: Mapping[str, list[str]]) -> Iterator[Edge]:
     for task in dag["tasks"].values():
         component = spec["components"][task["componentRef"]["name"]]
         sources = task.get("inputs", {}).get("artifacts", {})
-        made_by = {name: _maker(spec, dag, source, given) for name, source in sources.items()}
+        made_by = {name: _makers(spec, dag, source, given) for name, source in sources.items()}
         if "dag" in component:
             yield from _passed(spec, component["dag"], made_by)
         else:
-            yield from (Edge(maker, _name(component["executorLabel"]), True) for maker in made_by.values())
+            name = _name(component["executorLabel"])
+            yield from (Edge(maker, name, True) for makers in made_by.values() for maker in makers)
 
 
-def _maker(spec: Any, dag: Any, source: Any, given: Mapping[str, str]) -> str:
-    """The stage that makes an artifact, however deep in a condition or a loop."""
+def _makers(spec: Any, dag: Any, source: Any, given: Mapping[str, list[str]]) -> list[str]:
+    """The stages of which one makes an artifact, however deep in a condition or a loop."""
     if "componentInputArtifact" in source:
         return given[source["componentInputArtifact"]]
     output = source["taskOutputArtifact"]
-    task, key = output["producerTask"], output["outputArtifactKey"]
-    while "dag" in (component := spec["components"][dag["tasks"][task]["componentRef"]["name"]]):
-        dag = component["dag"]
-        selected = dag["outputs"]["artifacts"][key]["artifactSelectors"][0]
-        task, key = selected["producerSubtask"], selected["outputArtifactKey"]
-    return _name(component["executorLabel"])
+    component = spec["components"][dag["tasks"][output["producerTask"]]["componentRef"]["name"]]
+    if "dag" not in component:
+        return [_name(component["executorLabel"])]
+    inner = component["dag"]
+    selected = inner["outputs"]["artifacts"][output["outputArtifactKey"]]["artifactSelectors"]
+    branches = (
+        {"taskOutputArtifact": {"producerTask": one["producerSubtask"], "outputArtifactKey": one["outputArtifactKey"]}}
+        for one in selected
+    )
+    return sorted({name for branch in branches for name in _makers(spec, inner, branch, given)})
 
 
 def _waited(spec: Any) -> Iterator[Edge]:
@@ -135,7 +150,7 @@ def svg(spec: Mapping[str, Any]) -> str:
     found, on_gpu = edges(spec), gpu_stages(spec)
     names = sorted({edge.source for edge in found} | {edge.target for edge in found}, key=lambda name: PLACES[name])
     width = LEFT * 2 + STEP_X * max(column for column, _ in PLACES.values()) + WIDTH
-    height = TOP + STEP_Y * 3.9 + HEIGHT
+    height = TOP + STEP_Y * 4.5 + HEIGHT
     title = "The pipeline's stages, from the teacher to the published model"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height:.0f}" role="img" aria-label="{title}">',
@@ -144,7 +159,7 @@ def svg(spec: Mapping[str, Any]) -> str:
         '<path class="head" d="M0 0 8 4 0 8z"/></marker></defs>',
         f'<rect class="paper" width="{width}" height="{height:.0f}" rx="10"/>',
         *(f'<text class="quiet" x="{LEFT}" y="{24 + 18 * number}">{line}</text>' for number, line in enumerate(LEGEND)),
-        *(_drawn(edge) for edge in found),
+        *(_drawn(edge) for edge in found if PLACES[edge.source] < PLACES[edge.target]),
         *(_box(name, name in on_gpu) for name in names),
     ]
     return "\n".join([*parts, "</svg>", ""])

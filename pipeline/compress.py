@@ -16,6 +16,7 @@ from components.gate import gate as judge
 from components.merge_dreams import merge_dreams
 from components.plan_shards import plan_shards
 from components.prune import prune
+from components.prune_on_dreams import prune_on_dreams
 from components.publish import publish
 from components.recover import recover
 from components.synthesize import synthesize
@@ -26,7 +27,7 @@ from resprout.recipe import PlacementSection
 
 def pipeline(placement: PlacementSection) -> Any:
     """The pipeline for a placement, whose settings are compiled in or are its parameters' defaults."""
-    blind_shard, aware_shard, publish_result = _nested(placement)
+    blind_shard, aware_shard, prune_guided, publish_result = _nested(placement)
     default = parameters(placement)
 
     @dsl.pipeline(name="resprout-compress", description="Prune a classifier and recover its accuracy without its data.")
@@ -40,6 +41,7 @@ def pipeline(placement: PlacementSection) -> Any:
         publishing: dict,
         seed: int = 0,
         student_aware: bool = False,
+        pruned_on_dreams: bool = False,
         published: bool = False,
         checkpoints: str = placement.checkpoints or "",
         num_shards: int = default["num_shards"],
@@ -66,6 +68,7 @@ def pipeline(placement: PlacementSection) -> Any:
             publishing: where to, as {"to": "s3://BUCKET/PREFIX", "name": "mine"}; published must be true then.
             seed: the one that all randomness comes from.
             student_aware: show the pruned student to synthesis; otherwise dreams do not depend on pruning.
+            pruned_on_dreams: prune with dreams in sight, as rounds and criteria that look at images need; see pruning.
             published: publish the result; otherwise it stays among the run's artifacts.
             checkpoints: where long stages keep their state through a kill: s3://BUCKET/PREFIX; "" for nowhere.
             num_shards: how many tasks share the synthesis, each with a GPU of its own; no image depends on it.
@@ -87,8 +90,6 @@ def pipeline(placement: PlacementSection) -> Any:
         fetched = with_storage(fetching, storage_secret).outputs["teacher"]
         extracting = on_cpu(extract_statistics(teacher=fetched), cpu_image, placement)
         statistics = extracting.outputs["statistics"]
-        pruned = on_cpu(prune(teacher=fetched, section=pruning, seed=seed), cpu_image, placement).outputs["student"]
-
         testing = on_cpu(fetch_test_set(teacher=fetched, section=evaluation), cpu_image, placement)
         test_set = with_storage(testing, storage_secret).outputs["test_set"]
         plan = plan_shards(
@@ -100,6 +101,7 @@ def pipeline(placement: PlacementSection) -> Any:
             gate=gate,
             publishing=publishing,
             student_aware=student_aware,
+            pruned_on_dreams=pruned_on_dreams,
             published=published,
             num_shards=num_shards,
         )
@@ -116,14 +118,30 @@ def pipeline(placement: PlacementSection) -> Any:
             **vars(where),
         }
         with dsl.If(student_aware == True, name="student-aware"):  # noqa: E712 - KFP overloads ==
+            drafting = on_cpu(prune(teacher=fetched, section=pruning, seed=seed), cpu_image, placement)
             with dsl.ParallelFor(planned, name="aware-shards") as index:
-                aware = aware_shard(**shared, shard_index=index, student=pruned)
+                aware = aware_shard(**shared, shard_index=index, student=drafting.outputs["student"])
             aware_dreams = on_cpu(merge_dreams(shards=dsl.Collected(aware.output)), cpu_image, placement)
         with dsl.Else(name="student-blind"):
             with dsl.ParallelFor(planned, name="blind-shards") as index:
                 blind = blind_shard(**shared, shard_index=index)
             blind_dreams = on_cpu(merge_dreams(shards=dsl.Collected(blind.output)), cpu_image, placement)
         dreams = dsl.OneOf(aware_dreams.outputs["dreams"], blind_dreams.outputs["dreams"])
+
+        with dsl.If(pruned_on_dreams == True, name="pruned-on-dreams"):  # noqa: E712 - KFP overloads ==
+            guided = prune_guided(
+                teacher=fetched,
+                dreams=dreams,
+                section=pruning,
+                recovery=recovery,
+                seed=seed,
+                checkpoints=checkpoints,
+                secret=checkpoint_secret,
+                **vars(where),
+            )
+        with dsl.Else(name="pruned-by-weights"):
+            by_weights = on_cpu(prune(teacher=fetched, section=pruning, seed=seed), cpu_image, placement)
+        pruned = dsl.OneOf(guided.output, by_weights.outputs["student"])
 
         recovering = recover(
             teacher=fetched, student=pruned, dreams=dreams, section=recovery, seed=seed, checkpoints=checkpoints
@@ -157,18 +175,20 @@ def pipeline(placement: PlacementSection) -> Any:
     return compress
 
 
-def _nested(placement: PlacementSection) -> tuple[Any, Any, Any]:
+def _nested(placement: PlacementSection) -> tuple[Any, Any, Any, Any]:
     """The stages that stand in a condition or a loop."""
 
-    def synthesizing(task: Any, secret: Any, **where: Any) -> Any:
+    def with_gpu(task: Any, secret: Any, **where: Any) -> Any:
         return with_storage(on_gpu(task, OnGpu(**where), placement), secret)
 
     def publishing(task: Any, cpu_image: Any, secret: Any) -> Any:
         return with_storage(on_cpu(task, cpu_image, placement), secret)
 
     own, shard = {"secret": str, **GPU_INPUTS}, ("shard", dsl.Dataset)
-    blind_shard = alone(synthesize, synthesizing, name="shard", own=own, output=shard, without=("student",))
+    blind_shard = alone(synthesize, with_gpu, name="shard", own=own, output=shard, without=("student",))
     shown = {"student": dsl.Input[dsl.Model]}
-    aware_shard = alone(synthesize, synthesizing, name="student-aware-shard", own=own, output=shard, inputs=shown)
+    aware_shard = alone(synthesize, with_gpu, name="student-aware-shard", own=own, output=shard, inputs=shown)
+    student = ("student", dsl.Model)
+    prune_guided = alone(prune_on_dreams, with_gpu, name="guided-pruning", own=own, output=student)
     publish_result = alone(publish, publishing, name="publish", own={"cpu_image": str, "secret": str})
-    return blind_shard, aware_shard, publish_result
+    return blind_shard, aware_shard, prune_guided, publish_result

@@ -47,7 +47,7 @@ GPU_INPUTS = {
 
 def gpu_stages(section: PlacementSection) -> set[str]:
     """The components that get a GPU."""
-    return {"synthesize", "recover", *(["evaluate"] if section.evaluate_on_gpu else [])}
+    return {"synthesize", "prune_on_dreams", "recover", *(["evaluate"] if section.evaluate_on_gpu else [])}
 
 
 def parameters(section: PlacementSection) -> dict[str, Any]:

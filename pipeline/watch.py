@@ -25,6 +25,7 @@ STAGES = {
     "synthesize": "dreams",
     "merge_dreams": "dreams",
     "prune": "pruning",
+    "prune_on_dreams": "pruning",
     "recover": "recovery",
     "evaluate": "evaluation",
     "gate": "gate",
@@ -246,4 +247,5 @@ _LINES = {
     "merge_dreams": "{images:,.0f} images to train on, {held_out_images:,.0f} held out, of {shards:.0f} shards",
     "publish": "{files:.0f} files to {address}",
     "prune": "{sparsity_percent:.1f} % of {maskable_weights:,.0f} weights, {method}",
+    "prune_on_dreams": "{sparsity_percent:.1f} % of {maskable_weights:,.0f} weights, {method}, rounds: {rounds}",
 }

@@ -72,7 +72,8 @@ def pruned(stage: Stage) -> dsl.Model:
 def planned(synthesis: dict[str, Any], num_shards: int, student_aware: bool = False, **others: Any) -> list[int]:
     sections = {"pruning": PRUNING, "recovery": {}, "evaluation": {}, "gate": {}, "publishing": {}}
     sections |= {"teacher": {"source": "torchvision://resnet18"}, "synthesis": synthesis}
-    switches = {"student_aware": student_aware, "published": False, "num_shards": num_shards}
+    switches = {"student_aware": student_aware, "pruned_on_dreams": False, "published": False}
+    switches["num_shards"] = num_shards
     numbers: list[int] = plan_shards.python_func(**(sections | switches | others))
     return numbers
 
@@ -86,6 +87,8 @@ def planned(synthesis: dict[str, Any], num_shards: int, student_aware: bool = Fa
         ({"gate": {"max_latency_ratio": 1.0}}, "needs evaluation.measure_latency"),
         ({"student_aware": True}, "synthesis.student_weight is 0"),
         ({"synthesis": SYNTHESIS | {"student_weight": 1.0}}, "student_aware: is false"),
+        ({"pruned_on_dreams": True}, "pruned_on_dreams: is true, and the pruning section says otherwise"),
+        ({"pruning": PRUNING | {"rounds": 3}}, "set pruned_on_dreams to true"),
         ({"published": True}, "publishing.to says nowhere"),
         ({"num_shards": 9}, "num_shards"),
     ],

@@ -10,6 +10,7 @@ import yaml
 
 from pipeline import command, recipes, runners
 from resprout import recipe as recipe_module
+from resprout.errors import RecipeError
 from resprout.recipe import Recipe
 from resprout.sources.hubs import torchvision_weights
 from tests.pipeline.compiled import Stage, by_component, read
@@ -88,6 +89,7 @@ def test_each_stage_that_computes_receives_its_own_section_and_no_other(stages: 
         "fetch-teacher": {"teacher"},
         "extract-statistics": set(),
         "prune": {"pruning"},
+        "prune-on-dreams": {"pruning", "recovery"},  # in rounds it recovers in between
         "plan-shards": set(recipe_module.SECTIONS) - {"placement"},  # it holds them against each other
         "synthesize": {"synthesis"},
         "merge-dreams": set(),
@@ -140,6 +142,8 @@ def test_dreams_that_no_student_guides_do_not_depend_on_pruning(stages: list[Sta
     blind, aware = sorted(inputs, key=len)
     assert blind == {"fetch-teacher.teacher", "extract-statistics.statistics"}
     assert aware == {*blind, "prune.student"}
+    draft = next(stage for stage in stages if stage.component == "prune")
+    assert set(draft.artifacts.values()) == {"fetch-teacher.teacher"}
     parameters = {name for stage in stages if stage.component == "synthesize" for name in stage.parameters.values()}
     assert not parameters & {"pruning", "recovery", "evaluation", "student_aware"}
 
@@ -176,12 +180,28 @@ def test_what_the_pipeline_is_given_is_the_recipe(path: Path):
     assert all(sections[name] == getattr(loaded, name) for name in sections)
     assert arguments["seed"] == loaded.seed
     assert arguments["student_aware"] is False
+    assert arguments["pruned_on_dreams"] == loaded.pruning.needs_dreams
 
 
 def test_a_student_weight_switches_the_student_on():
     fields = {"teacher": {"source": "t"}, "synthesis": {"method": "deep_inversion", "student_weight": 0.5}}
 
     assert runners.arguments(recipe_module.validate(Recipe, fields, "test"))["student_aware"] is True
+
+
+def test_rounds_switch_pruning_on_dreams_on():
+    fields = {"teacher": {"source": "t"}, "pruning": {"sparsity": 0.9, "rounds": 3}}
+
+    assert runners.arguments(recipe_module.validate(Recipe, fields, "test"))["pruned_on_dreams"] is True
+
+
+def test_dreams_and_pruning_that_wait_for_each_other_are_refused():
+    fields = {"teacher": {"source": "t"}, "synthesis": {"student_weight": 1.0}, "pruning": {"method": "taylor"}}
+
+    with pytest.raises(RecipeError, match="taylor looks at dreams"):
+        recipe_module.validate(Recipe, fields, "test")
+    fields["pruning"] = {"method": "lamp", "rounds": 2}  # these are shown a student that was pruned at once
+    assert recipe_module.validate(Recipe, fields, "test").pruning.needs_dreams
 
 
 def test_the_folder_is_the_recipes_own():

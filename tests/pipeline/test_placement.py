@@ -60,7 +60,9 @@ def on_gpu(stage: Stage) -> bool:
 
 
 def test_gpus_go_to_the_stages_that_compute_and_always_with_a_type(pipeline: Path, stages: list[Stage]):
-    wanted = {"synthesize", "recover"} | ({"evaluate"} if len(defaults(pipeline)["gpu_affinity"]) else set())
+    wanted = {"synthesize", "prune-on-dreams", "recover"} | (
+        {"evaluate"} if len(defaults(pipeline)["gpu_affinity"]) else set()
+    )
 
     assert {stage.component for stage in stages if on_gpu(stage)} == wanted
     for stage in stages:
@@ -121,8 +123,9 @@ def test_storage_credentials_reach_only_the_stages_that_move_bytes_in_and_out(st
     moving = {"fetch-teacher", "fetch-test-set", "publish"}
     assert {name for name, found in given.items() if found == {"storage_secret"}} == moving
     # these keep checkpoints, with a secret of their own that need reach nothing else
-    assert {name for name, found in given.items() if found == {"checkpoint_secret"}} == {"synthesize", "recover"}
-    assert sum(map(bool, given.values())) == 5
+    keeping = {"synthesize", "prune-on-dreams", "recover"}
+    assert {name for name, found in given.items() if found == {"checkpoint_secret"}} == keeping
+    assert sum(map(bool, given.values())) == len(moving | keeping)
     assert not any(stage.kubernetes.get("secretAsEnv") for stage in stages)
 
 

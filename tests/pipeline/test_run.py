@@ -219,6 +219,22 @@ def test_without_data_and_with_the_student_shown_to_synthesis(recipe: Path, tmp_
     assert "agrees with the teacher" in output
 
 
+def test_in_rounds_it_is_pruned_with_the_dreams_and_recovered_in_between(recipe: Path, tmp_path: Path):
+    fields = yaml.safe_load(recipe.read_text())
+    fields["pruning"] = {"method": "lamp", "sparsity": 0.8, "rounds": 2, "round_epochs": 2}
+    recipe.write_text(yaml.safe_dump(fields))
+
+    exit_code, output = run(recipe, "--output", tmp_path / "out")
+
+    assert exit_code == 0, output
+    inputs = artifacts.read_manifest(tmp_path / "out" / "student").inputs
+    assert [record["name"] for record in inputs] == ["teacher", "dreams"]
+    student, model = (artifacts.load_student(tmp_path / "out" / name) for name in ("student", "model"))
+    assert student.mask.sparsity == pytest.approx(0.8, abs=1e-3)
+    assert all(torch.equal(kept, model.mask.keep[name]) for name, kept in student.mask.keep.items())
+    assert re.search(r"^pruning +80.0 % of [\d,]+ weights, lamp, rounds: 2", output, re.MULTILINE), output
+
+
 @pytest.mark.parametrize("flags", [(), ("-v",)], ids=["quiet", "verbose"])
 def test_a_stage_that_refuses_is_told_in_three_lines(
     tmp_path: Path, tiny_teacher: Teacher, tiny_images: tuple[Tensor, Tensor], flags: Sequence[str]
