@@ -25,9 +25,9 @@ def fisher(subject: Subject, section: FisherSection) -> dict[str, Tensor]:
         RecipeError, ArtifactError: there are no images, or they do not fit the teacher.
     """
     examples = examples_of(subject, section.num_images, "sampled")
-    found = gradients(subject.network, subject.alive, examples, cross_entropy, batch_size=1)
+    found = gradients(subject.network, subject.alive, examples, cross_entropy, batch_size=1, report=subject.report)
     scores = fisher_scores(subject.weights(), found.square)
-    return keep_best(scores, section.sparsity, subject.alive, normalisation=section.normalisation)
+    return keep_best(scores, subject.due(section.sparsity), subject.alive, normalisation=section.normalisation)
 
 
 def fisher_scores(weights: Mapping[str, Tensor], squared_gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from resprout.progress import Progress, Report, silent
+
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(logits, the teacher's logits, labels) -> the mean over the batch, a scalar."""
 
@@ -43,7 +45,13 @@ class Gradients:
 
 
 def gradients(
-    network: nn.Module, names: Iterable[str], examples: Examples, loss: Loss, *, batch_size: int
+    network: nn.Module,
+    names: Iterable[str],
+    examples: Examples,
+    loss: Loss,
+    *,
+    batch_size: int,
+    report: Report = silent,
 ) -> Gradients:
     """The loss's gradients to some parameters, with BatchNorm's running statistics.
 
@@ -55,6 +63,7 @@ def gradients(
         names: of parameters.
         examples: on the network's device; computed on in their order, so that the result repeats bit for bit.
         batch_size: images per gradient.
+        report: is told how many images are done.
     """
     parameters = {name: network.get_parameter(name) for name in names}
     required = {parameter: parameter.requires_grad for parameter in network.parameters()}
@@ -72,6 +81,7 @@ def gradients(
                 gradient = gradient.double()
                 mean[name].add_(gradient, alpha=len(batch) / len(examples))
                 square[name].addcmul_(gradient, gradient, value=len(batch) / len(examples))
+            report(Progress("pruning", int(part[-1]) + 1, len(examples), "images"))
     finally:
         for parameter, require in required.items():
             parameter.requires_grad_(require)

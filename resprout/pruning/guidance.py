@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from resprout.precision import frozen_copy
+from resprout.progress import Progress, Report, silent
 from resprout.pruning.gradients import Examples, Loss
 from resprout.pruning.subject import Subject
 from resprout.seeding import generator
@@ -90,6 +91,7 @@ def briefly_trained(
     batch_size: int,
     learning_rate: float,
     drawn: torch.Generator,
+    report: Report = silent,
 ) -> nn.Module:
     """A copy of the student after a few steps of SGD (momentum 0.9) with BatchNorm's running statistics.
 
@@ -99,12 +101,13 @@ def briefly_trained(
         steps: of `batch_size` images each, drawn without replacement until all were seen.
         learning_rate: the first step size; a cosine brings it to 0.
         drawn: batches come from it; on the CPU.
+        report: is told how many steps are done.
     """
     network = copy.deepcopy(student).eval().requires_grad_(True)
     optimizer = torch.optim.SGD(network.parameters(), learning_rate, momentum=0.9)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
     order = torch.empty(0, dtype=torch.int64)
-    for _ in range(steps):
+    for step in range(steps):
         if len(order) < batch_size:
             order = torch.cat([order, torch.randperm(len(examples), generator=drawn)])
         chosen, order = order[:batch_size], order[batch_size:]
@@ -117,4 +120,5 @@ def briefly_trained(
         with torch.no_grad():
             for name, kept in keep.items():
                 network.get_parameter(name).mul_(kept)
+        report(Progress("pruning", step + 1, steps, "steps"))
     return network.requires_grad_(False)

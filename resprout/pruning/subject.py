@@ -64,19 +64,23 @@ class Subject:
             )
         return images, targets
 
+    def due(self, sparsity: float) -> int:
+        """How many of the maskable weights are gone at a sparsity."""
+        return round(sparsity * sum(left.numel() for left in self.alive.values()))
+
     def weights(self) -> dict[str, Tensor]:
         """The maskable weights, by name, float64 on the network's device."""
         return {name: self.network.get_parameter(name).detach().double() for name in self.alive}
 
 
 def keep_best(
-    scores: Mapping[str, Tensor], sparsity: float, alive: Mapping[str, Tensor], *, normalisation: str = "none"
+    scores: Mapping[str, Tensor], num_removed: int, alive: Mapping[str, Tensor], *, normalisation: str = "none"
 ) -> dict[str, Tensor]:
     """The weights with the largest scores across all layers together.
 
     Args:
         scores: parameter name -> not negative, in units of an energy (a squared magnitude).
-        sparsity: the share that is gone afterwards; exactly round(sparsity * number of weights).
+        num_removed: how many are gone afterwards, those that were gone before among them.
         alive: which are left to choose from, on the CPU, of the same names.
         normalisation: `none`, or `lamp`: each score as its share in its layer's that are not smaller.
 
@@ -98,4 +102,4 @@ def keep_best(
     if normalisation == "lamp":
         everything = torch.cat([shares_left(layer) for layer in flat])
     left = torch.cat([alive[name].flatten() for name in alive])
-    return by_layer(keep_largest(everything, round(sparsity * everything.numel()), left), alive)
+    return by_layer(keep_largest(everything, num_removed, left), alive)

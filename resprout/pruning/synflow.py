@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from resprout.batchnorm import BatchNorm
 from resprout.errors import UnsupportedModelError
+from resprout.progress import Progress
 from resprout.pruning.subject import Subject, keep_best
 from resprout.recipe import SynflowSection
 
@@ -25,17 +26,16 @@ def synflow(subject: Subject, section: SynflowSection) -> dict[str, Tensor]:
         UnsupportedModelError: nothing flows through the network, or more than float64 holds.
     """
     network, keep = linearised(subject.network), dict(subject.alive)
-    count = sum(left.numel() for left in keep.values())
-    while True:
+    due, gone = subject.due(section.sparsity), subject.due(1) - sum(int(left.sum()) for left in keep.values())
+    while gone < due:
         scores = synaptic_flow(network, keep, tuple(subject.teacher.info.input.shape))
-        left = sum(int(part.sum()) for part in keep.values())
-        sparsity = min(section.sparsity, 1 - left * (1 - section.share_per_round) / count)
-        keep = keep_best(scores, sparsity, keep)
-        if sparsity == section.sparsity:
-            return keep
+        gone = min(due, gone + max(1, round((subject.due(1) - gone) * section.share_per_round)))
+        keep = keep_best(scores, gone, keep)
         with torch.no_grad():
             for name, stays in keep.items():
-                network.get_parameter(name).mul_(stays.to(scores[name].device))
+                network.get_parameter(name).mul_(stays.to(subject.device))
+        subject.report(Progress("pruning", gone, due, "weights"))
+    return keep
 
 
 @torch.no_grad()

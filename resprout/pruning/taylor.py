@@ -22,9 +22,11 @@ def taylor(subject: Subject, section: TaylorSection) -> dict[str, Tensor]:
         RecipeError, ArtifactError: there are no images, or they do not fit the teacher.
     """
     examples = examples_of(subject, section.num_images, section.labels)
-    found = gradients(subject.network, subject.alive, examples, cross_entropy, batch_size=section.batch_size)
+    found = gradients(
+        subject.network, subject.alive, examples, cross_entropy, batch_size=section.batch_size, report=subject.report
+    )
     scores = taylor_scores(subject.weights(), found.square)
-    return keep_best(scores, section.sparsity, subject.alive, normalisation=section.normalisation)
+    return keep_best(scores, subject.due(section.sparsity), subject.alive, normalisation=section.normalisation)
 
 
 def taylor_scores(weights: Mapping[str, Tensor], squared_gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -44,6 +44,7 @@ def teacher_guided(subject: Subject, section: TeacherGuidedSection) -> dict[str,
         batch_size=section.batch_size,
         learning_rate=section.learning_rate,
         drawn=generator(subject.seed, "pruning", "batches"),
+        report=subject.report,
     )
     if not all(torch.isfinite(parameter).all() for parameter in trained.parameters()):
         raise RecipeError(
@@ -52,10 +53,10 @@ def teacher_guided(subject: Subject, section: TeacherGuidedSection) -> dict[str,
             now="lower it",
         )
     images_per_gradient = 1 if section.score == "fisher" else section.batch_size
-    found = gradients(trained, subject.alive, examples, loss, batch_size=images_per_gradient)
+    found = gradients(trained, subject.alive, examples, loss, batch_size=images_per_gradient, report=subject.report)
     weights = {name: trained.get_parameter(name).detach().double() for name in subject.alive}
     scores = guided_scores(section.score, weights, found)
-    return keep_best(scores, section.sparsity, subject.alive, normalisation=section.normalisation)
+    return keep_best(scores, subject.due(section.sparsity), subject.alive, normalisation=section.normalisation)
 
 
 def guided_scores(score: str, weights: Mapping[str, Tensor], found: Gradients) -> dict[str, Tensor]:

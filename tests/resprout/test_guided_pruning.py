@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from resprout import recipe
 from resprout.errors import ArtifactError, RecipeError, UnsupportedModelError
-from resprout.progress import silent
+from resprout.progress import Progress, silent
 from resprout.pruning import prune
 from resprout.pruning.fisher import fisher_scores
 from resprout.pruning.gradients import Examples, Gradients, gradients
@@ -26,7 +26,7 @@ from resprout.pruning.subject import Subject, keep_best
 from resprout.pruning.synflow import linearised, synaptic_flow
 from resprout.pruning.teacher_guided import guided_scores
 from resprout.seeding import generator
-from resprout.types import DreamSet, Student, Teacher
+from resprout.types import DreamSet, InputSpec, ModelInfo, Student, Teacher
 
 GUIDED = ["taylor", "fisher", "teacher_guided"]
 NETWORK = ["synflow", *GUIDED]
@@ -261,8 +261,8 @@ def test_synflow_refuses_a_network_that_nothing_flows_through(tiny_teacher: Teac
 def test_lamps_normalisation_spares_a_layer_that_small_scores_would_empty() -> None:
     scores = {"large": torch.tensor([4.0, 3, 2, 1]), "small": torch.tensor([0.4, 0.3])}
     alive = {name: torch.ones_like(score, dtype=torch.bool) for name, score in scores.items()}
-    assert not keep_best(scores, 0.5, alive)["small"].any()
-    kept = keep_best(scores, 0.5, alive, normalisation="lamp")
+    assert not keep_best(scores, 3, alive)["small"].any()
+    kept = keep_best(scores, 3, alive, normalisation="lamp")
     # shares in what is left: 4/4, 3/7, 2/9, 1/10 and 0.4/0.4, 0.3/0.7
     assert kept["large"].tolist() == [True, False, False, False]
     assert kept["small"].tolist() == [True, True]
@@ -271,7 +271,7 @@ def test_lamps_normalisation_spares_a_layer_that_small_scores_would_empty() -> N
 @pytest.mark.parametrize("bad", [0.0, float("nan"), float("inf")])
 def test_scores_that_say_nothing_are_refused(bad: float) -> None:
     with pytest.raises(RecipeError, match="scores"):
-        keep_best({"a": torch.full((3,), bad)}, 0.5, {"a": torch.ones(3, dtype=torch.bool)})
+        keep_best({"a": torch.full((3,), bad)}, 1, {"a": torch.ones(3, dtype=torch.bool)})
 
 
 # --- pruning
@@ -316,6 +316,29 @@ def test_pruning_further_keeps_what_is_gone_and_prunes_the_students_own_weights(
         there = student.mask.keep.get(name, torch.ones_like(value, dtype=torch.bool))
         assert torch.equal(value, torch.where(there, before[name], torch.zeros_like(value))), name
     assert all(torch.equal(value, before[name]) for name, value in start.network.state_dict().items())
+
+
+def test_synflow_in_rounds_of_less_than_a_weight_still_ends() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2), nn.Linear(2, 2)).eval()
+    teacher = Teacher(ModelInfo("custom", 2, InputSpec((1, 2, 2), (0.5,), (0.5,)), ("a", "b")), network)
+    assert prune(teacher, section("synflow", 0.5, share_per_round=0.01), seed=0).mask.num_kept == 6
+
+
+@pytest.mark.parametrize("method", NETWORK)
+def test_progress_ends_where_the_work_does(method: str, tiny_teacher: Teacher, dreams: DreamSet) -> None:
+    seen: list[Progress] = []
+    prune(
+        tiny_teacher,
+        section(method, num_images=32) if method in GUIDED else section(method),
+        seed=0,
+        dreams=dreams,
+        device=CPU,
+        report=seen.append,
+    )
+    units = {progress.unit: progress for progress in seen}
+    expected = {"synflow": {"weights"}, "teacher_guided": {"steps", "images"}}.get(method, {"images"})
+    assert set(units) == expected
+    assert all(progress.stage == "pruning" and progress.done == progress.total for progress in units.values())
 
 
 @pytest.mark.parametrize("method", GUIDED)
