@@ -3,9 +3,11 @@
     python benchmarks/recovery.py                        # ResNet-20, 3 seeds, 5 sparsities; resumes where it stopped
     python benchmarks/recovery.py --teacher benchmarks/teachers/vgg11_half --name vgg11_half --seeds 1
     python benchmarks/recovery.py --pruning lamp --rows none dreams reconstruction ours     # which weights go
+    python benchmarks/recovery.py --pruning teacher_guided --guide real    # scored on real images, as in its paper
     python benchmarks/recovery.py --table                # print the table of what has been measured
 
-Every cell is kept as soon as it is measured, in benchmarks/results/recovery-NAME.json, or recovery-NAME-PRUNING.json.
+Every cell is kept as soon as it is measured, in benchmarks/results/recovery-NAME.json, or recovery-NAME-PRUNING.json,
+or recovery-NAME-PRUNING-real.json.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from resprout.recipe import (
     DistillationSection,
     PaperRecoverySection,
     PaperSynthesisSection,
+    PruningSection,
     ReconstructionSection,
 )
 from resprout.recovery import recover, repair
@@ -65,6 +68,7 @@ class Setting:
     data: Path
     threads: int
     pruning: str = tables.USUAL_PRUNING
+    guide: str = tables.USUAL_GUIDE
 
     @property
     def work(self) -> Path:
@@ -77,7 +81,15 @@ class Setting:
     @property
     def results(self) -> Path:
         method = "" if self.pruning == tables.USUAL_PRUNING else f"-{self.pruning}"
-        return RESULTS / f"recovery-{self.name}{method}.json"
+        guide = "" if self.guide == tables.USUAL_GUIDE else f"-{self.guide}"
+        return RESULTS / f"recovery-{self.name}{method}{guide}.json"
+
+    def section(self, sparsity: float) -> PruningSection:
+        section: PruningSection = recipe.section("pruning", {"method": self.pruning, "sparsity": sparsity})
+        return section
+
+    def prunes_on_dreams(self) -> bool:
+        return self.section(0.5).needs_dreams and self.guide == tables.USUAL_GUIDE
 
 
 @lru_cache(maxsize=2)
@@ -104,7 +116,7 @@ def make_dreams(setting: Setting, method: str, seed: int) -> float:
 def measure(setting: Setting, row: str, sparsity: float, seed: int) -> dict[str, Any]:
     """One cell: the top-1 that `row` reaches at `sparsity`, in percent."""
     teacher, test = _load(setting)
-    pruned = prune(teacher, recipe.section("pruning", {"method": setting.pruning, "sparsity": sparsity}), seed=seed)
+    pruned = prune(teacher, setting.section(sparsity), seed=seed, dreams=_guide(setting, teacher, seed))
     started = time.monotonic()
     student = _repaired(setting, row, teacher, pruned, seed)
     seconds = time.monotonic() - started
@@ -115,6 +127,15 @@ def measure(setting: Setting, row: str, sparsity: float, seed: int) -> dict[str,
         "top1": _top1(dataclasses.replace(teacher, network=student.network), test),
         "seconds": round(seconds, 1),
     }
+
+
+def _guide(setting: Setting, teacher: Teacher, seed: int) -> DreamSet | None:
+    """What pruning looks at, where it looks at images."""
+    if not setting.section(0.5).needs_dreams:
+        return None
+    if setting.prunes_on_dreams():
+        return artifacts.load_dreams(setting.dreams("ours", seed))
+    return _real_images(setting, teacher, seed)
 
 
 def _repaired(setting: Setting, row: str, teacher: Teacher, pruned: Student, seed: int) -> Student:
@@ -173,8 +194,11 @@ def run(setting: Setting, seeds: Iterable[int], sparsities: Sequence[float], row
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         document["teacher_top1"] = pool.submit(teacher_top1, setting).result()
         for seed in seeds:
-            wanted = [method for method, used_by in DREAMS_OF.items() if used_by & set(rows)]
-            for method, future in [(method, pool.submit(make_dreams, setting, method, seed)) for method in wanted]:
+            wanted = {method for method, used_by in DREAMS_OF.items() if used_by & set(rows)}
+            wanted |= {"ours"} if setting.prunes_on_dreams() else set()
+            for method, future in [
+                (method, pool.submit(make_dreams, setting, method, seed)) for method in sorted(wanted)
+            ]:
                 print(f"seed {seed}: {method} dreams in {future.result():.0f} s", flush=True)
             done = {(cell["row"], cell["sparsity"], cell["seed"]) for cell in document["cells"]}
             todo = [(row, s, seed) for s in sparsities for row in rows if (row, s, seed) not in done]
@@ -188,10 +212,13 @@ def run(setting: Setting, seeds: Iterable[int], sparsities: Sequence[float], row
 def _read(setting: Setting) -> dict[str, Any]:
     """What has been measured, less the cells that other defaults than today's gave."""
     settings = {"synthesis": SYNTHESIS["ours"].model_dump(mode="json"), "recovery": DistillationSection().model_dump()}
+    told = setting.section(0.5).model_dump(exclude={"method", "sparsity", "exclude"})
+    settings |= {"pruning": told} if told else {}
     if not setting.results.exists():
         return {
             "name": setting.name,
             "pruning": setting.pruning,
+            "guide": setting.guide,
             "teacher": artifacts.digest_of(setting.teacher),
             "machine": machine.describe(),
             "num_images": NUM_IMAGES,
@@ -200,8 +227,9 @@ def _read(setting: Setting) -> dict[str, Any]:
         }
     document: dict[str, Any] = json.loads(setting.results.read_text())
     if document["recipe"] != settings:
+        still = FIXED_ROWS if document["recipe"].get("pruning") == settings.get("pruning") else set()
         document["recipe"] = settings
-        document["cells"] = [cell for cell in document["cells"] if cell["row"] in FIXED_ROWS]
+        document["cells"] = [cell for cell in document["cells"] if cell["row"] in still]
     return document
 
 
@@ -217,6 +245,7 @@ def main() -> None:
     parser.add_argument("--teacher", type=Path, default=ROOT / "examples/resnet20-cifar10/teacher")
     parser.add_argument("--data", type=Path, default=ROOT / "data/cifar10", help="what `make cifar10` fetched")
     parser.add_argument("--pruning", choices=tables.PRUNING, default=tables.USUAL_PRUNING, help="which weights go")
+    parser.add_argument("--guide", choices=tables.GUIDES, default=tables.USUAL_GUIDE, help="what pruning looks at")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sparsities", type=float, nargs="+", default=SPARSITIES)
     parser.add_argument("--rows", nargs="+", choices=tables.ROWS, default=list(tables.ROWS))
@@ -224,7 +253,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="threads per worker")
     parser.add_argument("--table", action="store_true", help="measure nothing, print the table")
     options = parser.parse_args()
-    setting = Setting(options.name, options.teacher, options.data, options.threads, options.pruning)
+    setting = Setting(options.name, options.teacher, options.data, options.threads, options.pruning, options.guide)
+    if options.guide != tables.USUAL_GUIDE and not setting.section(0.5).needs_dreams:
+        parser.error(f"--guide: {options.pruning} looks at no images")
     if not options.table:
         run(setting, range(options.seeds), options.sparsities, options.rows, options.workers)
     print(tables.recovery(json.loads(setting.results.read_text())))

@@ -23,7 +23,18 @@ ROWS = {
 }
 
 USUAL_PRUNING = "global_magnitude"
-PRUNING = {USUAL_PRUNING: "global L1", "lamp": "LAMP", "erk": "ERK"}
+PRUNING = {
+    USUAL_PRUNING: "global L1",
+    "lamp": "LAMP",
+    "erk": "ERK",
+    "synflow": "SynFlow",
+    "taylor": "Taylor",
+    "fisher": "Fisher",
+    "teacher_guided": "guided by the teacher (2511.16653)",
+}
+USUAL_GUIDE = "dreams"
+GUIDES = {USUAL_GUIDE: "", "real": " on real training images (not data-free)"}
+"""What criteria look at that look at images, as it follows their name."""
 
 
 def recovery(document: dict[str, Any]) -> str:
@@ -31,9 +42,10 @@ def recovery(document: dict[str, Any]) -> str:
     cells = document["cells"]
     sparsities = sorted({cell["sparsity"] for cell in cells})
     seeds = len({cell["seed"] for cell in cells})
+    pruning = PRUNING[_pruning(document)] + GUIDES[document.get("guide", USUAL_GUIDE)]
     lines = [
         f"{document['name']}, teacher {document['teacher_top1']:.2f} %; top-1 in percent on the 10,000 CIFAR-10 test "
-        f"images; {PRUNING[_pruning(document)]}, {document['num_images']:,} dreams, {_seeds(seeds)}. "
+        f"images; {pruning}, {document['num_images']:,} dreams, {_seeds(seeds)}. "
         f"{sentence(document['machine'])}.",
         "",
         "| sparsity | " + " | ".join(f"{100 * sparsity:g} %" for sparsity in sparsities) + " |",
