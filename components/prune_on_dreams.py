@@ -45,7 +45,11 @@ def prune_on_dreams(
         inputs = {"teacher": teacher.path, "dreams": dreams.path}
         artifacts.save_student(pruned, student.path, section=settings, seed=seed, inputs=inputs)
     student.metadata.update(
-        {**figures.name_of_student("pruned", pruned), "method": settings.method, "rounds": settings.rounds}
+        {
+            **figures.name_of_student("pruned", pruned),
+            "method": settings.method,
+            "rounds": getattr(settings, "rounds", 1),
+        }
     )
     for name, value in figures.of_student(pruned).items():
         metrics.log_metric(name, value)

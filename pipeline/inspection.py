@@ -13,6 +13,7 @@ from resprout import artifacts
 from resprout.artifacts import Manifest
 from resprout.artifacts.networks import STUDENT_KINDS
 from resprout.errors import ArtifactError
+from resprout.masking import whole_layers
 from resprout.types import PruningMask
 
 
@@ -47,6 +48,8 @@ def describe(directory: Path) -> Iterator[str]:
         yield f"sparsity    {100 * mask.sparsity:.1f} % of {mask.num_weights:,} weights that can be masked"
         yield ""
         yield from _densities(mask)
+        for name in whole_layers(weights, mask):
+            yield f"whole       {name}, {weights[name].numel():,} weights, not counted above"
     yield ""
     yield f"digest      {artifacts.digest_of(directory)}  (every file matches its own)"
     yield from _provenance(manifest)

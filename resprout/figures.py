@@ -9,6 +9,7 @@ from torch import Tensor
 
 from resprout.batchnorm import batch_norm_layers
 from resprout.evaluation import percent, summary_rows, verdict
+from resprout.masking import whole_layers
 from resprout.types import BNStatistics, DreamSet, DreamShard, Evaluation, LabelledImages, Student, Teacher
 
 MOST_CLASSES_TO_LOOK_AT = 100
@@ -81,10 +82,11 @@ def of_dreams(dreams: DreamSet) -> dict[str, float]:
 
 
 def of_student(student: Student) -> dict[str, float]:
-    """What the mask leaves."""
+    """What the mask leaves, and how many layers it does not cover: excluded ones, and those that fit no group."""
     mask = student.mask
     return {
         "maskable_weights": mask.num_weights,
+        "whole_layers": len(whole_layers(student.network.state_dict(), mask)),
         "kept_weights": mask.num_kept,
         "sparsity_percent": 100 * mask.sparsity,
     }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from resprout.types import PruningMask
 
@@ -20,3 +22,16 @@ def apply_mask(network: nn.Module, mask: PruningMask) -> None:
         if name not in parameters or parameters[name].shape != kept.shape:
             raise ValueError(f"the mask's {name} {list(kept.shape)} does not fit the network")
         parameters[name].masked_fill_(~kept.to(parameters[name].device), 0.0)
+
+
+def whole_layers(tensors: Mapping[str, Tensor], mask: PruningMask) -> list[str]:
+    """The names of the weights that a mask might cover and does not, since they were excluded or fit no group.
+
+    Args:
+        tensors: a network's parameters and buffers by name.
+    """
+    return [
+        name
+        for name, tensor in tensors.items()
+        if name.endswith("weight") and tensor.ndim > 1 and name not in mask.keep
+    ]

@@ -15,7 +15,7 @@ from resprout.checkpoints import Checkpoint
 from resprout.errors import RecipeError
 from resprout.progress import Progress, Report, silent
 from resprout.pruning import prune
-from resprout.recipe import DistillationSection, PruningSection, RecoverySection
+from resprout.recipe import DistillationSection, PruningBase, PruningSection, RecoverySection
 from resprout.recovery import recover
 from resprout.types import DreamSet, Student, Teacher
 
@@ -49,6 +49,8 @@ def prune_on_dreams(
     Raises:
         RecipeError: a layer would lose all its weights, or epochs are asked for where nothing is trained.
     """
+    if not isinstance(section, PruningBase):  # its sparsity is no number that rounds could come near
+        return prune(teacher, section, seed=seed, dreams=dreams, device=device, report=report)
     between = _between_rounds(section, recovery)
     student: Student | None = None
     targets = densities(1 - section.sparsity, section.rounds)
@@ -73,7 +75,7 @@ def densities(final: float, rounds: int) -> list[float]:
     return [final ** (number / rounds) for number in range(1, rounds)] + [final]
 
 
-def _between_rounds(section: PruningSection, recovery: RecoverySection) -> RecoverySection:
+def _between_rounds(section: PruningBase, recovery: RecoverySection) -> RecoverySection:
     if section.round_epochs is None:
         return recovery
     if not isinstance(recovery, DistillationSection):

@@ -17,23 +17,28 @@ from torch import Tensor
 from resprout import precision
 from resprout.masking import apply_mask
 from resprout.progress import Report, silent
+from resprout.pruning.block import block
 from resprout.pruning.candidates import Alive, prunable_weights, refuse_dead_layers
 from resprout.pruning.erk import erk
 from resprout.pruning.fisher import fisher
 from resprout.pruning.lamp import lamp
 from resprout.pruning.magnitude import global_magnitude, layer_magnitude
 from resprout.pruning.random import uniformly_random
+from resprout.pruning.semi_structured import in_groups, semi_structured
 from resprout.pruning.start import still_there
 from resprout.pruning.subject import Subject
 from resprout.pruning.synflow import synflow
 from resprout.pruning.taylor import taylor
 from resprout.pruning.teacher_guided import teacher_guided
-from resprout.recipe import PruningSection
+from resprout.recipe import PruningBase, PruningSection, SemiStructuredSection
 from resprout.types import DreamSet, PruningMask, Student, Teacher
 
 Method = Callable[[Mapping[str, Tensor], float, torch.Generator, Alive], dict[str, Tensor]]
 """(weights by parameter name, sparsity, generator for methods that draw, which weights are left) -> which weights stay,
 by parameter name."""
+GroupMethod = Callable[..., dict[str, Tensor]]
+"""(weights by parameter name, sparsity, and by name the fields that only this method has) -> which weights stay, by
+parameter name. Groups that are gone score 0, so that they are the first to go again."""
 NetworkMethod = Callable[[Subject, Any], dict[str, Tensor]]
 """(a network and what it may be asked with, the method's section) -> which weights stay, by parameter name."""
 
@@ -44,13 +49,14 @@ BY_WEIGHTS: dict[str, Method] = {
     "erk": erk,
     "random": uniformly_random,
 }
+IN_GROUPS: dict[str, GroupMethod] = {"semi_structured": semi_structured, "block": block}
 BY_NETWORK: dict[str, NetworkMethod] = {
     "synflow": synflow,
     "taylor": taylor,
     "fisher": fisher,
     "teacher_guided": teacher_guided,
 }
-METHODS: dict[str, Method | NetworkMethod] = {**BY_WEIGHTS, **BY_NETWORK}
+METHODS: dict[str, Method | GroupMethod | NetworkMethod] = {**BY_WEIGHTS, **IN_GROUPS, **BY_NETWORK}
 
 
 def prune(
@@ -88,8 +94,14 @@ def prune(
     """
     original = teacher.network if start is None else start.network
     weights = prunable_weights(original, section.exclude)
+    if isinstance(section, SemiStructuredSection):
+        weights = in_groups(teacher.network, weights, section.group)
     alive = still_there(weights, section.sparsity, start)
-    if section.method in BY_WEIGHTS:
+    if section.method in IN_GROUPS:
+        own = section.model_dump(exclude={"method", *PruningBase.model_fields})
+        found = IN_GROUPS[section.method](weights, section.sparsity, **own)
+        keep = found if alive is None else {name: kept & alive[name] for name, kept in found.items()}
+    elif section.method in BY_WEIGHTS:
         generator = torch.Generator().manual_seed(seed)
         keep = BY_WEIGHTS[section.method](weights, section.sparsity, generator, alive)
     else:

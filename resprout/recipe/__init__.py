@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_valid
 from resprout.errors import RecipeError
 from resprout.recipe.placement import PlacementSection
 from resprout.recipe.sections import (
+    BlockSection,
     DeepInversionSection,
     DistillationSection,
     ErkSection,
@@ -30,12 +31,14 @@ from resprout.recipe.sections import (
     LayerMagnitudeSection,
     PaperRecoverySection,
     PaperSynthesisSection,
+    PruningBase,
     PruningSection,
     PublishingSection,
     RandomSection,
     ReconstructionSection,
     RecoverySection,
     Section,
+    SemiStructuredSection,
     SynflowSection,
     SynthesisSection,
     TaylorSection,
@@ -216,6 +219,7 @@ def _field_names(kind: Any) -> set[str]:
 
 __all__ = [
     "SECTIONS",
+    "BlockSection",
     "DeepInversionSection",
     "DistillationSection",
     "ErkSection",
@@ -230,6 +234,7 @@ __all__ = [
     "PaperRecoverySection",
     "PaperSynthesisSection",
     "PlacementSection",
+    "PruningBase",
     "PruningSection",
     "PublishingSection",
     "RandomSection",
@@ -237,6 +242,7 @@ __all__ = [
     "ReconstructionSection",
     "RecoverySection",
     "Section",
+    "SemiStructuredSection",
     "SynflowSection",
     "SynthesisSection",
     "TaylorSection",

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from resprout.errors import RecipeError
 
 
 class Section(BaseModel):
@@ -119,23 +121,33 @@ SynthesisSection = Annotated[
 ]
 
 
-class PruningBase(Section):
-    """What every pruner is told."""
+class AnyPruning(Section):
+    """What every pruner is told and says."""
 
-    sparsity: float = Field(default=0.75, gt=0, lt=1)
-    """The share of maskable weights to remove, in (0, 1)."""
     exclude: tuple[str, ...] = ()
     """Globs over parameter names whose weights all stay, for example ["conv1.weight", "fc.*"]."""
-    rounds: int = Field(default=1, ge=1, le=32)
-    """In how many rounds to prune. 1: in one shot. More: each removes the same share of what is left, and recovers on
-    dreams as the recovery section says before the next one looks again."""
-    round_epochs: int | None = Field(default=None, ge=1)
-    """Passes over the dreams after each round but the last; none: recovery.epochs."""
 
     @property
     def looks_at_images(self) -> bool:
         """Whether the criterion itself needs dreams."""
         return False
+
+    @property
+    def needs_dreams(self) -> bool:
+        """Whether dreams must be there before pruning starts."""
+        return self.looks_at_images
+
+
+class PruningBase(AnyPruning):
+    """What pruners are told that can go to any sparsity."""
+
+    sparsity: float = Field(default=0.75, gt=0, lt=1)
+    """The share of maskable weights to remove, in (0, 1)."""
+    rounds: int = Field(default=1, ge=1, le=32)
+    """In how many rounds to prune. 1: in one shot. More: each removes the same share of what is left, and recovers on
+    dreams as the recovery section says before the next one looks again."""
+    round_epochs: int | None = Field(default=None, ge=1)
+    """Passes over the dreams after each round but the last; none: recovery.epochs."""
 
     @property
     def needs_dreams(self) -> bool:
@@ -250,6 +262,61 @@ class TeacherGuidedSection(GuidedBase):
     """Images per step of the training."""
 
 
+class SemiStructuredSection(AnyPruning):
+    """Of every few neighbouring weights some stay, the largest: 2 of 4 is what kernels for NVIDIA's sparse tensor cores
+    take (arXiv 2104.08378); Resprout itself computes with zeros. Neighbours are input channels; layers whose input
+    channels do not split into groups, as a first convolution's 3 colours, stay whole and are not counted. Of the others
+    exactly 1 - kept / group is gone.
+    """
+
+    method: Literal["semi_structured"] = "semi_structured"
+    kept: int = Field(default=2, ge=1)
+    """How many weights of each group stay; fewer than group."""
+    group: int = Field(default=4, ge=2, le=64)
+    """How many neighbouring weights are judged together."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_sparsity(cls, fields: Any) -> Any:
+        if isinstance(fields, Mapping) and "sparsity" in fields:
+            raise RecipeError(
+                f"pruning.sparsity: is {fields['sparsity']!r}, and semi_structured has none to choose",
+                why="kept and group say how much goes: 1 - kept / group of every layer that splits into groups",
+                now="leave pruning.sparsity out",
+            )
+        return fields
+
+    @model_validator(mode="after")
+    def _removes_something(self) -> SemiStructuredSection:
+        if self.kept >= self.group:
+            raise RecipeError(
+                f"pruning.kept: is {self.kept} of groups of {self.group}",
+                why="nothing would be pruned",
+                now="set pruning.kept below pruning.group, for example 2 of 4",
+            )
+        return self
+
+    @property
+    def sparsity(self) -> float:
+        """What follows from the groups, in (0, 1)."""
+        return 1 - self.kept / self.group
+
+
+class BlockSection(PruningBase):
+    """Blocks of neighbouring output and input channels go whole, with their kernels; the smallest of the whole network,
+    per weight, first. The sparsity is met to half a block.
+    """
+
+    method: Literal["block"] = "block"
+    shape: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (4, 4)
+    """Output channels, input channels of a block; at a layer's edges blocks are smaller."""
+    norm: Literal["l1", "l2"] = "l1"
+    """How blocks are compared: by mean magnitude (l1) or by root mean square (l2)."""
+    relative: bool = True
+    """Compare in units of what a block's whole layer has. false: as they are; a layer of small weights then loses all
+    of its blocks before others lose any (the example's ResNet-20 at 30 %)."""
+
+
 PruningSection = Annotated[
     GlobalMagnitudeSection
     | LayerMagnitudeSection
@@ -259,7 +326,9 @@ PruningSection = Annotated[
     | SynflowSection
     | TaylorSection
     | FisherSection
-    | TeacherGuidedSection,
+    | TeacherGuidedSection
+    | SemiStructuredSection
+    | BlockSection,
     Field(discriminator="method"),
     BeforeValidator(_method_or("global_magnitude")),
 ]

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from pipeline.cli import app
 from resprout import __version__, artifacts
 from resprout.pruning import prune
-from resprout.recipe import GlobalMagnitudeSection, Recipe
+from resprout.recipe import GlobalMagnitudeSection, Recipe, SemiStructuredSection
 from resprout.types import Teacher
 
 ROOT = Path(__file__).parents[2]
@@ -170,6 +170,16 @@ def test_models_show_tells_size_sparsity_layers_and_origin(tmp_path: Path, tiny_
     rows = [line.split() for line in output.splitlines() if ".weight " in line]
     kept = {row[0]: int(row[2].replace(",", "")) for row in rows}
     assert kept == {name: int(mask.sum()) for name, mask in student.mask.keep.items()}
+    assert "whole " not in output
+
+
+def test_models_show_names_the_layers_that_stay_whole(tmp_path: Path, tiny_teacher: Teacher):
+    student = prune(tiny_teacher, SemiStructuredSection(), seed=0)  # its first convolution has 3 input channels
+    artifacts.save_student(student, tmp_path / "model")
+
+    _, output, _ = invoke("models", "show", tmp_path / "model")
+
+    assert "whole       conv1.weight, 216 weights, not counted above\n" in output
 
 
 def test_models_show_refuses_a_model_that_was_changed(tmp_path: Path, tiny_teacher: Teacher):

@@ -15,7 +15,7 @@ from resprout.checkpoints import FolderCheckpoint
 from resprout.errors import RecipeError
 from resprout.progress import Progress
 from resprout.pruning import prune
-from resprout.recipe import DistillationSection, LampSection, ReconstructionSection
+from resprout.recipe import BlockSection, DistillationSection, LampSection, ReconstructionSection
 from resprout.rounds import densities, prune_on_dreams
 from resprout.types import DreamSet, Student, Teacher
 
@@ -46,6 +46,14 @@ def test_rounds_end_at_the_asked_sparsity_and_never_bring_a_weight_back(tiny_tea
     assert all((first.keep[name] | ~kept).all() for name, kept in student.mask.keep.items())
     weights = dict(student.network.named_parameters())
     assert all((weights[name][~kept] == 0).all() for name, kept in student.mask.keep.items())
+
+
+def test_blocks_that_are_gone_stay_gone(tiny_teacher: Teacher, tiny_dreams: DreamSet):
+    section = BlockSection(sparsity=0.6, rounds=2, round_epochs=1, shape=(2, 2))
+    first = prune(tiny_teacher, section.model_copy(update={"sparsity": 1 - 0.4**0.5}), seed=0).mask
+    mask = prune_on_dreams(tiny_teacher, tiny_dreams, section, SHORT, seed=0).mask
+    assert all((first.keep[name] | ~kept).all() for name, kept in mask.keep.items())
+    assert mask.sparsity == pytest.approx(0.6, abs=2 * 2 * 9 / mask.num_weights)
 
 
 def test_later_rounds_look_at_the_student_and_not_at_the_teacher(tiny_teacher: Teacher, tiny_dreams: DreamSet):
