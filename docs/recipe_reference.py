@@ -55,8 +55,10 @@ def _value(field: dict[str, Any]) -> str:
         return "section"
     if "enum" in field:
         return " or ".join(f"`{choice}`" for choice in field["enum"])
-    if "anyOf" in field:
-        return " or ".join(_value(choice) for choice in field["anyOf"] if choice.get("type") != "null")
+    if "const" in field:
+        return f"`{field['const']}`"
+    if choices := field.get("anyOf", field.get("oneOf")):
+        return " or ".join(_value(choice) for choice in choices if choice.get("type") != "null")
     if field.get("type") == "array":
         return f"list of {len(field['prefixItems'])}" if "prefixItems" in field else "list"
     bounds = ", ".join(text.format(field[key]) for key, text in _BOUNDS.items() if key in field)

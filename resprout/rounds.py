@@ -11,6 +11,7 @@ import dataclasses
 
 import torch
 
+from resprout.auto_sparsity import choose_sparsity, with_sparsity
 from resprout.checkpoints import Checkpoint
 from resprout.errors import RecipeError
 from resprout.progress import Progress, Report, silent
@@ -36,7 +37,8 @@ def prune_on_dreams(
     Args:
         teacher: is not changed.
         dreams: what guided criteria look at, and what each round but the last recovers on.
-        section: the criterion, the sparsity after the last round, and the rounds.
+        section: the criterion, the rounds, and the sparsity after the last one; auto: what `choose_sparsity` finds for one
+            shot.
         recovery: how each round but the last ends.
         seed: of criteria that draw, and of the recoveries.
         report: is told how far the rounds are.
@@ -47,15 +49,19 @@ def prune_on_dreams(
         The student as its last pruning left it: what recovery is to start from.
 
     Raises:
-        RecipeError: a layer would lose all its weights, or epochs are asked for where nothing is trained.
+        RecipeError: a layer would lose all its weights, no sparsity keeps the promise, or epochs are asked for where
+            nothing is trained.
     """
     if not isinstance(section, PruningBase):  # its sparsity is no number that rounds could come near
         return prune(teacher, section, seed=seed, dreams=dreams, device=device, report=report)
     between = _between_rounds(section, recovery)
+    sparsity = section.sparsity
+    if sparsity == "auto":
+        sparsity, _ = choose_sparsity(teacher, dreams, section, seed=seed, device=device, report=report)
     student: Student | None = None
-    targets = densities(1 - section.sparsity, section.rounds)
+    targets = densities(1 - sparsity, section.rounds)
     for number, density in enumerate(targets, start=1):
-        asked = section.model_copy(update={"sparsity": 1 - density})
+        asked = with_sparsity(section, 1 - density)
         pruned = prune(teacher, asked, seed=seed, dreams=dreams, start=student, device=device, report=report)
         if number == len(targets):
             return pruned

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from resprout import precision
+from resprout.errors import RecipeError
 from resprout.masking import apply_mask
 from resprout.progress import Report, silent
 from resprout.pruning.block import block
@@ -92,6 +93,12 @@ def prune(
         ArtifactError: the dreams do not fit the teacher.
         UnsupportedModelError: the network has no convolution and no linear layer.
     """
+    if section.sparsity == "auto":
+        raise RecipeError(
+            "pruning.sparsity is auto, and nothing has chosen it yet",
+            why="it takes dreams to see how much a teacher can spare",
+            now="give a number, or the one that resprout.auto_sparsity.choose_sparsity finds on dreams",
+        )
     original = teacher.network if start is None else start.network
     weights = prunable_weights(original, section.exclude)
     if isinstance(section, SemiStructuredSection):
@@ -108,7 +115,8 @@ def prune(
         device = device or precision.best_device()
         network = precision.frozen_copy(original, torch.float32, device)
         everything = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
-        subject = Subject(teacher, network, alive or everything, start is not None, dreams, seed, device, report)
+        left = alive or everything
+        subject = Subject(teacher, network, left, section.sparsity, start is not None, dreams, seed, device, report)
         with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
             keep = BY_NETWORK[section.method](subject, section)
     refuse_dead_layers(keep, section.sparsity, section.method)

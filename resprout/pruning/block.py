@@ -39,7 +39,8 @@ def block(
             removed differ from round(sparsity * number of weights) by no more than half a block.
         shape: (rows, columns) of a block; the kernels at its places belong to it.
         norm: l1 scores a block by its mean magnitude, l2 by its root mean square.
-        relative: in units of what the whole layer scores, so that scores of layers of small weights are not small.
+        relative: in units of what those of the layer's weights score that are not zero, so that scores of layers of small
+            weights are not small, nor large those of layers that were pruned before.
 
     Returns:
         Parameter name -> bool tensor of the weight's shape, True where it stays; equal within each block. Among equal
@@ -73,5 +74,5 @@ def _scores(weight: Tensor, grid: _Grid, norm: str, relative: bool) -> Tensor:
     sums = torch.zeros(len(grid.sizes), dtype=torch.float64).index_add_(0, grid.index.flatten(), powers.sum(1))
     means = sums / grid.sizes
     if relative:
-        means /= powers.mean().clamp_min(torch.finfo(torch.float64).tiny)
+        means /= (powers.sum() / powers.count_nonzero()).nan_to_num(1.0)
     return means if norm == "l1" else means.sqrt()

@@ -27,7 +27,7 @@ def fisher(subject: Subject, section: FisherSection) -> dict[str, Tensor]:
     examples = examples_of(subject, section.num_images, "sampled")
     found = gradients(subject.network, subject.alive, examples, cross_entropy, batch_size=1, report=subject.report)
     scores = fisher_scores(subject.weights(), found.square)
-    return keep_best(scores, subject.due(section.sparsity), subject.alive, normalisation=section.normalisation)
+    return keep_best(scores, subject.num_gone, subject.alive, normalisation=section.normalisation)
 
 
 def fisher_scores(weights: Mapping[str, Tensor], squared_gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -26,10 +26,10 @@ def synflow(subject: Subject, section: SynflowSection) -> dict[str, Tensor]:
         UnsupportedModelError: nothing flows through the network, or more than float64 holds.
     """
     network, keep = linearised(subject.network), dict(subject.alive)
-    due, gone = subject.due(section.sparsity), subject.due(1) - sum(int(left.sum()) for left in keep.values())
+    due, gone = subject.num_gone, subject.num_weights - sum(int(left.sum()) for left in keep.values())
     while gone < due:
         scores = synaptic_flow(network, keep, tuple(subject.teacher.info.input.shape))
-        gone = min(due, gone + max(1, round((subject.due(1) - gone) * section.share_per_round)))
+        gone = min(due, gone + max(1, round((subject.num_weights - gone) * section.share_per_round)))
         keep = keep_best(scores, gone, keep)
         with torch.no_grad():
             for name, stays in keep.items():

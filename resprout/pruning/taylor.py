@@ -26,7 +26,7 @@ def taylor(subject: Subject, section: TaylorSection) -> dict[str, Tensor]:
         subject.network, subject.alive, examples, cross_entropy, batch_size=section.batch_size, report=subject.report
     )
     scores = taylor_scores(subject.weights(), found.square)
-    return keep_best(scores, subject.due(section.sparsity), subject.alive, normalisation=section.normalisation)
+    return keep_best(scores, subject.num_gone, subject.alive, normalisation=section.normalisation)
 
 
 def taylor_scores(weights: Mapping[str, Tensor], squared_gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:

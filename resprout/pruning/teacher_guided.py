@@ -56,7 +56,7 @@ def teacher_guided(subject: Subject, section: TeacherGuidedSection) -> dict[str,
     found = gradients(trained, subject.alive, examples, loss, batch_size=images_per_gradient, report=subject.report)
     weights = {name: trained.get_parameter(name).detach().double() for name in subject.alive}
     scores = guided_scores(section.score, weights, found)
-    return keep_best(scores, subject.due(section.sparsity), subject.alive, normalisation=section.normalisation)
+    return keep_best(scores, subject.num_gone, subject.alive, normalisation=section.normalisation)
 
 
 def guided_scores(score: str, weights: Mapping[str, Tensor], found: Gradients) -> dict[str, Tensor]:

@@ -84,6 +84,24 @@ class Recipe(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _can_choose_its_sparsity(self) -> Recipe:
+        if self.pruning.sparsity != "auto":
+            return self
+        if getattr(self.synthesis, "student_weight", 0) > 0:
+            raise RecipeError(
+                "pruning.sparsity: is auto, and synthesis.student_weight is above 0",
+                why="such dreams are synthesized with the pruned student in sight, and auto needs dreams to prune",
+                now="give a sparsity, or leave synthesis.student_weight out",
+            )
+        if self.synthesis.num_held_out == 0:
+            raise RecipeError(
+                "pruning.sparsity: is auto, and synthesis.num_held_out is 0",
+                why="held-out dreams are what agreement is measured on",
+                now="hold some out, 128 for example",
+            )
+        return self
+
 
 SECTIONS: dict[str, Any] = {
     "teacher": TeacherSection,
@@ -199,7 +217,7 @@ def _with_whole_numbers(value: Any) -> Any:
 
 
 def _problem(detail: Mapping[str, Any], kind: Any) -> str:
-    location = [str(part) for part in detail["loc"] if part not in METHODS]
+    location = [str(part) for part in detail["loc"] if part not in METHODS and not str(part).startswith("<")]
     field_name = ".".join(location) or "the whole"
     if detail["type"] == "extra_forbidden":
         near = get_close_matches(location[-1], sorted(_field_names(kind)), n=1)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from resprout.errors import RecipeError
 
@@ -121,6 +121,12 @@ SynthesisSection = Annotated[
 ]
 
 
+Sparsity = Annotated[
+    Annotated[float, Field(gt=0, lt=1), Tag("<share>")] | Annotated[Literal["auto"], Tag("<auto>")],
+    Discriminator(lambda value: "<auto>" if value == "auto" else "<share>"),
+]
+
+
 class AnyPruning(Section):
     """What every pruner is told and says."""
 
@@ -141,18 +147,32 @@ class AnyPruning(Section):
 class PruningBase(AnyPruning):
     """What pruners are told that can go to any sparsity."""
 
-    sparsity: float = Field(default=0.75, gt=0, lt=1)
-    """The share of maskable weights to remove, in (0, 1)."""
+    sparsity: Sparsity = 0.75
+    """The share of maskable weights to remove, in (0, 1). auto: as many as min_agreement allows."""
+    min_agreement: float | None = Field(default=None, gt=0, le=1)
+    """Only with sparsity: auto, which removes as many weights as it can while the pruned student, with BatchNorm
+    re-estimated and nothing trained, agrees with its teacher on this share of held-out dreams and their blends. none:
+    0.9. Recovery comes after that and promises nothing of its own: gate.min_agreement holds the result to a share."""
     rounds: int = Field(default=1, ge=1, le=32)
     """In how many rounds to prune. 1: in one shot. More: each removes the same share of what is left, and recovers on
     dreams as the recovery section says before the next one looks again."""
     round_epochs: int | None = Field(default=None, ge=1)
     """Passes over the dreams after each round but the last; none: recovery.epochs."""
 
+    @model_validator(mode="after")
+    def _promises_where_it_chooses(self) -> PruningBase:
+        if self.min_agreement is not None and self.sparsity != "auto":
+            raise RecipeError(
+                f"pruning.min_agreement: is {self.min_agreement:g}, and pruning.sparsity is {self.sparsity:g}",
+                why="a sparsity that is given is kept, whatever the agreement",
+                now="set pruning.sparsity to auto; or hold the result to it with gate.min_agreement",
+            )
+        return self
+
     @property
     def needs_dreams(self) -> bool:
-        """Whether dreams must be there before pruning starts: for the criterion, or for what comes between rounds."""
-        return self.looks_at_images or self.rounds > 1
+        """Whether dreams must be there before pruning starts: for the criterion, the sparsity, or between rounds."""
+        return self.looks_at_images or self.sparsity == "auto" or self.rounds > 1
 
 
 class GlobalMagnitudeSection(PruningBase):
@@ -269,6 +289,7 @@ class SemiStructuredSection(AnyPruning):
     exactly 1 - kept / group is gone.
     """
 
+    needs_dreams: ClassVar[bool] = False
     method: Literal["semi_structured"] = "semi_structured"
     kept: int = Field(default=2, ge=1)
     """How many weights of each group stay; fewer than group."""
@@ -278,12 +299,13 @@ class SemiStructuredSection(AnyPruning):
     @model_validator(mode="before")
     @classmethod
     def _has_no_sparsity(cls, fields: Any) -> Any:
-        if isinstance(fields, Mapping) and "sparsity" in fields:
-            raise RecipeError(
-                f"pruning.sparsity: is {fields['sparsity']!r}, and semi_structured has none to choose",
-                why="kept and group say how much goes: 1 - kept / group of every layer that splits into groups",
-                now="leave pruning.sparsity out",
-            )
+        for name in ("sparsity", "min_agreement"):
+            if isinstance(fields, Mapping) and name in fields:
+                raise RecipeError(
+                    f"pruning.{name}: is {fields[name]!r}, and semi_structured has no sparsity to choose",
+                    why="kept and group say how much goes: 1 - kept / group of every layer that splits into groups",
+                    now=f"leave pruning.{name} out",
+                )
         return fields
 
     @model_validator(mode="after")

@@ -117,7 +117,7 @@ def test_a_network_in_which_nothing_splits_is_refused() -> None:
     ("fields", "said"),
     [
         ({"kept": 4}, "pruning.kept: is 4 of groups of 4"),
-        ({"sparsity": 0.9}, "pruning.sparsity: is 0.9, and semi_structured has none"),
+        ({"sparsity": 0.9}, "pruning.sparsity: is 0.9, and semi_structured has no sparsity"),
         ({"kept": 0}, "kept: input should be greater than or equal to 1"),
     ],
 )

@@ -1,0 +1,147 @@
+"""`sparsity: auto` finds the highest sparsity that keeps its promise, and says when there is none."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resprout import recipe
+from resprout.auto_sparsity import STEPS, STRIDE, choose_sparsity, highest_step, with_sparsity
+from resprout.errors import ArtifactError, RecipeError
+from resprout.evaluation import evaluate
+from resprout.progress import Progress
+from resprout.pruning import prune
+from resprout.recipe import GlobalMagnitudeSection, PruningBase
+from resprout.recovery import repair
+from resprout.types import DreamSet, Teacher
+
+TEACHER = {"source": "nowhere"}
+
+
+def auto(**fields: Any) -> PruningBase:
+    section: PruningBase = recipe.section("pruning", {"sparsity": "auto", **fields})
+    return section
+
+
+def asked(answers: set[int]) -> tuple[int, list[int]]:
+    steps: list[int] = []
+    promised: list[int] = []
+
+    def keeps(step: int, at_most: int) -> bool:
+        steps.append(step)
+        promised.append(len(steps) + at_most)
+        return step in answers
+
+    found = highest_step(keeps)
+    assert promised == sorted(promised, reverse=True), "no question more than was said"
+    assert len(steps) <= promised[-1]
+    return found, steps
+
+
+@given(st.integers(0, STEPS - 1))
+def test_where_agreement_falls_the_highest_step_is_found(last: int) -> None:
+    found, steps = asked(set(range(1, last + 1)))
+    assert found == last
+    assert len(steps) == len(set(steps)) <= STEPS // STRIDE + 4
+
+
+@given(st.sets(st.integers(1, STEPS - 1)))
+def test_where_agreement_is_uneven_the_step_keeps_the_promise_and_no_mark_above_does(answers: set[int]) -> None:
+    found, _ = asked(answers)
+    assert found in answers | {0}
+    assert found + 1 not in answers
+    assert not answers & {step for step in range(STRIDE, STEPS, STRIDE) if step > found}
+
+
+@pytest.mark.parametrize("method", ["global_magnitude", "lamp"])
+def test_the_student_at_the_chosen_sparsity_keeps_the_promise_and_the_next_one_breaks_it(
+    method: str, tiny_teacher: Teacher, tiny_dreams: DreamSet
+) -> None:
+    section, before = auto(method=method, min_agreement=0.6), copy.deepcopy(tiny_teacher.network.state_dict())
+    told: list[Progress] = []
+    chosen, trials = choose_sparsity(tiny_teacher, tiny_dreams, section, seed=0, report=told.append)
+
+    def agreement_at(sparsity: float) -> float:
+        student = repair(prune(tiny_teacher, with_sparsity(section, sparsity), seed=0), tiny_dreams)
+        score = evaluate(tiny_teacher, {"repaired": student}, tiny_dreams).score("repaired").agreement
+        assert score is not None
+        return score
+
+    measured = {trial.sparsity: trial.agreement for trial in trials}
+    assert agreement_at(chosen) == measured[chosen] >= 0.6
+    above = round(chosen + 1 / STEPS, 3)
+    assert agreement_at(above) == measured[above] < 0.6
+    assert [(line.figures["sparsity"], line.figures["agreement"]) for line in told] == list(measured.items())
+    assert (chosen, trials) == choose_sparsity(tiny_teacher, tiny_dreams, section, seed=0)
+    assert all(torch.equal(before[name], value) for name, value in tiny_teacher.network.state_dict().items())
+
+
+def test_a_sparsity_that_empties_a_layer_keeps_nothing_and_is_said_why(
+    tiny_teacher: Teacher, tiny_dreams: DreamSet
+) -> None:
+    tiny_teacher.network.get_parameter("layer1.0.conv1.weight").mul_(1e-6)
+    chosen, trials = choose_sparsity(tiny_teacher, tiny_dreams, auto(min_agreement=0.3), seed=0)
+    refused = [trial for trial in trials if trial.refused]
+    assert refused
+    assert all("layer1.0.conv1.weight" in trial.refused and trial.agreement == 0 for trial in refused)
+    assert chosen < min(trial.sparsity for trial in refused)
+
+
+def test_a_promise_that_no_sparsity_keeps_is_refused_with_the_best(
+    tiny_teacher: Teacher, tiny_dreams: DreamSet
+) -> None:
+    # BatchNorm of another network's making: repairing it alone costs answers
+    for module in tiny_teacher.network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.add_(1.0)
+    with pytest.raises(RecipeError, match=r"at none .* on 99\.9 % of(.|\n)*lower pruning.min_agreement"):
+        choose_sparsity(tiny_teacher, tiny_dreams, auto(min_agreement=0.999), seed=0)
+
+
+def test_without_held_out_dreams_or_without_auto_nothing_is_chosen(
+    tiny_teacher: Teacher, tiny_dreams: DreamSet
+) -> None:
+    with pytest.raises(ArtifactError, match="no dreams are held out"):
+        choose_sparsity(tiny_teacher, dataclasses.replace(tiny_dreams, num_held_out=0), auto(), seed=0)
+    with pytest.raises(RecipeError, match=r"global_magnitude at sparsity 0\.75: there is no"):
+        choose_sparsity(tiny_teacher, tiny_dreams, GlobalMagnitudeSection(), seed=0)
+    with pytest.raises(RecipeError, match=r"semi_structured at sparsity 0\.5: there is no"):
+        choose_sparsity(tiny_teacher, tiny_dreams, recipe.section("pruning", {"method": "semi_structured"}), seed=0)
+    with pytest.raises(RecipeError, match="matches no"):
+        choose_sparsity(tiny_teacher, tiny_dreams, auto(exclude=["nothing"]), seed=0)
+
+
+def test_pruning_refuses_a_sparsity_that_nobody_chose(tiny_teacher: Teacher) -> None:
+    with pytest.raises(RecipeError, match="nothing has chosen it yet"):
+        prune(tiny_teacher, auto(), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({"pruning": {"min_agreement": 0.9}}, r"min_agreement: is 0\.9, and pruning.sparsity is 0\.75"),
+        ({"pruning": {"sparsity": "most"}}, "pruning.sparsity: input should be a valid number"),
+        ({"pruning": {"sparsity": 1.5}}, r"pruning.sparsity: input should be less than 1, got 1\.5"),
+        ({"pruning": {"method": "semi_structured", "min_agreement": 0.9}}, "has no sparsity to choose"),
+        ({"pruning": {"sparsity": "auto"}, "synthesis": {"student_weight": 1.0}}, "student_weight is above 0"),
+        ({"pruning": {"sparsity": "auto"}, "synthesis": {"num_held_out": 0}}, "num_held_out is 0"),
+    ],
+)
+def test_recipes_that_cannot_choose_are_refused(sections: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        recipe.validate(recipe.Recipe, {"teacher": TEACHER, **sections}, "recipe x")
+
+
+def test_an_automatic_sparsity_needs_dreams_and_survives_being_written() -> None:
+    section = auto(method="erk", min_agreement=0.7)
+    assert section.needs_dreams
+    assert recipe.section("pruning", section.model_dump()) == section
+    fixed = with_sparsity(section, 0.615)
+    assert not fixed.needs_dreams
+    assert recipe.section("pruning", fixed.model_dump()) == fixed
