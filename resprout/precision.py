@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -37,6 +39,13 @@ def frozen_copy(network: Network, dtype: torch.dtype, device: torch.device) -> N
         if isinstance(module, BatchNorm):
             module.float()
     return duplicate.to(memory_format=torch.channels_last)
+
+
+@contextmanager
+def strict_float32() -> Iterator[None]:
+    """No gradients, and no TF32: on a GPU it would cut the mantissas in float32 convolutions to 10 bits."""
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        yield
 
 
 def best_device() -> torch.device:

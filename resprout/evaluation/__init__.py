@@ -7,19 +7,18 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from resprout.cost import model_cost
 from resprout.errors import DatasetError
-from resprout.evaluation.cost import model_cost
-from resprout.evaluation.latency import measure_latency
 from resprout.evaluation.scores import (
     agreement,
     confusion_matrix,
     kl_divergence,
     logits_on,
-    strict_float32,
 )
 from resprout.evaluation.summary import SummaryRow, percent, summary_rows, verdict
 from resprout.heldout import with_blends
-from resprout.precision import best_device, frozen_copy
+from resprout.latency import measure_latency
+from resprout.precision import best_device, frozen_copy, strict_float32
 from resprout.progress import Progress, Report, silent
 from resprout.types import (
     DreamSet,

@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-
-@contextmanager
-def strict_float32() -> Iterator[None]:
-    """No gradients, and no TF32: on a GPU it would cut the mantissas in float32 convolutions to 10 bits."""
-    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-        yield
 
 
 def logits_on(

@@ -15,9 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
 from resprout import models
+from resprout.cost import count_weight_uses, model_cost
 from resprout.errors import DatasetError
 from resprout.evaluation import evaluate, percent, summary_rows, verdict
-from resprout.evaluation.cost import count_weight_uses, model_cost
 from resprout.evaluation.scores import agreement, confusion_matrix, kl_divergence
 from resprout.masking import apply_mask
 from resprout.progress import Progress

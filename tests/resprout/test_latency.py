@@ -9,8 +9,9 @@ from itertools import cycle
 import pytest
 import torch
 
-from resprout.evaluation import evaluate, latency
-from resprout.evaluation.latency import PAIRS, WARM_UP, latency_ratio, measure_latency
+from resprout import latency
+from resprout.evaluation import evaluate
+from resprout.latency import PAIRS, WARM_UP, latency_ratio, measure_latency
 from resprout.types import DreamSet, Student, Teacher
 
 

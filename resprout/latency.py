@@ -9,8 +9,7 @@ from statistics import median
 import torch
 from torch import nn
 
-from resprout.evaluation.scores import strict_float32
-from resprout.precision import best_device, frozen_copy
+from resprout.precision import best_device, frozen_copy, strict_float32
 from resprout.types import Latency
 
 PAIRS = 51
