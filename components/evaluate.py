@@ -77,7 +77,7 @@ def evaluate(
         info=network.info,
         statistics=artifacts.load_statistics(statistics.path),
         dreams=made,
-        mask=students["recovered"].mask,
+        mask=students["recovered"].kept,
         recovery_curves=provenance.recovery_curves(recovered.path),
         provenance=record,
     )

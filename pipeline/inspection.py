@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from torch import Tensor
 
 from resprout import artifacts
 from resprout.artifacts import Manifest
 from resprout.artifacts.networks import STUDENT_KINDS
+from resprout.artifacts.plans import unpack_plan
 from resprout.errors import ArtifactError
 from resprout.masking import whole_layers
-from resprout.types import PruningMask
+from resprout.types import ChannelPlan, PruningMask
 
 
 def show(directory: Path) -> None:
@@ -42,7 +44,11 @@ def describe(directory: Path) -> Iterator[str]:
     )
     count = sum(tensor.numel() for name, tensor in weights.items() if not _is_statistic(name))
     yield f"parameters  {count:,}"
-    if "mask" in tensors:
+    if plan := unpack_plan(tensors, manifest.about, directory):
+        yield f"sparsity    {100 * manifest.about['sparsity']:.1f} % of the teacher's weights, gone with their channels"
+        yield ""
+        yield from _channels(plan)
+    elif "mask" in tensors:
         shapes = manifest.about["mask_shapes"]
         mask = PruningMask({name: artifacts.unpack_bits(tensors["mask"][name], shapes[name]) for name in shapes})
         yield f"sparsity    {100 * mask.sparsity:.1f} % of {mask.num_weights:,} weights that can be masked"
@@ -64,6 +70,19 @@ def _densities(mask: PruningMask) -> Iterator[str]:
     yield f"{'layer':<{width}}  {'weights':>12}  {'kept':>12}  density"
     for name, kept in mask.keep.items():
         yield f"{name:<{width}}  {kept.numel():>12,}  {int(kept.sum()):>12,}  {100 * float(kept.float().mean()):5.1f} %"
+
+
+def _channels(plan: ChannelPlan) -> Iterator[str]:
+    names = list(dict.fromkeys([*plan.outputs, *plan.inputs]))
+    width = max(map(len, names), default=0)
+    yield f"{'layer':<{width}}  {'takes':>13}  {'gives':>13}"
+    for name in names:
+        sides = (_channels_left(side.get(name)) for side in (plan.inputs, plan.outputs))
+        yield f"{name:<{width}}  " + "  ".join(f"{left:>13}" for left in sides)
+
+
+def _channels_left(kept: Tensor | None) -> str:
+    return "all" if kept is None else f"{int(kept.sum()):,} of {kept.numel():,}"
 
 
 def _provenance(manifest: Manifest) -> Iterator[str]:

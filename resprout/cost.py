@@ -13,13 +13,17 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from resprout.types import ModelCost
 
 
-def model_cost(network: nn.Module, input_shape: tuple[int, int, int], maskable: Iterable[str]) -> ModelCost:
+def model_cost(
+    network: nn.Module, input_shape: tuple[int, int, int], maskable: Iterable[str], *, of_weights: int | None = None
+) -> ModelCost:
     """Count a network's parameters, and its MACs for one image.
 
     Args:
         network: in evaluation mode; its weights are counted as they are, whatever mask they should obey.
         input_shape: (channels, height, width).
         maskable: names of the parameters that sparsity is counted over; none gives a sparsity of 0.
+        of_weights: how many weights its teacher has under these names, more than the network where channels are gone;
+            None: as many as the network.
 
     Returns:
         MACs count the weights of convolutions and linear layers; not biases, normalisation, pooling, or products
@@ -27,6 +31,7 @@ def model_cost(network: nn.Module, input_shape: tuple[int, int, int], maskable: 
     """
     parameters = dict(network.named_parameters())
     covered = [parameters[name] for name in maskable]
+    total = of_weights or sum(weight.numel() for weight in covered)
     first = next(iter(parameters.values()))
     image = torch.zeros(1, *input_shape, dtype=first.dtype, device=first.device)
     with count_weight_uses(network) as uses, torch.no_grad():
@@ -36,7 +41,7 @@ def model_cost(network: nn.Module, input_shape: tuple[int, int, int], maskable: 
         nonzero_parameters=sum(_nonzero(parameter) for parameter in parameters.values()),
         dense_macs=sum(count * layer.weight.numel() for layer, count in uses.items()),
         effective_macs=sum(count * _nonzero(layer.weight) for layer, count in uses.items()),
-        sparsity=1 - sum(map(_nonzero, covered)) / sum(weight.numel() for weight in covered) if covered else 0.0,
+        sparsity=1 - sum(map(_nonzero, covered)) / total if covered else 0.0,
     )
 
 

@@ -40,8 +40,9 @@ def name_of_statistics(statistics: BNStatistics) -> dict[str, str]:
 
 def name_of_student(kind: str, student: Student) -> dict[str, str]:
     """What became of it, and how much of the teacher it lacks."""
-    gone = f"{100 * student.mask.sparsity:.1f} %"
-    return {"display_name": f"{kind} student, {gone} sparse", "kind": kind, "sparsity": gone}
+    gone = f"{100 * student.kept.sparsity:.1f} %"
+    how = "sparse" if student.channels is None else "of the weights gone with their channels"
+    return {"display_name": f"{kind} student, {gone} {how}", "kind": kind, "sparsity": gone}
 
 
 def name_of_evaluation(verdict: str) -> dict[str, str]:
@@ -82,8 +83,10 @@ def of_dreams(dreams: DreamSet) -> dict[str, float]:
 
 
 def of_student(student: Student) -> dict[str, float]:
-    """What the mask leaves, and how many layers it does not cover: excluded ones, and those that fit no group."""
-    mask = student.mask
+    """What the mask, or the channel plan, leaves of the teacher's weights, and how many layers the mask does not cover:
+    excluded ones, and those that fit no group.
+    """
+    mask = student.kept
     return {
         "maskable_weights": mask.num_weights,
         "whole_layers": len(whole_layers(student.network.state_dict(), mask)),

@@ -259,12 +259,63 @@ class PruningMask:
 
 
 @dataclass(frozen=True)
+class ChannelPlan:
+    """Which channels of the teacher's layers stay: module name -> bool, shape (the layer's channels,).
+
+    Args:
+        outputs: of convolutions and linear layers, what they give; of BatchNorm layers, what passes. A depthwise
+            convolution takes what it gives, and is named here alone.
+        inputs: of convolutions and linear layers, what they take.
+
+    A layer that is not named keeps all of its channels.
+    """
+
+    outputs: Mapping[str, Tensor]
+    inputs: Mapping[str, Tensor]
+
+    def __post_init__(self) -> None:
+        for side, named in (("outputs", self.outputs), ("inputs", self.inputs)):
+            for name, kept in named.items():
+                if kept.dtype != torch.bool or kept.ndim != 1:
+                    raise ArtifactError(f"the plan for {name}'s {side} is not a vector of bools")
+                if not kept.any():
+                    raise ArtifactError(f"the plan for {name} keeps none of its {kept.numel()} {side}")
+
+    def in_teacher(self, name: str, kept: Tensor) -> Tensor:
+        """What a mask of a weight that was cut says of the weight as it was: also what was cut off is gone.
+
+        Args:
+            name: the weight's, `layer1.0.conv1.weight`.
+            kept: bool, of the cut weight's shape.
+        """
+        layer = name.removesuffix(".weight")
+        for axis, side in enumerate((self.outputs, self.inputs)):
+            if layer in side:
+                shape = (*kept.shape[:axis], side[layer].numel(), *kept.shape[axis + 1 :])
+                stays = side[layer].nonzero().flatten()
+                kept = torch.zeros(shape, dtype=torch.bool).index_copy(axis, stays, kept.cpu())
+        return kept
+
+
+@dataclass(frozen=True)
 class Student:
-    """A pruned classifier: the teacher's architecture, its own weights, and the mask they obey bit for bit."""
+    """A pruned classifier: the teacher's architecture, its own weights, and the mask they obey bit for bit.
+
+    Where whole channels are gone, `channels` says which, and the network has the layers that are left: its mask has
+    their shapes.
+    """
 
     info: ModelInfo
     network: nn.Module
     mask: PruningMask
+    channels: ChannelPlan | None = None
+
+    @property
+    def kept(self) -> PruningMask:
+        """Which of the teacher's weights stay, in the teacher's shapes: the mask, and the channels that are gone."""
+        if self.channels is None:
+            return self.mask
+        return PruningMask({name: self.channels.in_teacher(name, kept) for name, kept in self.mask.keep.items()})
 
 
 @dataclass(frozen=True)
@@ -313,7 +364,7 @@ class ModelCost:
         nonzero_parameters: those that are not exactly zero.
         dense_macs: multiply-accumulates of one image through convolutions and linear layers.
         effective_macs: the same, counting only weights that are not zero.
-        sparsity: the share of maskable weights that are zero, in [0, 1].
+        sparsity: the share of the teacher's maskable weights that are zero, or gone with their channels, in [0, 1].
     """
 
     parameters: int

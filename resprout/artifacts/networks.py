@@ -1,4 +1,4 @@
-"""Teachers and students as artifacts: how to build the network, its weights, and a student's mask."""
+"""Teachers and students as artifacts: how to build the network, its weights, a student's mask and channel plan."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ from resprout.artifacts.folder import (
     save_artifact,
     unpack_bits,
 )
+from resprout.artifacts.plans import pack_plan, unpack_plan
+from resprout.channels import shrink, whole_mask
 from resprout.errors import ArtifactError
-from resprout.types import InputSpec, ModelInfo, PruningMask, Student, Teacher
+from resprout.types import ChannelPlan, InputSpec, ModelInfo, PruningMask, Student, Teacher
 
 STUDENT_KINDS = ("student", "repaired", "recovered", "model")
 
@@ -56,7 +58,7 @@ def load_teacher(directory: str | Path, *, allow_custom_code: bool = False) -> T
     """
     tensors, manifest = load_artifact(directory, "teacher")
     info = _info_from_json(manifest, directory)
-    network = _network(info, tensors, directory, allow_custom_code)
+    network = _network(info, tensors, directory, allow_custom_code, None)
     return Teacher(info, network, str(manifest.about.get("source", "")), str(manifest.about.get("digest", "")))
 
 
@@ -71,6 +73,8 @@ def save_student(
     about: Mapping[str, Any] | None = None,
 ) -> str:
     """Write a student: its weights, its mask at one bit a weight, and `density.json`; returns the artifact's digest.
+
+    Where whole channels are gone, their plan is written too, at one bit a channel, and of the mask what it removes.
 
     Args:
         student: its network holds exact zeros wherever its mask says so.
@@ -88,23 +92,27 @@ def save_student(
     if kind not in STUDENT_KINDS:
         raise ValueError(f"kind '{kind}' is none of {', '.join(STUDENT_KINDS)}")
     _check_mask(student.network, student.mask, directory)
+    mask, kept = _stored_mask(student), student.kept
+    plan, plan_sizes = pack_plan(student.channels)
     return save_artifact(
         directory,
         kind=kind,
         tensors={
             "weights": student.network.state_dict(),
-            "mask": {name: pack_bits(keep.cpu()) for name, keep in student.mask.keep.items()},
+            "mask": {name: pack_bits(keep.cpu()) for name, keep in mask.items()},
+            **plan,
         },
         about={
             **(about or {}),
             "model": _info_to_json(student.info),
-            "mask_shapes": {name: list(keep.shape) for name, keep in student.mask.keep.items()},
-            "sparsity": student.mask.sparsity,
+            "mask_shapes": {name: list(keep.shape) for name, keep in mask.items()},
+            "sparsity": kept.sparsity,
+            **plan_sizes,
         },
         section=plain_section(section),
         seed=seed,
         inputs=inputs,
-        extras=lambda folder: _write_density(student.mask, folder / "density.json"),
+        extras=lambda folder: _write_density(kept, folder / "density.json"),
     )
 
 
@@ -112,19 +120,21 @@ def load_student(directory: str | Path, *, allow_custom_code: bool = False) -> S
     """Read a student of any of STUDENT_KINDS: in evaluation mode, its weights frozen, its mask checked against them.
 
     Raises:
-        ArtifactError: it is damaged, of another kind, or its weights or mask do not fit its architecture.
+        ArtifactError: it is damaged, of another kind, or its weights, mask or channel plan do not fit its architecture.
         UnsupportedModelError: its architecture is custom code, which was not allowed.
     """
     kind = read_manifest(directory).kind
     tensors, manifest = load_artifact(directory, kind if kind in STUDENT_KINDS else "student")
     info = _info_from_json(manifest, directory)
-    network = _network(info, tensors, directory, allow_custom_code)
+    channels = unpack_plan(tensors, manifest.about, directory)
+    network = _network(info, tensors, directory, allow_custom_code, channels)
     shapes, packed = manifest.about.get("mask_shapes"), tensors.get("mask")
     if packed is None or not isinstance(shapes, Mapping) or set(shapes) != set(packed):
         raise ArtifactError(f"{directory} lacks its mask, or holds one that its manifest does not describe")
-    mask = PruningMask({name: unpack_bits(packed[name], shape) for name, shape in shapes.items()})
+    keep = {name: unpack_bits(packed[name], shape) for name, shape in shapes.items()}
+    mask = PruningMask(keep if channels is None else {**whole_mask(network).keep, **keep})
     _check_mask(network, mask, directory)
-    return Student(info, network, mask)
+    return Student(info, network, mask, channels)
 
 
 def plain_section(section: Section) -> dict[str, Any]:
@@ -151,7 +161,11 @@ def _info_from_json(manifest: Manifest, directory: str | Path) -> ModelInfo:
 
 
 def _network(
-    info: ModelInfo, tensors: Mapping[str, Mapping[str, Tensor]], directory: str | Path, allow_custom_code: bool
+    info: ModelInfo,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    directory: str | Path,
+    allow_custom_code: bool,
+    channels: ChannelPlan | None,
 ) -> nn.Module:
     if info.custom_code and not allow_custom_code:
         raise models.custom_code_is_refused(info.architecture)
@@ -162,6 +176,8 @@ def _network(
         input_shape=info.input.shape,
         allow_custom_code=allow_custom_code,
     )
+    if channels is not None:
+        network = shrink(network, channels)
     try:
         network.load_state_dict(tensors.get("weights", {}))
     except RuntimeError as error:
@@ -170,6 +186,12 @@ def _network(
             why="the architecture changed, or the folder was put together by hand",
         ) from None
     return network.eval().requires_grad_(False)
+
+
+def _stored_mask(student: Student) -> dict[str, Tensor]:
+    """The mask, less what it keeps whole in a network that was cut: that is all of it as a rule."""
+    keep = student.mask.keep
+    return {name: kept for name, kept in keep.items() if student.channels is None or not kept.all()}
 
 
 def _check_mask(network: nn.Module, mask: PruningMask, directory: str | Path) -> None:

@@ -59,7 +59,7 @@ def evaluate(
 
     Returns:
         Scores with the teacher first, and every network's cost. Sparsity counts over the weights that the students'
-        masks cover, for the teacher too.
+        masks cover, for the teacher too; what a student lost with its channels counts as gone.
 
     Raises:
         DatasetError: the test set is empty, or does not fit the teacher.
@@ -72,6 +72,8 @@ def evaluate(
         raise ValueError("there is no student 'recovered' to time")
     networks = {"teacher": teacher.network, **{name: student.network for name, student in students.items()}}
     maskable = sorted({name for student in students.values() for name in student.mask.keep})
+    of_teacher = dict(teacher.network.named_parameters())
+    weights = sum(of_teacher[name].numel() for name in maskable)
     held_out = with_blends(dreams.held_out[0])
     tick = _ticker(len(networks) * ((0 if data is None else len(data.images)) + len(held_out)), report)
     scores: list[ModelScore] = []
@@ -79,7 +81,7 @@ def evaluate(
     teacher_logits: Tensor | None = None
     for name, network in networks.items():
         running = frozen_copy(network, torch.float32, best_device())
-        costs[name] = model_cost(running, teacher.info.input.shape, maskable)
+        costs[name] = model_cost(running, teacher.info.input.shape, maskable, of_weights=weights)
         with strict_float32():
             confusion = None if data is None else _confusion(running, data, teacher.info, batch_size, tick)
             logits = _dream_logits(running, held_out, batch_size, tick)
