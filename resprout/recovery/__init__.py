@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -108,6 +108,7 @@ def recover(
         student.mask,
         dreams,
         settled,
+        channels=student.channels,
         seed=seed,
         device=device,
         watch=lambda epoch, figures: report(Progress("recovery", epoch, plain.epochs, "epochs", figures)),
@@ -117,7 +118,7 @@ def recover(
     network.requires_grad_(False)
     metrics = {name: float(curve[-1]) for name, curve in curves.items()}
     used = section if isinstance(section, PaperRecoverySection) else settled
-    return Recovery(Student(student.info, network, student.mask), repaired, used, curves, metrics)
+    return Recovery(replace(student, network=network), repaired, used, curves, metrics)
 
 
 def _solved(
@@ -140,13 +141,14 @@ def _solved(
         student.network,
         student.mask,
         dreams.training[0].float(),
+        channels=student.channels,
         ridge=section.ridge,
         device=device,
         watch=lambda done, total, figures: report(Progress("recovery", done, total, "layers", figures)),
         checkpoint=checkpoint,
         key=f"solved-{fingerprint(teacher.network, student.network, dreams.images, section.model_dump())}",
     )
-    return Student(student.info, network.requires_grad_(False), student.mask), sum(errors.values()) / len(errors)
+    return replace(student, network=network.requires_grad_(False)), sum(errors.values()) / len(errors)
 
 
 def repair(student: Student, dreams: DreamSet, device: torch.device | None = None) -> Student:
@@ -154,7 +156,7 @@ def repair(student: Student, dreams: DreamSet, device: torch.device | None = Non
     device = device or precision.best_device()
     network = copy.deepcopy(student.network).to(device).to(memory_format=torch.channels_last)
     reestimate(network, dreams.training[0].to(device=device, dtype=torch.float32))
-    return Student(student.info, network.cpu().eval().requires_grad_(False), student.mask)
+    return replace(student, network=network.cpu().eval().requires_grad_(False))
 
 
 def _check(teacher: Teacher, dreams: DreamSet) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,9 +20,9 @@ from resprout.heldout import with_blends
 from resprout.masking import apply_mask
 from resprout.recipe import DistillationSection
 from resprout.recovery.augmentation import augment
-from resprout.recovery.features import block_names, capture_features, feature_distance
+from resprout.recovery.features import block_names, capture_features, feature_distance, kept_features
 from resprout.seeding import generator as seeded
-from resprout.types import DreamSet, PruningMask
+from resprout.types import ChannelPlan, DreamSet, PruningMask
 
 EpochWatch = Callable[[int, dict[str, float]], None]
 
@@ -57,6 +57,7 @@ def distil(
     dreams: DreamSet,
     section: DistillationSection,
     *,
+    channels: ChannelPlan | None = None,
     seed: int,
     device: torch.device,
     watch: EpochWatch,
@@ -69,6 +70,7 @@ def distil(
         teacher, student: are not changed.
         dreams: its training part is trained on, its held-out part, with blends of it, chooses the epoch to
             keep.
+        channels: which of the teacher's channels the student has; its features are matched on those. None: all.
         section: settled (see `recovery.start`): it names a step size.
         watch: is told the epoch and its figures.
         checkpoint, key: where an unfinished training is kept and found.
@@ -87,7 +89,7 @@ def distil(
     answers = _answers(frozen_teacher, held_out, dtype) if len(held_out) else torch.empty(0)
     if state.epoch == 0:
         _judge(state, held_out, answers, section, dtype)  # where the start is already best, training may only lose
-    blocks = block_names(state.network) if section.feature_weight else []
+    blocks = _blocks(teacher, state.network, channels, images[:2]) if section.feature_weight else {}
     every = math.ceil(section.epochs / 20)
     for epoch in range(state.epoch, section.epochs):
         figures = _epoch(state, frozen_teacher, images, blocks, mask, section, epoch, dtype)
@@ -117,7 +119,7 @@ def _epoch(
     state: _State,
     teacher: nn.Module,
     images: Tensor,
-    blocks: list[str],
+    blocks: Mapping[str, Tensor | None],
     mask: PruningMask,
     section: DistillationSection,
     epoch: int,
@@ -139,7 +141,8 @@ def _epoch(
             with torch.autocast(views.device.type, dtype, enabled=dtype != torch.float32):
                 logits = state.network(views)
             kl = kl_divergence(logits.float(), answers, section.temperature)
-            features = feature_distance(student_features, teacher_features) if blocks else torch.zeros_like(kl)
+            wanted = {name: _selected(teacher_features[name], kept) for name, kept in blocks.items()}
+            features = feature_distance(student_features, wanted) if blocks else torch.zeros_like(kl)
             state.optimizer.zero_grad()
             (kl + section.feature_weight * features).backward()
             state.optimizer.step()
@@ -147,6 +150,20 @@ def _epoch(
             totals += torch.stack([kl.detach(), features.detach()]) / steps
     figures = dict(zip(("train_kl", "train_features"), totals.tolist(), strict=True))
     return figures if blocks else {"train_kl": figures["train_kl"]}
+
+
+def _blocks(
+    teacher: nn.Module, student: nn.Module, channels: ChannelPlan | None, images: Tensor
+) -> dict[str, Tensor | None]:
+    """Where features are matched, and on which of the teacher's channels: None for all of them."""
+    names = block_names(student)
+    if channels is None:
+        return dict.fromkeys(names)
+    return dict(kept_features(copy.deepcopy(teacher).to(images.device), channels, names, images))
+
+
+def _selected(feature: Tensor, kept: Tensor | None) -> Tensor:
+    return feature if kept is None else feature.index_select(1, kept)
 
 
 def _judge(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from resprout.batchnorm import BatchNorm, batch_norm_layers
+from resprout.channels import alike, shrink, zeroed
+from resprout.precision import strict_float32
+from resprout.types import ChannelPlan
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
@@ -36,7 +39,7 @@ def _blocks(module: nn.Module, prefix: str) -> Iterator[str]:
 
 
 @contextmanager
-def capture_features(network: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+def capture_features(network: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
     """Collect what the named modules return, anew in each forward pass; the hooks end with the block."""
     features: dict[str, Tensor] = {}
 
@@ -52,6 +55,37 @@ def capture_features(network: nn.Module, names: Sequence[str]) -> Iterator[dict[
     finally:
         for handle in handles:
             handle.remove()
+
+
+def kept_features(teacher: nn.Module, plan: ChannelPlan, names: Sequence[str], images: Tensor) -> dict[str, Tensor]:
+    """Which channels of the named modules' outputs a student has that was cut to a plan, where that can be told.
+
+    What a block returns is a sum or a concatenation of what its layers give, and no plan says which channels that
+    has. So it is tried: of all selections in the plan, the one is right under which the teacher, when the channels
+    that go carry nothing, returns what the teacher cut to the plan returns. Where none is, the name is left out.
+
+    Args:
+        teacher: in evaluation mode, float32.
+        names: of modules that return a tensor of shape (batch, channels, ...).
+        images: a few, shape (n, channels, height, width), normalised space.
+
+    Returns:
+        Name -> int64, shape (channels that stay,), ascending; on the device of the images.
+    """
+    selections = {tuple(kept.tolist()): kept for side in (plan.outputs, plan.inputs) for kept in side.values()}
+    dense, cut = zeroed(teacher, plan), shrink(teacher, plan)
+    found = {}
+    with capture_features(dense, names) as full, capture_features(cut, names) as small, strict_float32():
+        dense(images), cut(images)
+    for name in names:
+        width = full[name].shape[1]
+        whole = torch.ones(width, dtype=torch.bool)
+        for kept in (whole, *selections.values()):
+            index = kept.nonzero().flatten().to(images.device)
+            if kept.numel() == width and alike(small[name], full[name].index_select(1, index)):
+                found[name] = index
+                break
+    return found
 
 
 class _RelativeError(torch.autograd.Function):

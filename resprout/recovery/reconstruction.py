@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from resprout.channels import shrink
 from resprout.checkpoints import Checkpoint
-from resprout.types import PruningMask
+from resprout.types import ChannelPlan, PruningMask
 
 Layer = nn.Conv2d | nn.Linear
 LayerWatch = Callable[[int, int, dict[str, float]], None]
@@ -47,6 +48,7 @@ def reconstruct(
     mask: PruningMask,
     images: Tensor,
     *,
+    channels: ChannelPlan | None = None,
     ridge: float,
     device: torch.device,
     watch: LayerWatch,
@@ -61,10 +63,12 @@ def reconstruct(
     they fit.
 
     Args:
-        teacher, student: of one architecture; are not changed.
+        teacher, student: of one architecture, but for the channels that the student lacks; are not changed.
         mask: its pruned weights stay exactly 0. Layers that it does not cover, and those that are neither exactly
             nn.Conv2d nor nn.Linear (a subclass may compute something else), are left as they are.
         images: float32, shape (n, channels, height, width), normalised space.
+        channels: which of the teacher's channels the student has. What a layer is solved for is then the teacher's
+            output on those; None: all.
         ridge: r in units of the inputs' mean square; keeps weights that the images say little about near the teacher's.
         watch: is told how many layers of how many are done, and the last one's relative error.
         checkpoint, key: where the layers solved so far are kept and found.
@@ -76,12 +80,13 @@ def reconstruct(
     source = copy.deepcopy(teacher).eval().to(device).to(memory_format=torch.channels_last)
     solved = copy.deepcopy(student).eval().to(device).to(memory_format=torch.channels_last)
     layers = _in_running_order(solved, solvable(solved, mask), images[:2].to(device))
-    originals = dict(source.named_parameters())
+    originals = dict((source if channels is None else shrink(source, channels)).named_parameters())
+    outputs = {} if channels is None else channels.outputs
     errors = _restore(solved, checkpoint, key)
     for name, layer in layers.items():
         if name in errors:
             continue
-        moments = _moments(source, solved, name, layer, images, device)
+        moments = _moments(source, solved, name, layer, images, outputs.get(name))
         keep = mask.keep[f"{name}.weight"].to(device)
         solution, errors[name] = _solve(moments, originals[f"{name}.weight"].double(), keep, ridge)
         layer.weight.copy_(solution)
@@ -154,8 +159,9 @@ def _run_to(network: nn.Module, name: str, images: Tensor) -> tuple[Tensor, Tens
 
 
 def _moments(
-    teacher: nn.Module, student: nn.Module, name: str, layer: Layer, images: Tensor, device: torch.device
+    teacher: nn.Module, student: nn.Module, name: str, layer: Layer, images: Tensor, kept_outputs: Tensor | None
 ) -> _Moments:
+    device = layer.weight.device
     fan_in, groups = layer.weight[0].numel(), layer.groups if isinstance(layer, nn.Conv2d) else 1
     nothing = torch.zeros((), dtype=torch.float64, device=device)
     per_group = len(layer.weight) // groups
@@ -164,6 +170,9 @@ def _moments(
         placed = batch.to(device).contiguous(memory_format=torch.channels_last)
         inputs, _ = _run_to(student, name, placed)
         _, outputs = _run_to(teacher, name, placed)
+        if kept_outputs is not None:
+            axis = -1 if isinstance(layer, nn.Linear) else 1
+            outputs = outputs.index_select(axis, kept_outputs.nonzero().flatten().to(device))
         x, y = _as_matrices(layer, inputs, outputs)
         total.inputs += x @ x.mT
         total.products += x @ y.mT
@@ -224,17 +233,18 @@ def _solve(moments: _Moments, original: Tensor, keep: Tensor, ridge: float) -> t
     for group in range(groups):
         gram, products = moments.inputs[group], moments.products[group]
         penalty = ridge * gram.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
-        for channel in range(per_group):
-            chosen = kept[group, channel].nonzero().squeeze(1)
+        # where nothing is masked, one system gives all channels
+        whole = bool(kept[group].all())
+        for channels in [torch.arange(per_group)] if whole else torch.arange(per_group).split(1):
+            chosen = kept[group, channels[0]].nonzero().squeeze(1)
             if not len(chosen):
                 continue
             square = gram[chosen[:, None], chosen]
-            right = products[chosen, channel]
+            right = products[chosen[:, None], channels]
             regular = square + penalty * torch.eye(len(chosen), dtype=gram.dtype, device=gram.device)
             factor = torch.linalg.cholesky(regular)
-            wanted = (right + penalty * old[group, channel, chosen])[:, None]
-            weights = torch.cholesky_solve(wanted, factor).squeeze(1)
-            solution[group, channel, chosen] = weights
-            error += weights @ (square @ weights) - 2 * weights @ right
+            weights = torch.cholesky_solve(right + penalty * old[group, channels[:, None], chosen].mT, factor)
+            solution[group, channels[:, None], chosen] = weights.mT
+            error += (weights * (square @ weights - 2 * right)).sum()
     relative = float((error / moments.energy.clamp_min(torch.finfo(torch.float64).tiny)).clamp_min(0))
     return solution.reshape(original.shape).float(), relative
