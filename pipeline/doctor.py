@@ -12,8 +12,18 @@ from pathlib import Path
 from resprout import __version__
 from resprout.errors import ResproutError
 
-_PACKAGES = ("torch", "torchvision", "kfp", "minio", "timm", "huggingface-hub", "safetensors", "pydantic")
-_OPTIONAL = ("kfp", "minio", "timm", "huggingface-hub")
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "kfp",
+    "minio",
+    "timm",
+    "huggingface-hub",
+    "torch-pruning",
+    "safetensors",
+    "pydantic",
+)
+_OPTIONAL = ("kfp", "minio", "timm", "huggingface-hub", "torch-pruning")
 
 
 @dataclass(frozen=True)

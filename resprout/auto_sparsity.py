@@ -83,7 +83,7 @@ def choose_sparsity(
     """
     if not isinstance(section, PruningBase) or section.sparsity != "auto":
         raise RecipeError(
-            f"pruning by {section.method} at sparsity {section.sparsity:g}: there is no sparsity to choose",
+            f"pruning by {section.method}: there is no sparsity to choose",
             now="set pruning.sparsity to auto, with a method that has one",
         )
     prunable_weights(teacher.network, section.exclude)  # what is wrong at any sparsity is refused here
@@ -93,7 +93,8 @@ def choose_sparsity(
     trials: list[Trial] = []
 
     def keeps(step: int, at_most: int) -> bool:
-        trial = _try(teacher, dreams, with_sparsity(section, step / STEPS), judge, seed)
+        sparsity = step / STEPS
+        trial = _try(teacher, dreams, with_sparsity(section, sparsity), sparsity, judge, seed)
         trials.append(trial)
         figures = {"sparsity": trial.sparsity, "agreement": trial.agreement}
         report(Progress("pruning", len(trials), len(trials) + at_most, "sparsities", figures))
@@ -129,8 +130,9 @@ def with_sparsity(section: Chosen, sparsity: float) -> Chosen:
     return section.model_copy(update={"sparsity": sparsity, "min_agreement": None})
 
 
-def _try(teacher: Teacher, dreams: DreamSet, section: PruningSection, judge: Judge, seed: int) -> Trial:
-    sparsity = float(section.sparsity)
+def _try(
+    teacher: Teacher, dreams: DreamSet, section: PruningSection, sparsity: float, judge: Judge, seed: int
+) -> Trial:
     try:
         student = prune(teacher, section, seed=seed, dreams=dreams, device=judge.device)
     except RecipeError as refusal:  # a layer would lose all its weights: there is no such student

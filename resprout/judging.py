@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from resprout.errors import ArtifactError
-from resprout.evaluation.scores import agreement, kl_divergence, logits_on, strict_float32
+from resprout.evaluation.scores import agreement, kl_divergence, logits_on
 from resprout.heldout import with_blends
-from resprout.precision import frozen_copy
+from resprout.precision import frozen_copy, strict_float32
 from resprout.types import DreamSet, Teacher
 
 BATCH_SIZE = 250

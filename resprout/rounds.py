@@ -37,8 +37,8 @@ def prune_on_dreams(
     Args:
         teacher: is not changed.
         dreams: what guided criteria look at, and what each round but the last recovers on.
-        section: the criterion, the rounds, and the sparsity after the last one; auto: what `choose_sparsity` finds for one
-            shot.
+        section: the criterion, the rounds, and the sparsity after the last one; auto: what `choose_sparsity` finds for
+            one shot.
         recovery: how each round but the last ends.
         seed: of criteria that draw, and of the recoveries.
         report: is told how far the rounds are.

@@ -2,7 +2,8 @@
 
 Maskable are the weights of convolutions and linear layers; biases and BatchNorm always stay. Sparsity counts over
 the maskable weights that the recipe does not exclude. Excluded ones are not in the mask at all, so that
-`PruningMask.sparsity` is the sparsity that was asked for.
+`PruningMask.sparsity` is the sparsity that was asked for. `structured` removes whole channels instead, and says which
+in a plan.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ from resprout.pruning.magnitude import global_magnitude, layer_magnitude
 from resprout.pruning.random import uniformly_random
 from resprout.pruning.semi_structured import in_groups, semi_structured
 from resprout.pruning.start import still_there
+from resprout.pruning.structured import prune_channels
 from resprout.pruning.subject import Subject
 from resprout.pruning.synflow import synflow
 from resprout.pruning.taylor import taylor
 from resprout.pruning.teacher_guided import teacher_guided
-from resprout.recipe import PruningBase, PruningSection, SemiStructuredSection
+from resprout.recipe import PruningBase, PruningSection, SemiStructuredSection, StructuredSection
 from resprout.types import DreamSet, PruningMask, Student, Teacher
 
 Method = Callable[[Mapping[str, Tensor], float, torch.Generator, Alive], dict[str, Tensor]]
@@ -85,14 +87,17 @@ def prune(
         report: is told how far the work is.
 
     Returns:
-        A student whose pruned weights are exactly 0 and whose other parameters are the teacher's, or the start's.
+        A student whose pruned weights are exactly 0, or whose pruned channels are gone, and whose other parameters are
+        the teacher's, or the start's.
 
     Raises:
         RecipeError: a layer would lose all its weights, an exclusion matches nothing, nothing is left to prune, the
             start is sparser than asked, or images are needed and there are none.
         ArtifactError: the dreams do not fit the teacher.
-        UnsupportedModelError: the network has no convolution and no linear layer.
+        UnsupportedModelError: the network has no convolution and no linear layer, or its channels cannot be followed.
     """
+    if isinstance(section, StructuredSection):
+        return prune_channels(teacher, section, seed=seed, dreams=dreams, start=start, device=device, report=report)
     if section.sparsity == "auto":
         raise RecipeError(
             "pruning.sparsity is auto, and nothing has chosen it yet",
@@ -102,7 +107,7 @@ def prune(
     original = teacher.network if start is None else start.network
     weights = prunable_weights(original, section.exclude)
     if isinstance(section, SemiStructuredSection):
-        weights = in_groups(teacher.network, weights, section.group)
+        weights = in_groups(original, weights, section.group)
     alive = still_there(weights, section.sparsity, start)
     if section.method in IN_GROUPS:
         own = section.model_dump(exclude={"method", *PruningBase.model_fields})
@@ -120,7 +125,8 @@ def prune(
         with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
             keep = BY_NETWORK[section.method](subject, section)
     refuse_dead_layers(keep, section.sparsity, section.method)
-    student = Student(teacher.info, copy.deepcopy(original).eval().requires_grad_(False), PruningMask(keep))
+    channels = None if start is None else start.channels
+    student = Student(teacher.info, copy.deepcopy(original).eval().requires_grad_(False), PruningMask(keep), channels)
     apply_mask(student.network, student.mask)
     return student
 

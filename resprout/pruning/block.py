@@ -39,8 +39,8 @@ def block(
             removed differ from round(sparsity * number of weights) by no more than half a block.
         shape: (rows, columns) of a block; the kernels at its places belong to it.
         norm: l1 scores a block by its mean magnitude, l2 by its root mean square.
-        relative: in units of what those of the layer's weights score that are not zero, so that scores of layers of small
-            weights are not small, nor large those of layers that were pruned before.
+        relative: in units of what the layer's nonzero weights score, so that scores of layers of small weights are not
+            small, nor those of layers that were pruned before large.
 
     Returns:
         Parameter name -> bool tensor of the weight's shape, True where it stays; equal within each block. Among equal

@@ -41,30 +41,8 @@ class Subject:
     report: Report
 
     def images(self, at_most: int | None) -> tuple[Tensor, Tensor]:
-        """The first training dreams and their targets, spread over the classes as they are.
-
-        Raises:
-            RecipeError: there are none.
-            ArtifactError: they do not fit the teacher.
-        """
-        if self.dreams is None or not self.dreams.num_training:
-            raise RecipeError(
-                "this pruning.method looks at images, and there are none",
-                now="give it dreams, or set pruning.method to lamp, which looks at weights alone",
-            )
-        images, targets = (part[:at_most] for part in self.dreams.training)
-        expected, found = tuple(self.teacher.info.input.shape), tuple(images.shape[1:])
-        if expected != found:
-            raise ArtifactError(
-                f"dreams are {list(found)}, but the teacher takes {list(expected)}",
-                now="synthesize dreams from this teacher",
-            )
-        if int(targets.max()) >= self.teacher.info.num_classes or int(targets.min()) < 0:
-            raise ArtifactError(
-                f"dreams have targets from {int(targets.min())} to {int(targets.max())}, "
-                f"but the teacher knows classes 0 to {self.teacher.info.num_classes - 1}"
-            )
-        return images, targets
+        """See `images_to_look_at`."""
+        return images_to_look_at(self.teacher, self.dreams, at_most)
 
     @property
     def num_weights(self) -> int:
@@ -79,6 +57,33 @@ class Subject:
     def weights(self) -> dict[str, Tensor]:
         """The maskable weights, by name, float64 on the network's device."""
         return {name: self.network.get_parameter(name).detach().double() for name in self.alive}
+
+
+def images_to_look_at(teacher: Teacher, dreams: DreamSet | None, at_most: int | None = None) -> tuple[Tensor, Tensor]:
+    """The first training dreams and their targets, spread over the classes as they are.
+
+    Raises:
+        RecipeError: there are none.
+        ArtifactError: they do not fit the teacher.
+    """
+    if dreams is None or not dreams.num_training:
+        raise RecipeError(
+            "this way of pruning looks at images, and there are none",
+            now="give it dreams, or choose one in the pruning section that looks at weights alone",
+        )
+    images, targets = (part[:at_most] for part in dreams.training)
+    expected, found = tuple(teacher.info.input.shape), tuple(images.shape[1:])
+    if expected != found:
+        raise ArtifactError(
+            f"dreams are {list(found)}, but the teacher takes {list(expected)}",
+            now="synthesize dreams from this teacher",
+        )
+    if int(targets.max()) >= teacher.info.num_classes or int(targets.min()) < 0:
+        raise ArtifactError(
+            f"dreams have targets from {int(targets.min())} to {int(targets.max())}, "
+            f"but the teacher knows classes 0 to {teacher.info.num_classes - 1}"
+        )
+    return images, targets
 
 
 def keep_best(

@@ -39,6 +39,7 @@ from resprout.recipe.sections import (
     RecoverySection,
     Section,
     SemiStructuredSection,
+    StructuredSection,
     SynflowSection,
     SynthesisSection,
     TaylorSection,
@@ -86,7 +87,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _can_choose_its_sparsity(self) -> Recipe:
-        if self.pruning.sparsity != "auto":
+        if getattr(self.pruning, "sparsity", None) != "auto":
             return self
         if getattr(self.synthesis, "student_weight", 0) > 0:
             raise RecipeError(
@@ -261,6 +262,7 @@ __all__ = [
     "RecoverySection",
     "Section",
     "SemiStructuredSection",
+    "StructuredSection",
     "SynflowSection",
     "SynthesisSection",
     "TaylorSection",

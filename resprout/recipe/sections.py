@@ -339,6 +339,56 @@ class BlockSection(PruningBase):
     of its blocks before others lose any (the example's ResNet-20 at 30 %)."""
 
 
+class StructuredSection(AnyPruning):
+    """Whole channels go, those together that layers share: the network gets smaller, and mostly faster, where other
+    methods leave zeros. How far, one of channel_ratio, macs_ratio and latency_ratio says. Of layers that exclude names,
+    no channel goes that they take or give; outputs of the classifier always stay. Needs torch-pruning.
+    """
+
+    method: Literal["structured"] = "structured"
+    channel_ratio: float | None = Field(default=None, gt=0, lt=1)
+    """The share of channels that may stay, over all groups of layers that share them; in (0, 1)."""
+    macs_ratio: float | None = Field(default=None, gt=0, lt=1)
+    """The share of the teacher's multiply-accumulates that may stay, in (0, 1): 0.5 halves them."""
+    latency_ratio: float | None = Field(default=None, gt=0, lt=1)
+    """The share of the teacher's time for a batch that may stay, in (0, 1), measured where pruning runs, in float32: a
+    time differs from run to run, and the student with it."""
+    latency_batch_size: int = Field(default=1, ge=1)
+    """Images per forward pass that is timed for latency_ratio."""
+    importance: Literal["magnitude", "taylor"] = "magnitude"
+    """Which channels go first. magnitude: those with the smallest weights in all layers that they run through.
+    taylor: those with which the teacher's answers to dreams change least, to first order, for the MACs that they
+    save."""
+    round_to: int = Field(default=8, ge=1)
+    """Layers that lose channels keep a multiple of this many, which kernels are fastest with."""
+
+    @property
+    def target(self) -> tuple[str, float]:
+        """The one that is set: its field, and the share that may stay."""
+        ((name, ratio),) = self._targets().items()
+        return name, ratio
+
+    @property
+    def looks_at_images(self) -> bool:
+        """Whether the criterion itself needs dreams."""
+        return self.importance == "taylor"
+
+    @model_validator(mode="after")
+    def _has_one_target(self) -> StructuredSection:
+        given = self._targets()
+        if len(given) != 1:
+            raise RecipeError(
+                f"pruning.method: structured, with {' and '.join(given) or 'no target'}",
+                why="it prunes until one target is reached",
+                now="set one of channel_ratio, macs_ratio and latency_ratio, for example macs_ratio: 0.5",
+            )
+        return self
+
+    def _targets(self) -> dict[str, float]:
+        named = {name: getattr(self, name) for name in ("channel_ratio", "macs_ratio", "latency_ratio")}
+        return {name: ratio for name, ratio in named.items() if ratio is not None}
+
+
 PruningSection = Annotated[
     GlobalMagnitudeSection
     | LayerMagnitudeSection
@@ -350,7 +400,8 @@ PruningSection = Annotated[
     | FisherSection
     | TeacherGuidedSection
     | SemiStructuredSection
-    | BlockSection,
+    | BlockSection
+    | StructuredSection,
     Field(discriminator="method"),
     BeforeValidator(_method_or("global_magnitude")),
 ]
@@ -453,7 +504,7 @@ class GateSection(Section):
     min_agreement: float | None = Field(default=None, ge=0, le=1)
     """The least share of held-out dreams and their blends on which it agrees with its teacher, in [0, 1]."""
     min_sparsity: float | None = Field(default=None, ge=0, lt=1)
-    """The least share of maskable weights that must be gone, in [0, 1)."""
+    """The least share of maskable weights that must be gone, as zeros or with their channels, in [0, 1)."""
     max_size_mib: float | None = Field(default=None, gt=0)
     """How large the recovered model's folder may be, in MiB, as it is stored and published. Tensors keep their shape
     under a mask, so that sparsity hardly changes it: it holds a build to the network it agreed on."""

@@ -1,0 +1,119 @@
+"""How much is missed with a channel that runs through several layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from resprout.precision import frozen_copy
+from resprout.progress import Progress, Report
+from resprout.pruning.groups import Group
+
+TEMPERATURE = 4.0
+"""What labels are drawn at: distillation's default, at which a teacher that is sure of its dreams still says more than
+one class."""
+
+BATCH_SIZE = 64
+
+
+def magnitudes(network: nn.Module, groups: Sequence[Group]) -> list[Tensor]:
+    """The squared norm of all weights that a channel takes with it, in units of its group's mean.
+
+    Section 3.3, arXiv 2301.12900: summed over all members, so that a channel counts as small only where it is small
+    everywhere.
+
+    Returns:
+        Float64, shape (channels,), for each group.
+    """
+    found = []
+    for group in groups:
+        total = torch.zeros(group.channels, dtype=torch.float64)
+        for member in group.members:
+            weight = network.get_submodule(member.layer).weight
+            if isinstance(weight, Tensor):  # a BatchNorm layer may have none
+                squares = weight.detach().double().cpu().square()
+                by_channel = squares.movedim(int(member.inputs), 0).flatten(1) if weight.ndim > 1 else squares[:, None]
+                total += by_channel.sum(1)[member.index].sum(1)
+        found.append(total / total.mean().clamp_min(torch.finfo(torch.float64).tiny))
+    return found
+
+
+def taylor_scores(
+    network: nn.Module,
+    groups: Sequence[Group],
+    images: Tensor,
+    *,
+    generator: torch.Generator,
+    device: torch.device,
+    report: Report,
+) -> list[Tensor]:
+    """How much a teacher's answers change, to first order, where a channel is taken from all layers that take it.
+
+    Eq. 8, arXiv 1906.10771: the squared sum of gradient x value, here of a gate on the channel, averaged over images. A
+    teacher's own gradient of its distillation loss is exactly zero, so that labels are drawn from its softened answers
+    instead, as for the Fisher information: gradients then cancel over images, and their squares do not.
+
+    Args:
+        network: the teacher.
+        images: float, shape (n, channels, height, width), normalised space.
+        generator: on the CPU; draws the labels.
+
+    Returns:
+        Float64, shape (channels,), for each group; comparable between groups.
+    """
+    running = frozen_copy(network, torch.float32, device)
+    takers = [(number, member) for number, group in enumerate(groups) for member in group.members if member.inputs]
+    total = [torch.zeros(group.channels, dtype=torch.float64) for group in groups]
+    with _gates(running, {member.layer for _, member in takers}) as gates:
+        for start in range(0, len(images), BATCH_SIZE):
+            batch = images[start : start + BATCH_SIZE].to(device=device, dtype=torch.float32)
+            logits = running(batch.contiguous(memory_format=torch.channels_last))
+            loss = _drawn_loss(logits, generator)
+            gradients = dict(zip(gates, torch.autograd.grad(loss, list(gates.values())), strict=True))
+            effects = [torch.zeros(len(batch), group.channels, dtype=torch.float64) for group in groups]
+            for number, member in takers:
+                own = gradients[member.layer].flatten(1).double().cpu()
+                effects[number] += own[:, member.index].sum(2)
+            for number, effect in enumerate(effects):
+                total[number] += effect.square().sum(0) / len(images)
+            report(Progress("pruning", min(start + BATCH_SIZE, len(images)), len(images), "images"))
+    return total
+
+
+def _drawn_loss(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """Cross-entropy, summed over the batch, against labels drawn from the answers themselves."""
+    softened = logits / TEMPERATURE
+    drawn = torch.multinomial(softened.detach().softmax(1).cpu(), 1, generator=generator).squeeze(1)
+    return functional.cross_entropy(softened, drawn.to(logits.device), reduction="sum")
+
+
+@contextmanager
+def _gates(network: nn.Module, names: Collection[str]) -> Iterator[dict[str, Tensor]]:
+    """Multiply each channel that the named layers take by a one of its own for every image, anew in each pass.
+
+    Yields:
+        Layer -> its gates, which gradients are asked for; the hooks are gone when the block ends.
+    """
+    gates: dict[str, Tensor] = {}
+
+    def hook_for(name: str) -> Callable[..., tuple[Tensor, ...]]:
+        def hook(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            values = inputs[0]
+            shape = [len(values)] + [1] * (values.ndim - 1)
+            axis = -1 if isinstance(layer, nn.Linear) else 1
+            shape[axis] = values.shape[axis]
+            gates[name] = torch.ones(shape, device=values.device, requires_grad=True)
+            return (values * gates[name], *inputs[1:])
+
+        return hook
+
+    handles = [network.get_submodule(name).register_forward_pre_hook(hook_for(name)) for name in sorted(names)]
+    try:
+        yield gates
+    finally:
+        for handle in handles:
+            handle.remove()
