@@ -63,6 +63,47 @@ def _pruning(document: dict[str, Any]) -> str:
     return str(document.get("pruning", USUAL_PRUNING))
 
 
+def structured(document: dict[str, Any]) -> str:
+    """One network with whole channels gone as Markdown: accuracy, size and time beside those of the dense teacher."""
+    cells, epochs = document["cells"], document["recipe"]["recovery"]["epochs"]
+    threads = "1 thread" if document["threads"] == 1 else f"{document['threads']} threads"
+    lines = [
+        f"{document['name']}, teacher {document['teacher_top1']:.2f} %; top-1 in percent on the 10,000 CIFAR-10 test "
+        f"images; {document['num_images']:,} dreams, {epochs} epochs, {_seeds(len({cell['seed'] for cell in cells}))}. "
+        f"{sentence(document['machine'])}, {threads}.",
+        "",
+        "| MACs | importance | weights | BatchNorm re-estimated | layers solved | distilled | stored | bzip2 "
+        "| time, batch 1 | time, batch 64 |",
+        "|---:|---|" + "---:|" * 8,
+    ]
+    for key in dict.fromkeys((cell["macs_ratio"], cell["importance"]) for cell in cells):
+        lines.append(_structured_row([cell for cell in cells if (cell["macs_ratio"], cell["importance"]) == key]))
+    return "\n".join([*lines, "", "All but accuracy is in units of the teacher's, in the same run."])
+
+
+def _structured_row(cells: list[dict[str, Any]]) -> str:
+    shares = [_share([(cell[what][1], cell[what][0]) for cell in cells]) for what in ("macs", "parameters")]
+    top1 = [[cell["top1"][row] for cell in cells] for row in ("dreams", "reconstruction")]
+    top1.append([cell["top1"][f"distilled_{cell['start']}"] for cell in cells])
+    sizes = [
+        _share([(cell["size"][1][what], cell["size"][0][what]) for cell in cells])
+        for what in ("size_bytes", "compressed_size_bytes")
+    ]
+    times = [_time([cell["latency_ratio"][batch] for cell in cells]) for batch in ("1", "64")]
+    return (
+        "| " + " | ".join([shares[0], cells[0]["importance"], shares[1], *map(_summary, top1), *sizes, *times]) + " |"
+    )
+
+
+def _share(pairs: list[tuple[int, int]]) -> str:
+    return f"{mean(part / whole for part, whole in pairs):.2f}"
+
+
+def _time(ratios: list[float]) -> str:
+    ratio = mean(ratios)
+    return f"{ratio:.2f}" + (" (slower)" if ratio > 1 else "")
+
+
 def synthesis(document: dict[str, Any]) -> str:
     """One machine's synthesis speed as Markdown."""
     rates, shares = document["images_iterations_per_second"], document["share_of_ceiling"]
@@ -166,7 +207,7 @@ def documents() -> dict[Path, str]:
     return {readme: written(front, "images", tables["images"] or ["Not measured yet."]), docs: text}
 
 
-_KINDS = {"recovery": recovery, "synthesis": synthesis, "storage": storage, "images": images}
+_KINDS = {"recovery": recovery, "structured": structured, "synthesis": synthesis, "storage": storage, "images": images}
 
 
 def main() -> None:
