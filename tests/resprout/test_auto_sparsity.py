@@ -111,7 +111,7 @@ def test_without_held_out_dreams_or_without_auto_nothing_is_chosen(
         choose_sparsity(tiny_teacher, dataclasses.replace(tiny_dreams, num_held_out=0), auto(), seed=0)
     with pytest.raises(RecipeError, match=r"global_magnitude: there is no"):
         choose_sparsity(tiny_teacher, tiny_dreams, GlobalMagnitudeSection(), seed=0)
-    with pytest.raises(RecipeError, match=r"semi_structured at sparsity 0\.5: there is no"):
+    with pytest.raises(RecipeError, match="semi_structured: there is no"):
         choose_sparsity(tiny_teacher, tiny_dreams, recipe.section("pruning", {"method": "semi_structured"}), seed=0)
     with pytest.raises(RecipeError, match="matches no"):
         choose_sparsity(tiny_teacher, tiny_dreams, auto(exclude=["nothing"]), seed=0)
