@@ -4,10 +4,11 @@
     python benchmarks/recovery.py --teacher benchmarks/teachers/vgg11_half --name vgg11_half --seeds 1
     python benchmarks/recovery.py --pruning lamp --rows none dreams reconstruction ours     # which weights go
     python benchmarks/recovery.py --pruning teacher_guided --guide real    # scored on real images, as in its paper
+    python benchmarks/recovery.py --pruning lamp --rounds 3 --rows ours ceiling            # recovered in between
     python benchmarks/recovery.py --table                # print the table of what has been measured
 
-Every cell is kept as soon as it is measured, in benchmarks/results/recovery-NAME.json, or recovery-NAME-PRUNING.json,
-or recovery-NAME-PRUNING-real.json.
+Every cell is kept as soon as it is measured, in benchmarks/results/recovery-NAME.json, with -PRUNING, -real and
+-N-rounds after NAME where these are not the usual ones. Rounds recover on what the row recovers on.
 """
 
 from __future__ import annotations
@@ -38,10 +39,13 @@ from resprout.recipe import (
     DistillationSection,
     PaperRecoverySection,
     PaperSynthesisSection,
+    PruningBase,
     PruningSection,
     ReconstructionSection,
+    RecoverySection,
 )
 from resprout.recovery import recover, repair
+from resprout.rounds import prune_on_dreams
 from resprout.seeding import generator
 from resprout.synthesis import synthesize
 from resprout.types import DreamSet, LabelledImages, Student, Teacher
@@ -69,6 +73,7 @@ class Setting:
     threads: int
     pruning: str = tables.USUAL_PRUNING
     guide: str = tables.USUAL_GUIDE
+    rounds: int = 1
 
     @property
     def work(self) -> Path:
@@ -82,14 +87,16 @@ class Setting:
     def results(self) -> Path:
         method = "" if self.pruning == tables.USUAL_PRUNING else f"-{self.pruning}"
         guide = "" if self.guide == tables.USUAL_GUIDE else f"-{self.guide}"
-        return RESULTS / f"recovery-{self.name}{method}{guide}.json"
+        rounds = "" if self.rounds == 1 else f"-{self.rounds}-rounds"
+        return RESULTS / f"recovery-{self.name}{method}{guide}{rounds}.json"
 
     def section(self, sparsity: float) -> PruningSection:
-        section: PruningSection = recipe.section("pruning", {"method": self.pruning, "sparsity": sparsity})
+        fields = {"method": self.pruning, "sparsity": sparsity, "rounds": self.rounds}
+        section: PruningSection = recipe.section("pruning", fields)
         return section
 
     def prunes_on_dreams(self) -> bool:
-        return self.section(0.5).needs_dreams and self.guide == tables.USUAL_GUIDE
+        return self.section(0.5).looks_at_images and self.guide == tables.USUAL_GUIDE
 
 
 @lru_cache(maxsize=2)
@@ -116,8 +123,8 @@ def make_dreams(setting: Setting, method: str, seed: int) -> float:
 def measure(setting: Setting, row: str, sparsity: float, seed: int) -> dict[str, Any]:
     """One cell: the top-1 that `row` reaches at `sparsity`, in percent."""
     teacher, test = _load(setting)
-    pruned = prune(teacher, setting.section(sparsity), seed=seed, dreams=_guide(setting, teacher, seed))
     started = time.monotonic()
+    pruned = _pruned(setting, row, teacher, sparsity, seed)
     student = _repaired(setting, row, teacher, pruned, seed)
     seconds = time.monotonic() - started
     return {
@@ -129,9 +136,19 @@ def measure(setting: Setting, row: str, sparsity: float, seed: int) -> dict[str,
     }
 
 
+def _pruned(setting: Setting, row: str, teacher: Teacher, sparsity: float, seed: int) -> Student:
+    section = setting.section(sparsity)
+    if setting.rounds == 1:
+        return prune(teacher, section, seed=seed, dreams=_guide(setting, teacher, seed))
+    images = _images_of(setting, row, teacher, seed)
+    if images is None:
+        raise SystemExit(f"--rounds: nothing is recovered on in the row {row}")
+    return prune_on_dreams(teacher, images, section, _section_of(row), seed=seed)
+
+
 def _guide(setting: Setting, teacher: Teacher, seed: int) -> DreamSet | None:
     """What pruning looks at, where it looks at images."""
-    if not setting.section(0.5).needs_dreams:
+    if not setting.section(0.5).looks_at_images:
         return None
     if setting.prunes_on_dreams():
         return artifacts.load_dreams(setting.dreams("ours", seed))
@@ -143,15 +160,25 @@ def _repaired(setting: Setting, row: str, teacher: Teacher, pruned: Student, see
         return pruned
     if row == "noise":
         return repair(pruned, _noise(teacher, seed))
-    if row == "ceiling":
-        return recover(
-            teacher, pruned, _real_images(setting, teacher, seed), DistillationSection(), seed=seed
-        ).recovered
-    dreams = artifacts.load_dreams(setting.dreams("paper" if row == "paper" else "ours", seed))
+    images = _images_of(setting, row, teacher, seed)
+    assert images is not None
     if row == "dreams":
-        return repair(pruned, dreams)
-    sections = {"reconstruction": ReconstructionSection, "paper": PaperRecoverySection, "ours": DistillationSection}
-    return recover(teacher, pruned, dreams, sections[row](), seed=seed).recovered
+        return repair(pruned, images)
+    return recover(teacher, pruned, images, _section_of(row), seed=seed).recovered
+
+
+def _images_of(setting: Setting, row: str, teacher: Teacher, seed: int) -> DreamSet | None:
+    """What a row recovers on."""
+    if row in ("none", "noise"):
+        return None
+    if row == "ceiling":
+        return _real_images(setting, teacher, seed)
+    return artifacts.load_dreams(setting.dreams("paper" if row == "paper" else "ours", seed))
+
+
+def _section_of(row: str) -> RecoverySection:
+    sections = {"reconstruction": ReconstructionSection, "paper": PaperRecoverySection}
+    return sections.get(row, DistillationSection)()
 
 
 def _noise(teacher: Teacher, seed: int) -> DreamSet:
@@ -212,13 +239,14 @@ def run(setting: Setting, seeds: Iterable[int], sparsities: Sequence[float], row
 def _read(setting: Setting) -> dict[str, Any]:
     """What has been measured, less the cells that other defaults than today's gave."""
     settings = {"synthesis": SYNTHESIS["ours"].model_dump(mode="json"), "recovery": DistillationSection().model_dump()}
-    told = setting.section(0.5).model_dump(exclude={"method", "sparsity", "exclude"})
+    told = setting.section(0.5).model_dump(exclude={"method", *PruningBase.model_fields})
     settings |= {"pruning": told} if told else {}
     if not setting.results.exists():
         return {
             "name": setting.name,
             "pruning": setting.pruning,
             "guide": setting.guide,
+            "rounds": setting.rounds,
             "teacher": artifacts.digest_of(setting.teacher),
             "machine": machine.describe(),
             "num_images": NUM_IMAGES,
@@ -246,6 +274,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=ROOT / "data/cifar10", help="what `make cifar10` fetched")
     parser.add_argument("--pruning", choices=tables.PRUNING, default=tables.USUAL_PRUNING, help="which weights go")
     parser.add_argument("--guide", choices=tables.GUIDES, default=tables.USUAL_GUIDE, help="what pruning looks at")
+    parser.add_argument("--rounds", type=int, default=1, help="prune in so many, recovered in between")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sparsities", type=float, nargs="+", default=SPARSITIES)
     parser.add_argument("--rows", nargs="+", choices=tables.ROWS, default=list(tables.ROWS))
@@ -253,8 +282,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="threads per worker")
     parser.add_argument("--table", action="store_true", help="measure nothing, print the table")
     options = parser.parse_args()
-    setting = Setting(options.name, options.teacher, options.data, options.threads, options.pruning, options.guide)
-    if options.guide != tables.USUAL_GUIDE and not setting.section(0.5).needs_dreams:
+    paths = (options.teacher, options.data)
+    setting = Setting(options.name, *paths, options.threads, options.pruning, options.guide, options.rounds)
+    if options.guide != tables.USUAL_GUIDE and not setting.section(0.5).looks_at_images:
         parser.error(f"--guide: {options.pruning} looks at no images")
     if not options.table:
         run(setting, range(options.seeds), options.sparsities, options.rows, options.workers)

@@ -43,6 +43,8 @@ def recovery(document: dict[str, Any]) -> str:
     sparsities = sorted({cell["sparsity"] for cell in cells})
     seeds = len({cell["seed"] for cell in cells})
     pruning = PRUNING[_pruning(document)] + GUIDES[document.get("guide", USUAL_GUIDE)]
+    if (rounds := document.get("rounds", 1)) > 1:
+        pruning += f" in {rounds} rounds, recovered in between"
     lines = [
         f"{document['name']}, teacher {document['teacher_top1']:.2f} %; top-1 in percent on the 10,000 CIFAR-10 test "
         f"images; {pruning}, {document['num_images']:,} dreams, {_seeds(seeds)}. "

@@ -166,7 +166,14 @@ def test_every_shipped_recipe_is_valid_and_says_what_it_gives(path: Path):
 
 
 def test_the_shipped_recipes_are_these():
-    assert [path.stem for path in recipes.shipped()] == ["demo", "extreme", "no-data", "paper", "structured", "training-free"]
+    assert [path.stem for path in recipes.shipped()] == [
+        "demo",
+        "extreme",
+        "no-data",
+        "paper",
+        "structured",
+        "training-free",
+    ]
 
 
 @pytest.mark.parametrize("path", recipes.shipped(), ids=lambda path: path.stem)
