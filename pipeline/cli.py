@@ -147,6 +147,68 @@ def gate(
 app.command(epilog=cluster_cli.EXIT_CODES)(cluster_cli.submit)
 
 
+@app.command(epilog=EXIT_CODES)
+def scan(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="RUN|TEACHER", help="A run's folder, or a teacher's folder.", show_default=False),
+    ],
+    dreams: Annotated[
+        Path | None,
+        typer.Argument(metavar="[DREAMS]", help="With a teacher's folder: dreams of it.", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Where to write.", show_default="RUN/sensitivity"),
+    ] = None,
+    sparsity: Annotated[
+        list[float] | None,
+        typer.Option(
+            metavar="SHARE", help="A share of a layer's weights to remove; repeat it.", show_default="0.5 to 0.98"
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="GLOB", help="Layers not to look at; may be repeated.")
+    ] = None,
+    repair_dreams: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Dreams to re-estimate BatchNorm on after each pruning; 0: do not.", show_default="256"
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Labelled images, to measure accuracy on too.")
+    ] = None,
+    max_images: Annotated[int | None, typer.Option(metavar="N", min=1, help="Of these, at most so many.")] = None,
+    custom_code: Annotated[
+        bool, typer.Option("--allow-custom-code", help="The teacher may be built by your own function.")
+    ] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Plain lines even on a terminal.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Prune each layer alone, more and more of it, and show which can spare least.
+
+    Agreement with the teacher is measured on held-out dreams; no labelled image is needed.
+    """
+    from pipeline import scanning
+
+    given = {"sparsities": sparsity or None, "exclude": exclude or None, "repair_dreams": repair_dreams}
+    with errors_told(verbose):
+        try:
+            scanning.run(
+                source,
+                dreams,
+                output=output,
+                settings={name: value for name, value in given.items() if value is not None},
+                data=data,
+                max_images=max_images,
+                allow_custom_code=custom_code,
+                plain=plain,
+            )
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+
 @app.command()
 def doctor(
     bucket: Annotated[

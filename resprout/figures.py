@@ -10,7 +10,7 @@ from torch import Tensor
 from resprout.batchnorm import batch_norm_layers
 from resprout.evaluation import percent, summary_rows, verdict
 from resprout.masking import whole_layers
-from resprout.types import BNStatistics, DreamSet, DreamShard, Evaluation, LabelledImages, Student, Teacher
+from resprout.types import BNStatistics, DreamSet, DreamShard, Evaluation, LabelledImages, Sensitivity, Student, Teacher
 
 MOST_CLASSES_TO_LOOK_AT = 100
 
@@ -92,6 +92,25 @@ def of_student(student: Student) -> dict[str, float]:
         "whole_layers": len(whole_layers(student.network.state_dict(), mask)),
         "kept_weights": mask.num_kept,
         "sparsity_percent": 100 * mask.sparsity,
+    }
+
+
+def of_sensitivity(sensitivity: Sensitivity) -> dict[str, float]:
+    """How many layers were pruned how often, and what the most and the least sensitive of them cost."""
+    ranking = sensitivity.ranking()
+    return {
+        "layers": len(sensitivity.layers),
+        "sparsities": len(sensitivity.sparsities),
+        "most_lost_percent": 100 * ranking[0][1],
+        "least_lost_percent": 100 * ranking[-1][1],
+    }
+
+
+def name_of_sensitivity(sensitivity: Sensitivity) -> dict[str, str]:
+    """What it is of, and which layer can spare least."""
+    return {
+        "display_name": f"sensitivity of {len(sensitivity.layers)} layers",
+        "most_sensitive": sensitivity.ranking()[0][0],
     }
 
 

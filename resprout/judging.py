@@ -1,4 +1,4 @@
-"""How closely a network answers as its teacher does, on dreams that were held out: asked often, of many networks."""
+"""How closely a network answers as its teacher does, and how often it is right: asked often, of many networks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from resprout.errors import ArtifactError
 from resprout.evaluation.scores import agreement, kl_divergence, logits_on
 from resprout.heldout import with_blends
 from resprout.precision import frozen_copy, strict_float32
-from resprout.types import DreamSet, Teacher
+from resprout.types import DreamSet, InputSpec, LabelledImages, Teacher
 
 BATCH_SIZE = 250
 
@@ -56,6 +56,18 @@ def judge_of(teacher: Teacher, dreams: DreamSet, device: torch.device) -> Judge:
         )
     asked = with_blends(images)
     return Judge(asked, _logits(teacher.network, asked, device), device)
+
+
+def top1(network: nn.Module, data: LabelledImages, input: InputSpec, device: torch.device) -> float:
+    """Accuracy on labelled images, in [0, 1]."""
+
+    def normalised(pixels: Tensor) -> Tensor:
+        return input.normalise(pixels.float() / 255)
+
+    running = frozen_copy(network, torch.float32, device)
+    with strict_float32():
+        logits = torch.cat(list(logits_on(running, data.images, batch_size=BATCH_SIZE, prepare=normalised)))
+    return float((logits.argmax(1) == data.labels).double().mean())
 
 
 def _logits(network: nn.Module, images: Tensor, device: torch.device) -> Tensor:

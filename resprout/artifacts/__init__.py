@@ -17,6 +17,7 @@ from resprout.artifacts.folder import (
 )
 from resprout.artifacts.labelled import load_test_set, save_test_set
 from resprout.artifacts.networks import load_student, load_teacher, save_student, save_teacher
+from resprout.artifacts.sensitivity import load_sensitivity, save_sensitivity
 from resprout.artifacts.shards import load_shard, save_merged, save_shard
 from resprout.artifacts.size import stored_size
 from resprout.artifacts.typed import (
@@ -36,6 +37,7 @@ __all__ = [
     "load_artifact",
     "load_dreams",
     "load_evaluation",
+    "load_sensitivity",
     "load_shard",
     "load_statistics",
     "load_student",
@@ -47,6 +49,7 @@ __all__ = [
     "save_dreams",
     "save_evaluation",
     "save_merged",
+    "save_sensitivity",
     "save_shard",
     "save_statistics",
     "save_student",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from resprout.errors import RecipeError
 
@@ -405,6 +405,26 @@ PruningSection = Annotated[
     Field(discriminator="method"),
     BeforeValidator(_method_or("global_magnitude")),
 ]
+
+
+class SensitivitySection(Section):
+    """A scan of how much each layer alone can spare. It is no part of a run: `resprout scan` and the component
+    scan-sensitivity take it.
+    """
+
+    sparsities: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        default=(0.5, 0.75, 0.9, 0.95, 0.98), min_length=1, max_length=16
+    )
+    """The shares of a layer's weights to remove, the smallest ones first; one weight stays in any case."""
+    repair_dreams: int = Field(default=256, ge=0)
+    """On how many dreams to re-estimate BatchNorm after each pruning; 0: leave the teacher's statistics."""
+    exclude: tuple[str, ...] = ()
+    """Globs over parameter names that are not looked at, for example ["fc.*"]."""
+
+    @field_validator("sparsities")
+    @classmethod
+    def _ascending(cls, sparsities: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple(sorted(set(sparsities)))
 
 
 class DistillationSection(Section):

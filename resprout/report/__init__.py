@@ -16,9 +16,10 @@ from resprout.report.confusion import confusions
 from resprout.report.layers import layer_sparsities, sparsity_profile
 from resprout.report.pictures import dream_grid
 from resprout.report.provenance import ROW, arcs, chain
-from resprout.types import BNStatistics, DreamSet, Evaluation, ModelInfo, PruningMask
+from resprout.report.sensitivity import most_sensitive, scan_of
+from resprout.types import BNStatistics, DreamSet, Evaluation, ModelInfo, PruningMask, Sensitivity
 
-__all__ = ["render"]
+__all__ = ["render", "render_sensitivity"]
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
@@ -34,6 +35,7 @@ def render(
     mask: PruningMask,
     recovery_curves: Mapping[str, Tensor],
     provenance: Mapping[str, Any],
+    sensitivity: Sensitivity | None = None,
     title: str = "Recovery report",
     created: str = "",
 ) -> str:
@@ -50,6 +52,7 @@ def render(
         recovery_curves: name -> shape (epochs,); whatever names there are.
         provenance: the evaluation's record, `{name, kind, sha256, inputs, section, seed, about}`, whose inputs are
             such records; empty when unknown.
+        sensitivity: how much each layer alone can spare, where it was scanned.
         title: of the page.
         created: when; left out by default, so that the page depends on the run alone.
     """
@@ -74,12 +77,40 @@ def render(
             mask=mask,
             layers=layer_sparsities(mask),
             sparsity_profile=sparsity_profile(mask),
+            scan=scan_of(sensitivity),
             confusions=confusions(evaluation),
             recipe=_yaml(recipe),
             steps=steps,
             arcs=arcs(steps),
             row_height=ROW,
             test_set=_test_set(recipe, provenance),
+        )
+    )
+
+
+def render_sensitivity(
+    sensitivity: Sensitivity, *, info: ModelInfo, inputs: Mapping[str, str] | None = None, title: str = "Sensitivity"
+) -> str:
+    """A scan as one self-contained HTML page, in the report's style.
+
+    Args:
+        sensitivity: what was measured.
+        info: the teacher's.
+        inputs: name -> digest of what it was measured with.
+        title: of the page.
+    """
+    worst = most_sensitive(sensitivity, 1)[0]
+    verdict = f"{worst.name} can spare least: pruning it alone costs {percent(worst.lost)} of the answers on average."
+    return (
+        _environment()
+        .get_template("sensitivity_page.html.jinja")
+        .render(
+            title=title,
+            version=__version__,
+            verdict=verdict,
+            info=info,
+            scan=scan_of(sensitivity),
+            inputs=dict(inputs or {}),
         )
     )
 

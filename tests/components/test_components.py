@@ -20,6 +20,7 @@ from components.merge_dreams import merge_dreams
 from components.plan_shards import plan_shards
 from components.prune import prune
 from components.recover import recover
+from components.scan_sensitivity import scan_sensitivity
 from components.synthesize import synthesize
 from resprout import artifacts, datasets
 from resprout.errors import ResproutError
@@ -322,3 +323,34 @@ def test_custom_code_that_the_teacher_stage_let_in_runs_in_later_stages(tmp_path
 
     with pytest.raises(ResproutError, match="custom code"):
         artifacts.load_student(tmp_path / "student")
+
+
+def test_a_sensitivity_scan_leaves_figures_a_table_and_a_page(stage: Stage):
+    dreamt(stage)
+    found, metrics = stage(dsl.Artifact, "sensitivity"), stage.metrics()
+    page = stage(dsl.HTML, "page")
+
+    scan_sensitivity.python_func(
+        teacher=stage(dsl.Model, "teacher"),
+        dreams=stage(dsl.Dataset, "dreams"),
+        section={"sparsities": [0.9], "repair_dreams": 4.0},
+        sensitivity=found,
+        metrics=metrics,
+        page=page,
+    )
+
+    scanned = artifacts.load_sensitivity(found.path)
+    assert len(scanned.layers) == metrics.metadata["layers"] == 10
+    assert metrics.metadata["most_lost_percent"] == 100 * scanned.ranking()[0][1]
+    assert found.metadata["most_sensitive"] == scanned.ranking()[0][0]
+    assert input_names(Path(found.path)) == ["teacher", "dreams"]
+    assert artifacts.digest_of(stage.folder / "teacher") in Path(page.path).read_text()
+    with pytest.raises(ResproutError, match="sparsity: no such field"):
+        scan_sensitivity.python_func(
+            teacher=stage(dsl.Model, "teacher"),
+            dreams=stage(dsl.Dataset, "dreams"),
+            section={"sparsity": 0.9},
+            sensitivity=found,
+            metrics=metrics,
+            page=page,
+        )

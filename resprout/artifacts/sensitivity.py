@@ -1,0 +1,88 @@
+"""A sensitivity scan as an artifact: its figures, a table for programs and a page for people."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from resprout.artifacts.folder import load_artifact, save_artifact
+from resprout.artifacts.networks import Inputs, Section, plain_section
+from resprout.errors import ArtifactError
+from resprout.types import Sensitivity
+
+PAGE = "sensitivity.html"
+
+
+def save_sensitivity(
+    sensitivity: Sensitivity, directory: str | Path, *, section: Section = None, inputs: Inputs = None, page: str = ""
+) -> str:
+    """Write a scan, with a table (sensitivity.csv) and, where one is given, its page (sensitivity.html).
+
+    Returns:
+        The digest.
+    """
+
+    def extras(folder: Path) -> None:
+        _write_table(sensitivity, folder / "sensitivity.csv")
+        if page:
+            (folder / PAGE).write_text(page, encoding="utf-8")
+
+    measured = {"agreement": sensitivity.agreement, "kl_divergence": sensitivity.kl_divergence}
+    if sensitivity.top1 is not None:
+        measured["top1"] = sensitivity.top1
+    return save_artifact(
+        directory,
+        kind="sensitivity",
+        tensors={"sensitivity": measured},
+        about={
+            "layers": list(sensitivity.layers),
+            "num_weights": list(sensitivity.num_weights),
+            "sparsities": list(sensitivity.sparsities),
+            "teacher_top1": sensitivity.teacher_top1,
+            "num_repair_dreams": sensitivity.num_repair_dreams,
+            "num_held_out_dreams": sensitivity.num_held_out_dreams,
+        },
+        section=plain_section(section),
+        inputs=inputs,
+        extras=extras,
+    )
+
+
+def load_sensitivity(directory: str | Path) -> Sensitivity:
+    """Read a scan.
+
+    Raises:
+        ArtifactError: damaged, of another kind, or not what its manifest describes.
+    """
+    tensors, manifest = load_artifact(directory, "sensitivity")
+    about, measured = manifest.about, tensors.get("sensitivity", {})
+    try:
+        return Sensitivity(
+            layers=tuple(about["layers"]),
+            num_weights=tuple(int(count) for count in about["num_weights"]),
+            sparsities=tuple(float(sparsity) for sparsity in about["sparsities"]),
+            agreement=measured["agreement"],
+            kl_divergence=measured["kl_divergence"],
+            top1=measured.get("top1"),
+            teacher_top1=about["teacher_top1"],
+            num_repair_dreams=int(about["num_repair_dreams"]),
+            num_held_out_dreams=int(about["num_held_out_dreams"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"the manifest of {directory} does not describe what the folder holds: {error}",
+            why="it was edited, or put together by hand",
+            now="make it again, or fetch it again",
+        ) from None
+
+
+def _write_table(sensitivity: Sensitivity, path: Path) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["layer", "weights", "sparsity", "agreement", "kl_divergence", "top1"])
+        for row, (layer, weights) in enumerate(zip(sensitivity.layers, sensitivity.num_weights, strict=True)):
+            for column, sparsity in enumerate(sensitivity.sparsities):
+                top1 = "" if sensitivity.top1 is None else f"{float(sensitivity.top1[row, column]):.6g}"
+                found = (sensitivity.agreement, sensitivity.kl_divergence)
+                figures = [f"{float(values[row, column]):.6g}" for values in found]
+                writer.writerow([layer, weights, sparsity, *figures, top1])
