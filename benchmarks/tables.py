@@ -1,4 +1,4 @@
-"""Results as tables in README.md and docs/benchmarks.md, written from the JSON that the benchmarks leave.
+"""Results as tables in README.md, docs/benchmarks.md and docs/results.md, from the JSON that the benchmarks leave.
 
 python benchmarks/tables.py            # rewrites what stands between the markers; `make format` does too
 """
@@ -22,6 +22,20 @@ ROWS = {
     "ceiling": "distillation on real training images (not data-free)",
 }
 
+ABLATIONS = {
+    "baseline": "baseline",
+    "bn-frozen": "BatchNorm frozen",
+    "dreams-512": "512 dreams",
+    "dreams-2048": "2,048 dreams",
+    "dreams-4096": "4,096 dreams",
+    "iterations-25": "25 iterations per dream",
+    "iterations-100": "100 iterations per dream",
+    "iterations-200": "200 iterations per dream",
+    "temperature-1": "temperature 1",
+    "temperature-2": "temperature 2",
+    "temperature-8": "temperature 8",
+    "sanity-50": "50 % sparsity",
+}
 USUAL_PRUNING = "global_magnitude"
 PRUNING = {
     USUAL_PRUNING: "global L1",
@@ -162,6 +176,35 @@ def images(document: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"{document['repeats']} starts. {sentence(document['machine'])}."])
 
 
+def ablations(cells: list[dict[str, Any]]) -> list[str]:
+    """What each recipe of recipes/ablations gave, as Markdown: a table per machine; none where nothing was measured."""
+    machines = sorted({sentence(cell["machine"]) for cell in cells})
+    return [_ablations_on([c for c in cells if sentence(c["machine"]) == name], name) for name in machines]
+
+
+def _ablations_on(cells: list[dict[str, Any]], machine_name: str) -> str:
+    images = sorted({cell["num_test_images"] for cell in cells})
+    pruning = next((cell["settings"]["pruning"] for cell in cells if cell["name"] == "baseline"), None)
+    about = f"baseline: {pruning['method']} at {100 * pruning['sparsity']:g} %. " if pruning else ""
+    teacher = mean(cell["top1"]["teacher"] for cell in cells)
+    lines = [
+        f"ResNet-20, teacher {teacher:.2f} %; {about}Top-1 in percent on {' or '.join(f'{n:,}' for n in images)} "
+        "CIFAR-10 test images; agreement and KL on held-out dreams and their blends, which differ where the dreams do. "
+        f"{machine_name}.",
+        "",
+        "| recipe | seeds | pruned | repaired | recovered | agreement | KL, nats |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, label in ABLATIONS.items():
+        found = [cell for cell in cells if cell["name"] == name]
+        if found:
+            figures = [_summary([c["top1"][who] for c in found]) for who in ("pruned", "repaired", "recovered")]
+            figures.append(_summary([c["agreement"]["recovered"] for c in found]))
+            figures.append(f"{mean(c['kl_divergence']['recovered'] for c in found):.3f}")
+            lines.append(f"| {label} (`{name}`) | {len(found)} | {' | '.join(figures)} |")
+    return "\n".join(lines)
+
+
 def sentence(machine: dict[str, str | int]) -> str:
     """A machine as one line for people."""
     gpu = "no GPU" if machine["gpu"] == "none" else str(machine["gpu"])
@@ -206,7 +249,13 @@ def documents() -> dict[Path, str]:
     for kind, made in tables.items():
         text = written(text, kind, made or ["Not measured yet."])
     front = written(readme.read_text(), "results", main or ["Not measured yet."])
-    return {readme: written(front, "images", tables["images"] or ["Not measured yet."]), docs: text}
+    results = ROOT / "docs" / "results.md"
+    cells = [json.loads(path.read_text()) for path in sorted((RESULTS / "ablations").glob("*.json"))]
+    return {
+        readme: written(front, "images", tables["images"] or ["Not measured yet."]),
+        docs: text,
+        results: written(results.read_text(), "ablations", ablations(cells) or ["Not measured yet."]),
+    }
 
 
 _KINDS = {"recovery": recovery, "structured": structured, "synthesis": synthesis, "storage": storage, "images": images}

@@ -236,10 +236,11 @@ def list_recipes() -> None:
     """The recipes that come with Resprout."""
     from pipeline import recipes
 
-    shipped = recipes.shipped()
-    width = max(len(path.stem) for path in shipped)
-    for path in shipped:
-        typer.echo(f"{path.stem:<{width}}  {recipes.headline(path)}\n{'':<{width}}  {path}")
+    shipped = {path.stem: path for path in recipes.shipped()}
+    shipped |= {f"ablations/{path.stem}": path for path in recipes.ablations()}
+    width = max(map(len, shipped))
+    for name, path in shipped.items():
+        typer.echo(f"{name:<{width}}  {recipes.headline(path)}\n{'':<{width}}  {path}")
 
 
 @recipe_app.command()

@@ -21,11 +21,18 @@ from resprout.recipe import Recipe, validate
 
 def shipped() -> list[Path]:
     """The recipes that come with Resprout: of a checkout, or of an installation."""
+    return sorted(_shipped_folder().glob("*.yaml"))
+
+
+def ablations() -> list[Path]:
+    """Those that change one thing of the baseline among them, to see what it is good for."""
+    return sorted(_shipped_folder().glob("ablations/*.yaml"))
+
+
+def _shipped_folder() -> Path:
     package = Path(resprout.__file__).parent
-    for folder in (package.parent / "recipes", package / "recipes"):
-        if folder.is_dir():
-            return sorted(folder.glob("*.yaml"))
-    return []
+    checkout = package.parent / "recipes"
+    return checkout if checkout.is_dir() else package / "recipes"
 
 
 def headline(path: Path) -> str:
@@ -35,7 +42,8 @@ def headline(path: Path) -> str:
         if not line.startswith("#"):
             break
         comment.append(line.lstrip("# "))
-    return " ".join(comment).split(". ")[0].rstrip(".") + "."
+    sentence = " ".join(comment).split(". ")[0]
+    return sentence if sentence.endswith("?") else sentence.rstrip(".") + "."
 
 
 def as_yaml(recipe: Recipe) -> str:

@@ -40,6 +40,35 @@ def test_a_table_gives_mean_and_deviation_of_the_seeds_that_were_measured(tables
     assert lines[4:] == ["| no repair (1 seed) | 80.00 |  |", f"| {tables.ROWS['ours']} | 91.00 ± 1.41 | 85.50 |"]
 
 
+def test_an_ablation_has_a_row_with_what_its_seeds_gave(tables: ModuleType) -> None:
+    machine = {"cores": 2, "processor": "a processor", "capability": "AVX512", "gpu": "none", "torch": "2.14.1"}
+    other = machine | {"cores": 4}
+
+    def cell(name: str, seed: int, recovered: float, on: dict[str, object]) -> dict[str, object]:
+        top1 = {"teacher": 92.0, "pruned": 12.0, "repaired": 40.0, "recovered": recovered}
+        settings = {"pruning": {"method": "lamp", "sparsity": 0.9}}
+        return {
+            "name": name, "seed": seed, "machine": on, "num_test_images": 10_000, "settings": settings,
+            "top1": top1, "agreement": {"recovered": 75.0}, "kl_divergence": {"recovered": 0.25},
+        }  # fmt: skip
+
+    cells = [cell("bn-frozen", 0, 70.0, machine), cell("baseline", 0, 79.0, machine)]
+    cells += [cell("baseline", 1, 81.0, machine), cell("temperature-1", 0, 60.0, other)]
+    made = tables.ablations(cells)
+    assert len(made) == 2, "machines are not mixed"
+    rows = [line for line in made[0].splitlines() if "`" in line]
+    assert rows == [
+        "| baseline (`baseline`) | 2 | 12.00 | 40.00 | 80.00 ± 1.41 | 75.00 | 0.250 |",
+        "| BatchNorm frozen (`bn-frozen`) | 1 | 12.00 | 40.00 | 70.00 | 75.00 | 0.250 |",
+    ]
+    assert "lamp at 90 %" in made[0]
+    assert tables.ablations([]) == []
+
+
+def test_every_ablation_that_comes_along_has_a_name_in_the_table(tables: ModuleType) -> None:
+    assert set(tables.ABLATIONS) == {path.stem for path in (ROOT / "recipes" / "ablations").glob("*.yaml")}
+
+
 def test_what_stands_between_the_markers_is_replaced_and_nothing_else(tables: ModuleType) -> None:
     text = "before <!-- a:begin -->old<!-- a:end --> after"
     assert tables.written(text, "a", ["new"]) == "before <!-- a:begin -->\nnew\n<!-- a:end --> after"

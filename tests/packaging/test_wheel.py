@@ -46,8 +46,8 @@ def test_the_wheel_holds_every_file_of_the_packages(wheel: zipfile.ZipFile):
 def test_the_wheel_holds_the_recipes_and_nothing_of_the_workshop(wheel: zipfile.ZipFile):
     names = wheel.namelist()
 
-    for recipe in (ROOT / "recipes").glob("*.yaml"):
-        assert f"resprout/recipes/{recipe.name}" in names
+    for recipe in (ROOT / "recipes").rglob("*.yaml"):
+        assert f"resprout/recipes/{recipe.relative_to(ROOT / 'recipes')}" in names
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"resprout", "components", "pipeline"}
     assert any(name.endswith("licenses/LICENSE") for name in names)
 

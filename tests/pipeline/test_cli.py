@@ -48,8 +48,8 @@ def test_help_names_the_exit_codes_and_starts_without_torch_and_kfp():
 def test_list_shows_each_recipe_with_what_it_gives():
     _, output, _ = invoke("recipe", "list")
 
-    for path in sorted((ROOT / "recipes").glob("*.yaml")):
-        assert f"{path.stem} " in output
+    for path in sorted((ROOT / "recipes").rglob("*.yaml")):
+        assert f"{path.relative_to(ROOT / 'recipes').with_suffix('')} " in output
         assert str(path) in output
 
 
