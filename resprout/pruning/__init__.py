@@ -27,7 +27,7 @@ from resprout.pruning.lamp import lamp
 from resprout.pruning.magnitude import global_magnitude, layer_magnitude
 from resprout.pruning.random import uniformly_random
 from resprout.pruning.semi_structured import in_groups, semi_structured
-from resprout.pruning.start import still_there
+from resprout.pruning.start import is_the_teacher, still_there
 from resprout.pruning.structured import prune_channels
 from resprout.pruning.subject import Subject
 from resprout.pruning.synflow import synflow
@@ -120,8 +120,8 @@ def prune(
         device = device or precision.best_device()
         network = precision.frozen_copy(original, torch.float32, device)
         everything = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
-        left = alive or everything
-        subject = Subject(teacher, network, left, section.sparsity, start is not None, dreams, seed, device, report)
+        left, same = alive or everything, is_the_teacher(teacher.network, start)
+        subject = Subject(teacher, network, left, section.sparsity, same, dreams, seed, device, report)
         with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
             keep = BY_NETWORK[section.method](subject, section)
     refuse_dead_layers(keep, section.sparsity, section.method)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from resprout.pruning.gradients import gradients
+from resprout.pruning.gradients import damped, squared_gradients
 from resprout.pruning.guidance import cross_entropy, examples_of
 from resprout.pruning.subject import Subject, keep_best
 from resprout.recipe import FisherSection
@@ -25,14 +25,16 @@ def fisher(subject: Subject, section: FisherSection) -> dict[str, Tensor]:
         RecipeError, ArtifactError: there are no images, or they do not fit the teacher.
     """
     examples = examples_of(subject, section.num_images, "sampled")
-    found = gradients(subject.network, subject.alive, examples, cross_entropy, batch_size=1, report=subject.report)
-    scores = fisher_scores(subject.weights(), found.square)
+    found = squared_gradients(
+        subject.network, subject.alive, examples, cross_entropy, batch_size=1, report=subject.report
+    )
+    scores = fisher_scores(subject.weights(), damped(found, section.gradient_power))
     return keep_best(scores, subject.num_gone, subject.alive, normalisation=section.normalisation)
 
 
-def fisher_scores(weights: Mapping[str, Tensor], squared_gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def fisher_scores(weights: Mapping[str, Tensor], squares: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Fisher * weight² / 2, Eq. 7, arXiv 1801.05787, from the mean over images of the squared gradient.
 
     It is Optimal Brain Damage's saliency (LeCun et al., 1989) with the Fisher matrix's diagonal for the Hessian's.
     """
-    return {name: squared_gradients[name] * weight.square() / 2 for name, weight in weights.items()}
+    return {name: squares[name] * weight.square() / 2 for name, weight in weights.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -36,15 +36,7 @@ class Examples:
         return Examples(self.images[chosen], self.answers[chosen], self.labels[chosen])
 
 
-@dataclass(frozen=True)
-class Gradients:
-    """A batch's gradient, by parameter name, float64: its mean over the batches, and the mean of its square."""
-
-    mean: dict[str, Tensor]
-    square: dict[str, Tensor]
-
-
-def gradients(
+def squared_gradients(
     network: nn.Module,
     names: Iterable[str],
     examples: Examples,
@@ -52,11 +44,11 @@ def gradients(
     *,
     batch_size: int,
     report: Report = silent,
-) -> Gradients:
-    """The loss's gradients to some parameters, with BatchNorm's running statistics.
+) -> dict[str, Tensor]:
+    """The mean over batches of the squared gradient to some parameters, with BatchNorm's running statistics.
 
-    The mean square knows the batch size: of batches of 1 it is the diagonal of the empirical Fisher matrix, of one
-    batch of all images the square of the mean. Batches are as even as can be, and weighted by their sizes.
+    It knows the batch size: of batches of 1 it is the diagonal of the empirical Fisher matrix, of one batch of all
+    images the square of the mean gradient. Batches are as even as can be, and weighted by their sizes.
 
     Args:
         network: is put into evaluation mode; which of its parameters require gradients is as it was afterwards.
@@ -64,11 +56,13 @@ def gradients(
         examples: on the network's device; computed on in their order, so that the result repeats bit for bit.
         batch_size: images per gradient.
         report: is told how many images are done.
+
+    Returns:
+        Parameter name -> float64, of the parameter's shape.
     """
     parameters = {name: network.get_parameter(name) for name in names}
     required = {parameter: parameter.requires_grad for parameter in network.parameters()}
-    mean = {name: torch.zeros_like(parameter, dtype=torch.float64) for name, parameter in parameters.items()}
-    square = {name: torch.zeros_like(total) for name, total in mean.items()}
+    square = {name: torch.zeros_like(parameter, dtype=torch.float64) for name, parameter in parameters.items()}
     network.eval().requires_grad_(False)
     try:
         for parameter in parameters.values():
@@ -79,10 +73,14 @@ def gradients(
             found = torch.autograd.grad(loss(logits, batch.answers, batch.labels), list(parameters.values()))
             for name, gradient in zip(parameters, found, strict=True):
                 gradient = gradient.double()
-                mean[name].add_(gradient, alpha=len(batch) / len(examples))
                 square[name].addcmul_(gradient, gradient, value=len(batch) / len(examples))
             report(Progress("pruning", int(part[-1]) + 1, len(examples), "images"))
     finally:
         for parameter, require in required.items():
             parameter.requires_grad_(require)
-    return Gradients(mean, square)
+    return square
+
+
+def damped(squares: Mapping[str, Tensor], power: float) -> dict[str, Tensor]:
+    """Squared gradients to a power below 1, so that few extreme ones do not decide; 1 leaves them as they are."""
+    return {name: square.pow(power) for name, square in squares.items()}

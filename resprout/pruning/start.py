@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from resprout.errors import RecipeError
 from resprout.pruning.candidates import Alive
 from resprout.types import Student
+
+
+def is_the_teacher(teacher: nn.Module, start: Student | None) -> bool:
+    """Whether the network that is about to be pruned answers everything as the teacher does, bit for bit."""
+    if start is None:
+        return True
+    theirs = teacher.state_dict()
+    return all(torch.equal(value.cpu(), theirs[name].cpu()) for name, value in start.network.state_dict().items())
 
 
 def still_there(weights: Mapping[str, Tensor], sparsity: float, start: Student | None) -> Alive:

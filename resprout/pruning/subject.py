@@ -25,7 +25,7 @@ class Subject:
         network: whose weights are chosen from: a copy of the teacher's, or of a student's; on `device`.
         alive: which of its maskable weights are not yet gone, on the CPU.
         sparsity: the share of its maskable weights that is to be gone, in (0, 1).
-        started: whether it is a student already, and not the teacher.
+        is_teacher: whether the network is the teacher's, bit for bit.
         dreams: images, dreamt or real, with targets.
         seed: what labels and batches are drawn from.
     """
@@ -34,7 +34,7 @@ class Subject:
     network: nn.Module
     alive: Mapping[str, Tensor]
     sparsity: float
-    started: bool
+    is_teacher: bool
     dreams: DreamSet | None
     seed: int
     device: torch.device

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from resprout.pruning.gradients import gradients
+from resprout.pruning.gradients import damped, squared_gradients
 from resprout.pruning.guidance import cross_entropy, examples_of
 from resprout.pruning.subject import Subject, keep_best
 from resprout.recipe import TaylorSection
@@ -22,13 +22,13 @@ def taylor(subject: Subject, section: TaylorSection) -> dict[str, Tensor]:
         RecipeError, ArtifactError: there are no images, or they do not fit the teacher.
     """
     examples = examples_of(subject, section.num_images, section.labels)
-    found = gradients(
+    found = squared_gradients(
         subject.network, subject.alive, examples, cross_entropy, batch_size=section.batch_size, report=subject.report
     )
-    scores = taylor_scores(subject.weights(), found.square)
+    scores = taylor_scores(subject.weights(), damped(found, section.gradient_power))
     return keep_best(scores, subject.num_gone, subject.alive, normalisation=section.normalisation)
 
 
-def taylor_scores(weights: Mapping[str, Tensor], squared_gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def taylor_scores(weights: Mapping[str, Tensor], squares: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """(gradient * weight)², Eq. 8, arXiv 1906.10771, from the mean over batches of the squared gradient."""
-    return {name: squared_gradients[name] * weight.square() for name, weight in weights.items()}
+    return {name: squares[name] * weight.square() for name, weight in weights.items()}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from resprout.errors import RecipeError
 from resprout.pruning.fisher import fisher_scores
-from resprout.pruning.gradients import Gradients, gradients
+from resprout.pruning.gradients import damped, squared_gradients
 from resprout.pruning.guidance import briefly_trained, examples_of, guided_loss
 from resprout.pruning.subject import Subject, keep_best
 from resprout.pruning.taylor import taylor_scores
@@ -27,7 +27,7 @@ def teacher_guided(subject: Subject, section: TeacherGuidedSection) -> dict[str,
         RecipeError: there are no images; or alpha is 1, and the student is the teacher.
         ArtifactError: the images do not fit the teacher.
     """
-    if section.alpha == 1 and not subject.started:
+    if section.alpha == 1 and subject.is_teacher:
         raise RecipeError(
             "pruning.alpha: 1 asks the teacher alone how the student should change, and the student is the teacher",
             why="their divergence and its gradient are exactly zero, before any training and after it",
@@ -53,18 +53,16 @@ def teacher_guided(subject: Subject, section: TeacherGuidedSection) -> dict[str,
             now="lower it",
         )
     images_per_gradient = 1 if section.score == "fisher" else section.batch_size
-    found = gradients(trained, subject.alive, examples, loss, batch_size=images_per_gradient, report=subject.report)
+    found = squared_gradients(
+        trained, subject.alive, examples, loss, batch_size=images_per_gradient, report=subject.report
+    )
     weights = {name: trained.get_parameter(name).detach().double() for name in subject.alive}
-    scores = guided_scores(section.score, weights, found)
+    scores = guided_scores(section.score, weights, damped(found, section.gradient_power))
     return keep_best(scores, subject.num_gone, subject.alive, normalisation=section.normalisation)
 
 
-def guided_scores(score: str, weights: Mapping[str, Tensor], found: Gradients) -> dict[str, Tensor]:
-    """What `score` makes of the gradients, in units of an energy: gradient², (gradient * weight)², or Fisher's.
-
-    gradient and taylor take the gradient over all images, fisher the squares of each image's.
-    """
-    if score == "fisher":
-        return fisher_scores(weights, found.square)
-    squared = {name: mean.square() for name, mean in found.mean.items()}
-    return squared if score == "gradient" else taylor_scores(weights, squared)
+def guided_scores(score: str, weights: Mapping[str, Tensor], squares: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What `score` makes of the mean squared gradients: themselves, Taylor's scores, or Fisher's."""
+    if score == "gradient":
+        return dict(squares)
+    return taylor_scores(weights, squares) if score == "taylor" else fisher_scores(weights, squares)

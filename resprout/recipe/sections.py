@@ -223,6 +223,9 @@ class GuidedBase(PruningBase):
 
     num_images: int | None = Field(default=None, ge=1)
     """Look at so many of the training dreams at most; none: at all of them."""
+    gradient_power: float = Field(default=0.25, gt=0, le=1)
+    """How much gradients count beside the weights' own magnitudes: scores are weight² times gradient² to this power. 1
+    is the criterion as published. The default is what recovered best at 95 % on the example's ResNet-20."""
     normalisation: Literal["none", "lamp"] = "lamp"
     """none: scores are compared across layers as they are, and whole layers may go. lamp: each as its share in what
     is left of its layer, as LAMP does with magnitudes (Eq. 4, arXiv 2010.07611)."""
@@ -269,8 +272,8 @@ class TeacherGuidedSection(GuidedBase):
     temperature: float = Field(default=4.0, gt=0)
     """Softens both standardised logits."""
     score: Literal["gradient", "taylor", "fisher"] = "taylor"
-    """What is made of the gradient. gradient: its magnitude. taylor: gradient times weight, squared. fisher: the mean
-    over images of gradient², times weight² / 2."""
+    """What is made of gradients. gradient: their magnitude alone. taylor: gradient times weight, squared, batch by
+    batch. fisher: the same image by image."""
     labels: Literal["targets", "sampled"] = "targets"
     """What the cross-entropy is with. targets: the classes that dreams were made for, or images' labels. sampled: one
     draw from the teacher's softmax for each image."""
@@ -279,7 +282,7 @@ class TeacherGuidedSection(GuidedBase):
     learning_rate: float = Field(default=0.01, gt=0)
     """The first step size of these."""
     batch_size: int = Field(default=64, ge=1)
-    """Images per step of the training."""
+    """Images per step of the training, and per gradient, whose squares are averaged."""
 
 
 class SemiStructuredSection(AnyPruning):

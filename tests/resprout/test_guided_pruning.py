@@ -19,14 +19,13 @@ from resprout import recipe
 from resprout.errors import ArtifactError, RecipeError, UnsupportedModelError
 from resprout.progress import Progress, silent
 from resprout.pruning import prune
-from resprout.pruning.fisher import fisher_scores
-from resprout.pruning.gradients import Examples, Gradients, gradients
+from resprout.pruning.gradients import Examples, damped, squared_gradients
 from resprout.pruning.guidance import EPS, briefly_trained, ca_kld, cross_entropy, examples_of, guided_loss
 from resprout.pruning.subject import Subject, keep_best
 from resprout.pruning.synflow import linearised, synaptic_flow
 from resprout.pruning.teacher_guided import guided_scores
 from resprout.seeding import generator
-from resprout.types import DreamSet, InputSpec, ModelInfo, Student, Teacher
+from resprout.types import DreamSet, InputSpec, ModelInfo, PruningMask, Student, Teacher
 
 GUIDED = ["taylor", "fisher", "teacher_guided"]
 NETWORK = ["synflow", *GUIDED]
@@ -72,26 +71,23 @@ def tiny_examples(count: int = 7) -> Examples:
     return Examples(images, answers, torch.arange(count) % 3)
 
 
-def slow_gradients(network: nn.Module, examples: Examples, loss: Callable[..., Tensor], batch_size: int) -> Gradients:
-    """Central differences, one weight and one batch at a time."""
-    parts = torch.arange(len(examples)).tensor_split(-(-len(examples) // batch_size))
-    found = Gradients({}, {})
+def slow_squares(
+    network: nn.Module, examples: Examples, loss: Callable[..., Tensor], batch_size: int
+) -> dict[str, Tensor]:
+    """Central differences, one weight and one batch at a time; squared, and averaged over the images."""
+    found = {}
     for name in ("0.weight", "4.weight"):
         weight = network.get_parameter(name)
-        rows = []
-        for part in parts:
-            batch, row = examples[part], torch.zeros(weight.numel(), dtype=torch.float64)
+        found[name] = torch.zeros_like(weight)
+        for part in torch.arange(len(examples)).tensor_split(-(-len(examples) // batch_size)):
+            batch = examples[part]
             for index in range(weight.numel()):
                 values = []
                 for step in (1e-5, -1e-5):
                     weight.data.view(-1)[index] += step
                     values.append(loss(network(batch.images), batch.answers, batch.labels).item())
                     weight.data.view(-1)[index] -= step
-                row[index] = (values[0] - values[1]) / 2e-5
-            rows.append(row.view(weight.shape))
-        shares = [len(part) / len(examples) for part in parts]
-        found.mean[name] = sum(share * row for share, row in zip(shares, rows, strict=True))
-        found.square[name] = sum(share * row.square() for share, row in zip(shares, rows, strict=True))
+                found[name].view(-1)[index] += ((values[0] - values[1]) / 2e-5) ** 2 * len(batch) / len(examples)
     return found
 
 
@@ -149,29 +145,28 @@ def test_the_guided_loss_weighs_teacher_and_labels(alpha: float) -> None:
 @pytest.mark.parametrize("loss", [cross_entropy, guided_loss(0.6, 2.0)])
 def test_gradients_agree_with_finite_differences(batch_size: int, loss: Any) -> None:
     network, examples = tiny(), tiny_examples()
-    found = gradients(network, ["0.weight", "4.weight"], examples, loss, batch_size=batch_size)
-    expected = slow_gradients(network, examples, loss, batch_size)
-    assert_same(found.mean, expected.mean)
-    assert_same(found.square, expected.square)
+    found = squared_gradients(network, ["0.weight", "4.weight"], examples, loss, batch_size=batch_size)
+    assert_same(found, slow_squares(network.requires_grad_(False), examples, loss, batch_size))
 
 
-def test_scores_agree_with_finite_differences() -> None:
-    network, examples, loss = tiny(), tiny_examples(), guided_loss(0.5, 2.0)
-    weights = {name: network.get_parameter(name).detach() for name in ("0.weight", "4.weight")}
-    found = gradients(network, weights, examples, loss, batch_size=1)
-    one, all_ = slow_gradients(network, examples, loss, 1), slow_gradients(network, examples, loss, len(examples))
-    assert_same(guided_scores("gradient", weights, found), {name: g**2 for name, g in all_.mean.items()})
-    assert_same(guided_scores("taylor", weights, found), {n: (g * weights[n]) ** 2 for n, g in all_.mean.items()})
-    fisher = {name: g / 2 * weights[name] ** 2 for name, g in one.square.items()}
-    assert_same(guided_scores("fisher", weights, found), fisher)
-    assert_same(fisher_scores(weights, found.square), fisher)
+@pytest.mark.parametrize("power", [1.0, 0.25])
+def test_scores_agree_with_finite_differences(power: float) -> None:
+    network, examples, loss = tiny().requires_grad_(False), tiny_examples(), guided_loss(0.5, 2.0)
+    weights = {name: network.get_parameter(name) for name in ("0.weight", "4.weight")}
+    found = damped(squared_gradients(network, weights, examples, loss, batch_size=2), power)
+    slow = {name: square**power for name, square in slow_squares(network, examples, loss, 2).items()}
+    assert_same(guided_scores("gradient", weights, found), slow)
+    times_weights = {name: square * weights[name] ** 2 for name, square in slow.items()}
+    assert_same(guided_scores("taylor", weights, found), times_weights)
+    halved = {name: square / 2 for name, square in times_weights.items()}
+    assert_same(guided_scores("fisher", weights, found), halved)
 
 
 def test_gradients_leave_the_network_as_it_was() -> None:
     network = tiny().train()
     network[4].bias.requires_grad_(False)
     before = state(network)
-    gradients(network, ["0.weight"], tiny_examples(), cross_entropy, batch_size=2)
+    squared_gradients(network, ["0.weight"], tiny_examples(), cross_entropy, batch_size=2)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert [p.requires_grad for p in network.parameters()] == [True, True, True, True, False]
     assert all(p.grad is None for p in network.parameters())
@@ -189,7 +184,7 @@ def test_fisher_with_sampled_labels_is_that_of_the_closed_form() -> None:
     residual = answers.softmax(1) - functional.one_hot(labels, 4)
     sampled = (residual.square().T @ images.flatten(1).square()) / len(images)
     assert_same(
-        gradients(network, ["1.weight"], batch[:12], cross_entropy, batch_size=1).square,
+        squared_gradients(network, ["1.weight"], batch[:12], cross_entropy, batch_size=1),
         {"1.weight": (residual[:12].square().T @ images[:12].flatten(1).square()) / 12},
     )
     p = answers.softmax(1)
@@ -364,6 +359,10 @@ def test_a_teacher_alone_cannot_guide_its_own_copy_but_a_student(tiny_teacher: T
     alone = section("teacher_guided", 0.6, alpha=1.0)
     with pytest.raises(RecipeError, match="exactly zero"):
         prune(tiny_teacher, alone, seed=0, dreams=dreams)
+    whole = {name: torch.ones_like(w, dtype=torch.bool) for name, w in tiny_teacher.network.named_parameters()}
+    unpruned = Student(tiny_teacher.info, copy.deepcopy(tiny_teacher.network), PruningMask(whole))
+    with pytest.raises(RecipeError, match="exactly zero"):
+        prune(tiny_teacher, alone, seed=0, dreams=dreams, start=unpruned)
     start = prune(tiny_teacher, section("lamp", 0.3), seed=0)
     assert prune(tiny_teacher, alone, seed=0, dreams=dreams, start=start).mask.sparsity == pytest.approx(0.6, abs=1e-3)
 
@@ -377,15 +376,18 @@ def test_a_training_that_diverges_is_refused_with_the_field_to_change(tiny_teach
 def test_a_student_equal_to_its_teacher_has_a_zero_gradient(tiny_teacher: Teacher, dreams: DreamSet) -> None:
     subject = subject_of(tiny_teacher, dreams)
     examples = examples_of(subject, None, "targets")
-    found = gradients(subject.network, subject.alive, examples, guided_loss(1.0, 4.0), batch_size=32)
-    assert max(float(mean.abs().max()) for mean in found.mean.values()) < 1e-6
-    labels = gradients(subject.network, subject.alive, examples, guided_loss(0.5, 4.0), batch_size=32)
-    assert max(float(mean.abs().max()) for mean in labels.mean.values()) > 1e-4
+    both = [
+        squared_gradients(subject.network, subject.alive, examples, guided_loss(alpha, 4.0), batch_size=32)
+        for alpha in (1.0, 0.5)
+    ]
+    teacher_alone, labels_too = (max(float(square.max()) for square in squares.values()) for squares in both)
+    assert teacher_alone < 1e-12
+    assert labels_too > 1e-8
 
 
 def subject_of(teacher: Teacher, dreams: DreamSet) -> Subject:
     alive = {name: torch.ones_like(w, dtype=torch.bool) for name, w in teacher.network.named_parameters() if w.ndim > 1}
-    return Subject(teacher, copy.deepcopy(teacher.network), alive, 0.5, False, dreams, 0, CPU, silent)
+    return Subject(teacher, copy.deepcopy(teacher.network), alive, 0.5, True, dreams, 0, CPU, silent)
 
 
 def test_labels_are_targets_or_draws_from_the_teachers_softmax(tiny_teacher: Teacher, dreams: DreamSet) -> None:
