@@ -21,6 +21,7 @@ PLACES = {
     "fetch-teacher": (0, 2.0),
     "fetch-test-set": (1, 0.8),
     "extract-statistics": (1, 2.0),
+    "scan-sensitivity": (5, 0.3),
     "prune": (5, 4.1),
     "prune-on-dreams": (5, 2.9),
     "plan-shards": (2, 1.1),
@@ -47,6 +48,7 @@ CAPTIONS = {
     "publish": "if published",
     "prune-on-dreams": "if pruned_on_dreams",
     "prune": "if not",
+    "scan-sensitivity": "if scanned",
 }
 LEGEND = (
     "An arrow is an artifact, a dotted one only says which goes first. Stages in blue ask for a GPU.",

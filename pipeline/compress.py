@@ -19,6 +19,7 @@ from components.prune import prune
 from components.prune_on_dreams import prune_on_dreams
 from components.publish import publish
 from components.recover import recover
+from components.scan_sensitivity import scan_sensitivity
 from components.synthesize import synthesize
 from pipeline.nested import alone
 from pipeline.placement import GPU_INPUTS, OnGpu, on_cpu, on_gpu, parameters, with_storage
@@ -27,7 +28,7 @@ from resprout.recipe import PlacementSection
 
 def pipeline(placement: PlacementSection) -> Any:
     """The pipeline for a placement, whose settings are compiled in or are its parameters' defaults."""
-    blind_shard, aware_shard, prune_guided, publish_result = _nested(placement)
+    blind_shard, aware_shard, prune_guided, scan_layers, publish_result = _nested(placement)
     default = parameters(placement)
 
     @dsl.pipeline(name="resprout-compress", description="Prune a classifier and recover its accuracy without its data.")
@@ -42,6 +43,7 @@ def pipeline(placement: PlacementSection) -> Any:
         seed: int = 0,
         student_aware: bool = False,
         pruned_on_dreams: bool = False,
+        scanned: bool = False,
         published: bool = False,
         checkpoints: str = placement.checkpoints or "",
         num_shards: int = default["num_shards"],
@@ -69,6 +71,7 @@ def pipeline(placement: PlacementSection) -> Any:
             seed: the one that all randomness comes from.
             student_aware: show the pruned student to synthesis; otherwise dreams do not depend on pruning.
             pruned_on_dreams: prune with dreams in sight, as rounds and criteria that look at images need; see pruning.
+            scanned: also show, on a page of its own, how much each layer alone can spare; it changes no result.
             published: publish the result; otherwise it stays among the run's artifacts.
             checkpoints: where long stages keep their state through a kill: s3://BUCKET/PREFIX; "" for nowhere.
             num_shards: how many tasks share the synthesis, each with a GPU of its own; no image depends on it.
@@ -143,6 +146,9 @@ def pipeline(placement: PlacementSection) -> Any:
             by_weights = on_cpu(prune(teacher=fetched, section=pruning, seed=seed), cpu_image, placement)
         pruned = dsl.OneOf(guided.output, by_weights.outputs["student"])
 
+        with dsl.If(scanned == True, name="scanned"):  # noqa: E712 - KFP overloads ==
+            scan_layers(teacher=fetched, dreams=dreams, section={}, **vars(where))
+
         recovering = recover(
             teacher=fetched, student=pruned, dreams=dreams, section=recovery, seed=seed, checkpoints=checkpoints
         )
@@ -175,7 +181,7 @@ def pipeline(placement: PlacementSection) -> Any:
     return compress
 
 
-def _nested(placement: PlacementSection) -> tuple[Any, Any, Any, Any]:
+def _nested(placement: PlacementSection) -> tuple[Any, Any, Any, Any, Any]:
     """The stages that stand in a condition or a loop."""
 
     def with_gpu(task: Any, secret: Any, **where: Any) -> Any:
@@ -184,11 +190,15 @@ def _nested(placement: PlacementSection) -> tuple[Any, Any, Any, Any]:
     def publishing(task: Any, cpu_image: Any, secret: Any) -> Any:
         return with_storage(on_cpu(task, cpu_image, placement), secret)
 
+    def scanning(task: Any, **where: Any) -> Any:
+        return on_gpu(task, OnGpu(**where), placement)
+
     own, shard = {"secret": str, **GPU_INPUTS}, ("shard", dsl.Dataset)
     blind_shard = alone(synthesize, with_gpu, name="shard", own=own, output=shard, without=("student",))
     shown = {"student": dsl.Input[dsl.Model]}
     aware_shard = alone(synthesize, with_gpu, name="student-aware-shard", own=own, output=shard, inputs=shown)
     student = ("student", dsl.Model)
     prune_guided = alone(prune_on_dreams, with_gpu, name="guided-pruning", own=own, output=student)
+    scan_layers = alone(scan_sensitivity, scanning, name="scan", own=GPU_INPUTS)
     publish_result = alone(publish, publishing, name="publish", own={"cpu_image": str, "secret": str})
-    return blind_shard, aware_shard, prune_guided, publish_result
+    return blind_shard, aware_shard, prune_guided, scan_layers, publish_result

@@ -47,7 +47,9 @@ GPU_INPUTS = {
 
 def gpu_stages(section: PlacementSection) -> set[str]:
     """The components that get a GPU."""
-    return {"synthesize", "prune_on_dreams", "recover", *(["evaluate"] if section.evaluate_on_gpu else [])}
+    return {"synthesize", "prune_on_dreams", "scan_sensitivity", "recover"} | (
+        {"evaluate"} if section.evaluate_on_gpu else set()
+    )
 
 
 def parameters(section: PlacementSection) -> dict[str, Any]:

@@ -26,6 +26,7 @@ STAGES = {
     "merge_dreams": "dreams",
     "prune": "pruning",
     "prune_on_dreams": "pruning",
+    "scan_sensitivity": "sensitivity",
     "recover": "recovery",
     "evaluate": "evaluation",
     "gate": "gate",
@@ -248,4 +249,5 @@ _LINES = {
     "publish": "{files:.0f} files to {address}",
     "prune": "{sparsity_percent:.1f} % of {maskable_weights:,.0f} weights, {method}",
     "prune_on_dreams": "{sparsity_percent:.1f} % of {maskable_weights:,.0f} weights, {method}, rounds: {rounds}",
+    "scan_sensitivity": "{layers:.0f} layers; {most_sensitive} can spare least ({most_lost_percent:.1f} % of answers)",
 }

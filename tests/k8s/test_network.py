@@ -66,7 +66,7 @@ def test_stages_reach_the_object_store_and_what_kfp_cannot_live_without(
 def test_no_stage_with_a_gpu_leaves_the_cluster(overlay: str, objects: list[Object], stages: list[Stage]):
     outside = {name for name, place in PLACES.items() if place.address} - {"dns, node's cache"}
     with_gpu = [stage for stage in stages if "accelerator" in stage.container["resources"]]
-    assert {stage.component for stage in with_gpu} == {"synthesize", "prune-on-dreams", "recover"}
+    assert {stage.component for stage in with_gpu} == {"synthesize", "prune-on-dreams", "scan-sensitivity", "recover"}
     for stage in with_gpu:
         assert reached(objects, overlay, labels_of(stage)) & outside == {"Kubernetes: API server"}
 

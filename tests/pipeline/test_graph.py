@@ -93,6 +93,7 @@ def test_each_stage_that_computes_receives_its_own_section_and_no_other(stages: 
         "plan-shards": set(recipe_module.SECTIONS) - {"placement"},  # it holds them against each other
         "synthesize": {"synthesis"},
         "merge-dreams": set(),
+        "scan-sensitivity": set(),
         "recover": {"recovery"},
         "fetch-test-set": {"evaluation"},
         "evaluate": {"evaluation"},
@@ -188,6 +189,7 @@ def test_what_the_pipeline_is_given_is_the_recipe(path: Path):
     assert arguments["seed"] == loaded.seed
     assert arguments["student_aware"] is False
     assert arguments["pruned_on_dreams"] == loaded.pruning.needs_dreams
+    assert arguments["scanned"] == loaded.evaluation.scan_layers
 
 
 def test_a_student_weight_switches_the_student_on():

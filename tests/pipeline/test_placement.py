@@ -60,7 +60,7 @@ def on_gpu(stage: Stage) -> bool:
 
 
 def test_gpus_go_to_the_stages_that_compute_and_always_with_a_type(pipeline: Path, stages: list[Stage]):
-    wanted = {"synthesize", "prune-on-dreams", "recover"} | (
+    wanted = {"synthesize", "prune-on-dreams", "scan-sensitivity", "recover"} | (
         {"evaluate"} if len(defaults(pipeline)["gpu_affinity"]) else set()
     )
 

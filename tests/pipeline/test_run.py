@@ -219,9 +219,10 @@ def test_without_data_and_with_the_student_shown_to_synthesis(recipe: Path, tmp_
     assert "agrees with the teacher" in output
 
 
-def test_in_rounds_it_is_pruned_with_the_dreams_and_recovered_in_between(recipe: Path, tmp_path: Path):
+def test_in_rounds_it_is_pruned_with_the_dreams_and_layers_are_scanned_beside_it(recipe: Path, tmp_path: Path):
     fields = yaml.safe_load(recipe.read_text())
     fields["pruning"] = {"method": "lamp", "sparsity": 0.8, "rounds": 2, "round_epochs": 2}
+    fields["evaluation"]["scan_layers"] = True
     recipe.write_text(yaml.safe_dump(fields))
 
     exit_code, output = run(recipe, "--output", tmp_path / "out")
@@ -233,6 +234,8 @@ def test_in_rounds_it_is_pruned_with_the_dreams_and_recovered_in_between(recipe:
     assert student.mask.sparsity == pytest.approx(0.8, abs=1e-3)
     assert all(torch.equal(kept, model.mask.keep[name]) for name, kept in student.mask.keep.items())
     assert re.search(r"^pruning +80.0 % of [\d,]+ weights, lamp, rounds: 2", output, re.MULTILINE), output
+    assert artifacts.load_sensitivity(tmp_path / "out" / "sensitivity").layers
+    assert re.search(r"^sensitivity +10 layers; \S+ can spare least", output, re.MULTILINE), output
 
 
 @pytest.mark.parametrize("flags", [(), ("-v",)], ids=["quiet", "verbose"])

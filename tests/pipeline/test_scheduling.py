@@ -19,7 +19,7 @@ from resprout import recipe as recipe_module
 from tests.pipeline.compiled import Stage, read
 
 ROOT = Path(__file__).parents[2]
-GPU_STAGES = {"synthesize", "prune-on-dreams", "recover"}
+GPU_STAGES = {"synthesize", "prune-on-dreams", "scan-sensitivity", "recover"}
 
 
 @dataclass(frozen=True)
