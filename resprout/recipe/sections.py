@@ -420,7 +420,8 @@ class SensitivitySection(Section):
     )
     """The shares of a layer's weights to remove, the smallest ones first; one weight stays in any case."""
     repair_dreams: int = Field(default=256, ge=0)
-    """On how many dreams to re-estimate BatchNorm after each pruning; 0: leave the teacher's statistics."""
+    """On how many dreams to re-estimate BatchNorm after each pruning, which foretells better what recovery leaves; 0:
+    leave the teacher's statistics."""
     exclude: tuple[str, ...] = ()
     """Globs over parameter names that are not looked at, for example ["fc.*"]."""
 
