@@ -9,6 +9,7 @@ from torch import Tensor
 from resprout.evaluation import percent
 from resprout.report.charts import Chart, line_chart, number
 from resprout.report.confusion import Cell
+from resprout.report.layers import MAX_BARS
 from resprout.types import Sensitivity
 
 MOST_NAMED = 5
@@ -33,6 +34,11 @@ class Scan:
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
     most_sensitive: tuple[SensitiveLayer, ...]
     how: str
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the heat map is shown on demand only."""
+        return len(self.rows) > MAX_BARS
 
 
 def scan_of(sensitivity: Sensitivity | None) -> Scan | None:

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
-from resprout.report import render
+from resprout.report import render, render_sensitivity
+from resprout.types import Sensitivity
 
 pytestmark = pytest.mark.browser
 PHONE, DESKTOP = (360, 740), (1280, 900)
@@ -50,6 +52,11 @@ def pages(make_run: Callable[..., dict[str, Any]], tmp_path_factory: pytest.Temp
     folder = tmp_path_factory.mktemp("report")
     for name, run in runs.items():
         (folder / f"{name}.html").write_text(render(**run), encoding="utf-8")
+    layers = tuple(f"{name}.weight" for name in long[:60])
+    scanned = torch.rand(60, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    scan = Sensitivity(layers, (9,) * 60, (0.5, 0.75, 0.9, 0.95, 0.98), scanned, scanned)
+    page = render_sensitivity(scan, info=runs["cifar"]["info"], inputs={"teacher": "0" * 64})
+    (folder / "scan.html").write_text(page, encoding="utf-8")
     framed = html.escape((folder / "cifar.html").read_text(encoding="utf-8"))
     (folder / "framed.html").write_text(
         '<!doctype html><link rel="icon" href="data:,">'
@@ -80,7 +87,7 @@ def requests(browser: webdriver.Chrome) -> list[str]:
     return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
 
 
-@pytest.mark.parametrize("name", ["cifar", "imagenet", "no data", "framed"])
+@pytest.mark.parametrize("name", ["cifar", "imagenet", "no data", "scan", "framed"])
 def test_the_browser_has_nothing_to_complain_about_and_nothing_to_fetch(
     open_page: Open, pages: dict[str, Path], name: str
 ) -> None:
@@ -91,7 +98,7 @@ def test_the_browser_has_nothing_to_complain_about_and_nothing_to_fetch(
 
 
 @pytest.mark.parametrize("size", [PHONE, DESKTOP])
-@pytest.mark.parametrize("name", ["cifar", "imagenet", "no data", "25 classes"])
+@pytest.mark.parametrize("name", ["cifar", "imagenet", "no data", "scan", "25 classes"])
 def test_the_page_never_scrolls_sideways(open_page: Open, name: str, size: tuple[int, int]) -> None:
     page = open_page(name, size)
     page.execute_script("document.querySelectorAll('details').forEach(details => details.open = true)")

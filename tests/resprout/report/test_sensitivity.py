@@ -113,6 +113,13 @@ def test_a_single_layer_and_one_that_loses_nothing_have_a_page_too() -> None:
     assert "0.0" in render_sensitivity(whole, info=INFO)
 
 
+def test_a_heat_map_of_many_layers_is_shown_on_demand() -> None:
+    few, many = (render_sensitivity(scanned(count), info=INFO) for count in (40, 41))
+    assert "<details>" not in few
+    assert "All 41 layers" in many
+    assert len(Cells(many).found) == 41 * 5
+
+
 def test_the_report_has_the_section_where_there_is_a_scan(make_run: Callable[..., dict[str, Any]]) -> None:
     assert "What each layer can spare" not in render(**make_run())
     page = render(**make_run(), sensitivity=scanned())
