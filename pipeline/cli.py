@@ -155,7 +155,7 @@ def scan(
     ],
     dreams: Annotated[
         Path | None,
-        typer.Argument(metavar="[DREAMS]", help="With a teacher's folder: dreams of it.", show_default=False),
+        typer.Argument(metavar="DREAMS", help="With a teacher's folder: dreams of it.", show_default=False),
     ] = None,
     output: Annotated[
         Path | None,
