@@ -266,6 +266,41 @@ def test_recover_and_evaluate_leave_students_scores_and_pages(stage: Stage, tiny
     assert f"| recovered | {100 * top1:.1f} % |" in (stage.folder / "summary").read_text()
 
 
+def test_a_student_that_lost_channels_goes_through_the_same_stages(stage: Stage):
+    networks = {"teacher": stage(dsl.Model, "teacher")}
+    student, metrics = stage(dsl.Model, "student"), stage.metrics()
+    section = {"method": "structured", "macs_ratio": 0.5, "round_to": 2.0}
+    prune.python_func(**networks, section=section, seed=0, student=student, metrics=metrics)
+    dreamt(stage)
+    networks["dreams"] = stage(dsl.Dataset, "dreams")
+    students = {name: stage(dsl.Model, name) for name in ("repaired", "recovered")}
+    recovery = {"section": RECOVERY, "seed": 0, "checkpoints": ""}
+    recover.python_func(**networks, **students, **recovery, student=student, metrics=stage.metrics())
+    evaluate.python_func(
+        **networks,
+        **students,
+        statistics=stage(dsl.Artifact, "statistics"),
+        pruned=student,
+        test_set=labelled(stage, {}),
+        section={},
+        evaluation=stage(dsl.Artifact, "evaluation"),
+        metrics=stage.metrics(),
+        confusion=stage(dsl.ClassificationMetrics, "confusion"),
+        report=stage(dsl.HTML, "report"),
+        summary=stage(dsl.Markdown, "summary"),
+    )
+
+    before, after = (artifacts.load_student(folder.path) for folder in (student, students["recovered"]))
+    assert after.channels is not None
+    assert after.kept.num_kept == before.kept.num_kept < before.kept.num_weights
+    gone = f"{metrics.metadata['sparsity_percent']:.1f}"
+    assert student.metadata["display_name"] == f"pruned student, {gone} % of the weights gone with their channels"
+    costs = artifacts.load_evaluation(stage.folder / "evaluation").costs
+    assert f"{100 * costs['recovered'].sparsity:.1f}" == gone
+    assert costs["recovered"].dense_macs <= 0.5 * costs["teacher"].dense_macs
+    assert f"{gone}\N{NO-BREAK SPACE}% of the weights pruned" in (stage.folder / "report").read_text()
+
+
 def assert_costs_are_logged(evaluation: Evaluation, metrics: dsl.Metrics, recovered: Path) -> None:
     stored = sum(os.stat(path).st_size for path in recovered.iterdir())
     assert evaluation.sizes["recovered"].size_bytes == stored
