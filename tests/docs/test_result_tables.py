@@ -38,6 +38,9 @@ def test_a_table_gives_mean_and_deviation_of_the_seeds_that_were_measured(tables
     lines = tables.recovery(document).splitlines()
     assert lines[2] == "| sparsity | 50 % | 90 % |"
     assert lines[4:] == ["| no repair (1 seed) | 80.00 |  |", f"| {tables.ROWS['ours']} | 91.00 ± 1.41 | 85.50 |"]
+    assert "; global L1, 1,024 dreams" in lines[0]
+    guided = tables.recovery({**document, "pruning": "fisher", "guide": "real"}).splitlines()
+    assert "; Fisher on real training images (not data-free), 1,024 dreams" in guided[0]
 
 
 def test_an_ablation_has_a_row_with_what_its_seeds_gave(tables: ModuleType) -> None:
