@@ -82,15 +82,17 @@ def densities(final: float, rounds: int) -> list[float]:
 
 
 def _between_rounds(section: PruningBase, recovery: RecoverySection) -> RecoverySection:
-    if section.round_epochs is None:
-        return recovery
-    if not isinstance(recovery, DistillationSection):
+    if isinstance(recovery, DistillationSection):
+        # layers solved for the teacher's weights are no start for a student that is to leave them
+        start = "repaired" if recovery.start == "auto" else recovery.start
+        return recovery.model_copy(update={"epochs": section.round_epochs or recovery.epochs, "start": start})
+    if section.round_epochs is not None:
         raise RecipeError(
             f"pruning.round_epochs is {section.round_epochs}, and recovery.method is {recovery.method}",
             why="only distillation has a number of epochs to choose",
             now="leave pruning.round_epochs out, or set recovery.method to distillation",
         )
-    return recovery.model_copy(update={"epochs": section.round_epochs})
+    return recovery
 
 
 def _in_round(report: Report, number: int, recoveries: int) -> Report:

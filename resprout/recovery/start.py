@@ -19,11 +19,13 @@ def settle(section: DistillationSection, teacher: Teacher, repaired: Student, dr
     """The section with its start chosen, and the step size and BatchNorm mode that follow from it filled in.
 
     Solved layers need little more, and fit the teacher's BatchNorm statistics: a small step keeps what solving gained,
-    and re-estimating the statistics would lose it.
+    and re-estimating the statistics would lose it. They pull towards the teacher's weights, which a student that was
+    trained since has left: one that was pruned in rounds is trained on.
 
     Args:
         section: what it says itself, stays.
-        repaired: the pruned student with its BatchNorm statistics re-estimated; how well it still answers decides.
+        repaired: the pruned student with its BatchNorm statistics re-estimated; whether its weights are still the
+            teacher's, and how well it still answers, decides.
         dreams: the held-out ones and their blends are asked; where none are held out, some of the others.
     """
     start = section.start if section.start != "auto" else _fitting_start(teacher, repaired, dreams)
@@ -34,11 +36,17 @@ def settle(section: DistillationSection, teacher: Teacher, repaired: Student, dr
 
 
 def _fitting_start(teacher: Teacher, repaired: Student, dreams: DreamSet) -> str:
-    if not solvable(repaired.network, repaired.mask):
+    if _was_trained(teacher, repaired) or not solvable(repaired.network, repaired.mask):
         return "repaired"
     held_out = dreams.held_out[0]
     images = with_blends(held_out if len(held_out) else dreams.training[0][:128])
     return "reconstructed" if _agreement(teacher, repaired, images) >= MENDABLE_AGREEMENT else "repaired"
+
+
+def _was_trained(teacher: Teacher, student: Student) -> bool:
+    theirs, ours = dict(teacher.network.named_parameters()), dict(student.network.named_parameters())
+    same_shape = {name: kept for name, kept in student.mask.keep.items() if kept.shape == theirs[name].shape}
+    return any(not torch.equal(ours[name][kept], theirs[name][kept]) for name, kept in same_shape.items())
 
 
 @torch.no_grad()

@@ -28,6 +28,12 @@ def test_a_little_damage_is_mended_and_much_is_trained_anew(tiny_teacher: Teache
     assert (much.start, much.learning_rate, much.keep_batchnorm_frozen) == ("repaired", 3e-3, False)
 
 
+def test_a_student_that_was_trained_before_is_trained_on(tiny_teacher: Teacher, tiny_dreams: DreamSet) -> None:
+    student = pruned(tiny_teacher, 0.2)
+    student.network.get_parameter("layer1.0.conv1.weight").mul_(1.0001)  # pruned weights stay 0
+    assert settled(tiny_teacher, student, tiny_dreams, AUTO).start == "repaired"
+
+
 def test_where_no_dream_is_held_out_the_others_are_asked(tiny_teacher: Teacher, tiny_dreams: DreamSet) -> None:
     dreams = replace(tiny_dreams, num_held_out=0)
     assert settled(tiny_teacher, pruned(tiny_teacher, 0.2), dreams, AUTO).start == "reconstructed"
