@@ -46,6 +46,7 @@ format: $(READY) ## rewrite code, tables, the compiled pipeline and its picture 
 	$(BIN)/ruff format .
 	$(BIN)/python docs/recipe_reference.py
 	$(BIN)/python benchmarks/tables.py
+	$(BIN)/python benchmarks/plots.py
 	$(BIN)/resprout compile --output $(COMPILED)
 	$(BIN)/python docs/inputs_reference.py
 	$(BIN)/python docs/graph.py

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import machine
-import tables
+import networks
 import torch
 from torch import Tensor, nn
 
@@ -71,8 +71,8 @@ class Setting:
     teacher: Path
     data: Path
     threads: int
-    pruning: str = tables.USUAL_PRUNING
-    guide: str = tables.USUAL_GUIDE
+    pruning: str = networks.USUAL_PRUNING
+    guide: str = networks.USUAL_GUIDE
     rounds: int = 1
 
     @property
@@ -85,8 +85,8 @@ class Setting:
 
     @property
     def results(self) -> Path:
-        method = "" if self.pruning == tables.USUAL_PRUNING else f"-{self.pruning}"
-        guide = "" if self.guide == tables.USUAL_GUIDE else f"-{self.guide}"
+        method = "" if self.pruning == networks.USUAL_PRUNING else f"-{self.pruning}"
+        guide = "" if self.guide == networks.USUAL_GUIDE else f"-{self.guide}"
         rounds = "" if self.rounds == 1 else f"-{self.rounds}-rounds"
         return RESULTS / f"recovery-{self.name}{method}{guide}{rounds}.json"
 
@@ -96,7 +96,7 @@ class Setting:
         return section
 
     def prunes_on_dreams(self) -> bool:
-        return self.section(0.5).looks_at_images and self.guide == tables.USUAL_GUIDE
+        return self.section(0.5).looks_at_images and self.guide == networks.USUAL_GUIDE
 
 
 @lru_cache(maxsize=2)
@@ -262,7 +262,7 @@ def _read(setting: Setting) -> dict[str, Any]:
 
 
 def _write(setting: Setting, document: dict[str, Any]) -> None:
-    document["cells"].sort(key=lambda cell: (cell["seed"], list(tables.ROWS).index(cell["row"]), cell["sparsity"]))
+    document["cells"].sort(key=lambda cell: (cell["seed"], list(networks.ROWS).index(cell["row"]), cell["sparsity"]))
     with write_atomically(setting.results) as path:
         path.write_text(json.dumps(document, indent=1) + "\n")
 
@@ -272,23 +272,23 @@ def main() -> None:
     parser.add_argument("--name", default="resnet20", help="what the results are called")
     parser.add_argument("--teacher", type=Path, default=ROOT / "examples/resnet20-cifar10/teacher")
     parser.add_argument("--data", type=Path, default=ROOT / "data/cifar10", help="what `make cifar10` fetched")
-    parser.add_argument("--pruning", choices=tables.PRUNING, default=tables.USUAL_PRUNING, help="which weights go")
-    parser.add_argument("--guide", choices=tables.GUIDES, default=tables.USUAL_GUIDE, help="what pruning looks at")
+    parser.add_argument("--pruning", choices=networks.PRUNING, default=networks.USUAL_PRUNING, help="which weights go")
+    parser.add_argument("--guide", choices=networks.GUIDES, default=networks.USUAL_GUIDE, help="what pruning looks at")
     parser.add_argument("--rounds", type=int, default=1, help="prune in so many, recovered in between")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sparsities", type=float, nargs="+", default=SPARSITIES)
-    parser.add_argument("--rows", nargs="+", choices=tables.ROWS, default=list(tables.ROWS))
+    parser.add_argument("--rows", nargs="+", choices=networks.ROWS, default=list(networks.ROWS))
     parser.add_argument("--workers", type=int, default=2, help="cells measured at a time")
     parser.add_argument("--threads", type=int, default=1, help="threads per worker")
     parser.add_argument("--table", action="store_true", help="measure nothing, print the table")
     options = parser.parse_args()
     paths = (options.teacher, options.data)
     setting = Setting(options.name, *paths, options.threads, options.pruning, options.guide, options.rounds)
-    if options.guide != tables.USUAL_GUIDE and not setting.section(0.5).looks_at_images:
+    if options.guide != networks.USUAL_GUIDE and not setting.section(0.5).looks_at_images:
         parser.error(f"--guide: {options.pruning} looks at no images")
     if not options.table:
         run(setting, range(options.seeds), options.sparsities, options.rows, options.workers)
-    print(tables.recovery(json.loads(setting.results.read_text())))
+    print(networks.network([json.loads(setting.results.read_text())]))
 
 
 if __name__ == "__main__":

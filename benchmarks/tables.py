@@ -7,21 +7,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
+
+import networks
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-ROWS = {
-    "none": "no repair",
-    "noise": "BatchNorm re-estimated on noise",
-    "dreams": "BatchNorm re-estimated on dreams",
-    "paper": "the paper's recipe (2511.20702)",
-    "reconstruction": "**ours**: layers solved on dreams, no training",
-    "ours": "**ours**: distillation on dreams",
-    "ceiling": "distillation on real training images (not data-free)",
-}
-
 ABLATIONS = {
     "baseline": "baseline",
     "bn-frozen": "BatchNorm frozen",
@@ -36,47 +28,6 @@ ABLATIONS = {
     "temperature-8": "temperature 8",
     "sanity-50": "50 % sparsity",
 }
-USUAL_PRUNING = "global_magnitude"
-PRUNING = {
-    USUAL_PRUNING: "global L1",
-    "lamp": "LAMP",
-    "erk": "ERK",
-    "synflow": "SynFlow",
-    "taylor": "Taylor",
-    "fisher": "Fisher",
-    "teacher_guided": "guided by the teacher (2511.16653)",
-}
-USUAL_GUIDE = "dreams"
-GUIDES = {USUAL_GUIDE: "", "real": " on real training images (not data-free)"}
-"""What criteria look at that look at images, as it follows their name."""
-
-
-def recovery(document: dict[str, Any]) -> str:
-    """One network's recovery as Markdown: top-1 in percent, mean over seeds ± standard deviation."""
-    cells = document["cells"]
-    sparsities = sorted({cell["sparsity"] for cell in cells})
-    seeds = len({cell["seed"] for cell in cells})
-    pruning = PRUNING[_pruning(document)] + GUIDES[document.get("guide", USUAL_GUIDE)]
-    if (rounds := document.get("rounds", 1)) > 1:
-        pruning += f" in {rounds} rounds, recovered in between"
-    lines = [
-        f"{document['name']}, teacher {document['teacher_top1']:.2f} %; top-1 in percent on the 10,000 CIFAR-10 test "
-        f"images; {pruning}, {document['num_images']:,} dreams, {_seeds(seeds)}. "
-        f"{sentence(document['machine'])}.",
-        "",
-        "| sparsity | " + " | ".join(f"{100 * sparsity:g} %" for sparsity in sparsities) + " |",
-        "|---|" + "---:|" * len(sparsities),
-    ]
-    for row, label in ROWS.items():
-        found = [[c["top1"] for c in cells if c["row"] == row and c["sparsity"] == s] for s in sparsities]
-        if any(found):
-            fewer = f" ({_count(max(map(len, found)))})" if max(map(len, found)) < seeds else ""
-            lines.append(f"| {label}{fewer} | " + " | ".join(_summary(values) for values in found) + " |")
-    return "\n".join(lines)
-
-
-def _pruning(document: dict[str, Any]) -> str:
-    return str(document.get("pruning", USUAL_PRUNING))
 
 
 def structured(document: dict[str, Any]) -> str:
@@ -86,7 +37,7 @@ def structured(document: dict[str, Any]) -> str:
     lines = [
         f"{document['name']}, teacher {document['teacher_top1']:.2f} %; top-1 in percent on the 10,000 CIFAR-10 test "
         f"images; {document['num_images']:,} dreams, {epochs} epochs, {_seeds(len({cell['seed'] for cell in cells}))}. "
-        f"{sentence(document['machine'])}, {threads}.",
+        f"{networks.machine(document['machine'])}, {threads}.",
         "",
         "| MACs | importance | weights | BatchNorm re-estimated | layers solved | distilled | stored | bzip2 "
         "| time, batch 1 | time, batch 64 |",
@@ -107,7 +58,9 @@ def _structured_row(cells: list[dict[str, Any]]) -> str:
     ]
     times = [_time([cell["latency_ratio"][batch] for cell in cells]) for batch in ("1", "64")]
     return (
-        "| " + " | ".join([shares[0], cells[0]["importance"], shares[1], *map(_summary, top1), *sizes, *times]) + " |"
+        "| "
+        + " | ".join([shares[0], cells[0]["importance"], shares[1], *map(networks.summary, top1), *sizes, *times])
+        + " |"
     )
 
 
@@ -125,7 +78,7 @@ def synthesis(document: dict[str, Any]) -> str:
     rates, shares = document["images_iterations_per_second"], document["share_of_ceiling"]
     lines = [
         f"{document['name']}, images x iterations per second, median of {document['repeats']} (spread); "
-        f"the medians' ratio is **{document['ratio']:.2f}**. {sentence(document['machine'])}.",
+        f"the medians' ratio is **{document['ratio']:.2f}**. {networks.machine(document['machine'])}.",
         "",
         "| loop | images x iterations / s | share of the matrix-multiply ceiling |",
         "|---|---:|---:|",
@@ -148,7 +101,7 @@ def storage(document: dict[str, Any]) -> str:
         "small_down": f"{small:,} files of {document['small_bytes']:,} bytes down, files/s",
     }
     lines = [
-        f"SeaweedFS on loopback, median of {document['repeats']} (spread). {sentence(document['machine'])}.",
+        f"SeaweedFS on loopback, median of {document['repeats']} (spread). {networks.machine(document['machine'])}.",
         "",
         "| | the SDK alone | **Resprout** | ratio |",
         "|---|---:|---:|---:|",
@@ -173,13 +126,13 @@ def images(document: dict[str, Any]) -> str:
         taken = found["seconds_to_first_line"]
         spread = f"{taken['median']:.1f} s ({taken['min']:.1f} to {taken['max']:.1f})"
         lines.append(f"| `{image}` | {found['megabytes'] / 1000:.1f} GB | {spread} |")
-    return "\n".join([*lines, "", f"{document['repeats']} starts. {sentence(document['machine'])}."])
+    return "\n".join([*lines, "", f"{document['repeats']} starts. {networks.machine(document['machine'])}."])
 
 
 def ablations(cells: list[dict[str, Any]]) -> list[str]:
     """What each recipe of recipes/ablations gave, as Markdown: a table per machine; none where nothing was measured."""
-    machines = sorted({sentence(cell["machine"]) for cell in cells})
-    return [_ablations_on([c for c in cells if sentence(c["machine"]) == name], name) for name in machines]
+    machines = sorted({networks.machine(cell["machine"]) for cell in cells})
+    return [_ablations_on([c for c in cells if networks.machine(c["machine"]) == name], name) for name in machines]
 
 
 def _ablations_on(cells: list[dict[str, Any]], machine_name: str) -> str:
@@ -198,18 +151,11 @@ def _ablations_on(cells: list[dict[str, Any]], machine_name: str) -> str:
     for name, label in ABLATIONS.items():
         found = [cell for cell in cells if cell["name"] == name]
         if found:
-            figures = [_summary([c["top1"][who] for c in found]) for who in ("pruned", "repaired", "recovered")]
-            figures.append(_summary([c["agreement"]["recovered"] for c in found]))
+            figures = [networks.summary([c["top1"][who] for c in found]) for who in ("pruned", "repaired", "recovered")]
+            figures.append(networks.summary([c["agreement"]["recovered"] for c in found]))
             figures.append(f"{mean(c['kl_divergence']['recovered'] for c in found):.3f}")
             lines.append(f"| {label} (`{name}`) | {len(found)} | {' | '.join(figures)} |")
     return "\n".join(lines)
-
-
-def sentence(machine: dict[str, str | int]) -> str:
-    """A machine as one line for people."""
-    gpu = "no GPU" if machine["gpu"] == "none" else str(machine["gpu"])
-    cores = f"{machine['cores']} cores of {machine['processor']} ({machine['capability']})"
-    return f"{cores}, {gpu}, torch {machine['torch']}"
 
 
 def _engine(document: dict[str, Any]) -> str:
@@ -224,12 +170,6 @@ def _count(seeds: int) -> str:
     return "1 seed" if seeds == 1 else f"{seeds} seeds"
 
 
-def _summary(values: list[float]) -> str:
-    if not values:
-        return ""
-    return f"{mean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 and max(values) > min(values) else "")
-
-
 def written(text: str, mark: str, tables: list[str]) -> str:
     """`text` with the tables between `<!-- mark:begin -->` and `<!-- mark:end -->`."""
     begin, end = f"<!-- {mark}:begin -->", f"<!-- {mark}:end -->"
@@ -240,25 +180,36 @@ def written(text: str, mark: str, tables: list[str]) -> str:
 
 def documents() -> dict[Path, str]:
     """Each document that holds results, with what it should say."""
-    found = {kind: [json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"{kind}-*.json"))] for kind in _KINDS}
-    tables = {kind: [_KINDS[kind](document) for document in found[kind]] for kind in _KINDS}
-    usual = (document for document in found["recovery"] if _pruning(document) == USUAL_PRUNING)
-    main = [recovery(document) for document in usual if document["name"] == "resnet20"]
-    readme, docs = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
-    text = docs.read_text()
-    for kind, made in tables.items():
-        text = written(text, kind, made or ["Not measured yet."])
-    front = written(readme.read_text(), "results", main or ["Not measured yet."])
-    results = ROOT / "docs" / "results.md"
-    cells = [json.loads(path.read_text()) for path in sorted((RESULTS / "ablations").glob("*.json"))]
-    return {
-        readme: written(front, "images", tables["images"] or ["Not measured yet."]),
-        docs: text,
-        results: written(results.read_text(), "ablations", ablations(cells) or ["Not measured yet."]),
+    found = {kind: _read(f"{kind}-*.json") for kind in ("recovery", *_KINDS)}
+    made = {kind: [of_kind(document) for document in found[kind]] for kind, of_kind in _KINDS.items()}
+    made["ablations"] = ablations(_read("ablations/*.json"))
+    made["recovery"] = networks.by_network(found["recovery"])
+    made["results"] = [networks.table(documents, FRONT) for documents in [_front(found["recovery"])] if documents]
+    holds = {
+        ROOT / "README.md": ("results", "images"),
+        ROOT / "docs" / "benchmarks.md": ("synthesis", "storage", "images"),
+        ROOT / "docs" / "results.md": ("recovery", "structured", "ablations"),
     }
+    texts = {path: path.read_text() for path in holds}
+    for path, marks in holds.items():
+        for mark in marks:
+            texts[path] = written(texts[path], mark, made[mark] or ["Not measured yet."])
+    return texts
 
 
-_KINDS = {"recovery": recovery, "structured": structured, "synthesis": synthesis, "storage": storage, "images": images}
+def _read(pattern: str) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob(pattern))]
+
+
+def _front(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the README shows: the example's teacher, pruned as by default, and in rounds."""
+    shown = (networks.USUAL_PRUNING, 1), ("lamp", 3)
+    key = lambda document: (document.get("pruning", networks.USUAL_PRUNING), document.get("rounds", 1))  # noqa: E731
+    return [document for document in found if document["name"] == "resnet20" and key(document) in shown]
+
+
+FRONT = ("none", "dreams", "paper", "reconstruction", "ours", "ceiling")
+_KINDS = {"structured": structured, "synthesis": synthesis, "storage": storage, "images": images}
 
 
 def main() -> None:

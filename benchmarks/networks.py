@@ -1,0 +1,123 @@
+"""Everything that was measured of a network's recovery, as one table, with the commands that made it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from statistics import mean, stdev
+from typing import Any
+
+Document = Mapping[str, Any]
+ROWS = {
+    "none": "nothing",
+    "noise": "BatchNorm re-estimated on noise",
+    "dreams": "BatchNorm re-estimated on dreams",
+    "paper": "the paper's recipe (2511.20702)",
+    "reconstruction": "**ours**: layers solved on dreams, no training",
+    "ours": "**ours**: distillation on dreams",
+    "ceiling": "distillation on real training images (not data-free)",
+}
+USUAL_PRUNING = "global_magnitude"
+PRUNING = {
+    USUAL_PRUNING: "global L1",
+    "lamp": "LAMP",
+    "erk": "ERK",
+    "random": "random",
+    "synflow": "SynFlow",
+    "taylor": "Taylor",
+    "fisher": "Fisher",
+    "teacher_guided": "guided by the teacher (2511.16653)",
+}
+USUAL_GUIDE = "dreams"
+GUIDES = {USUAL_GUIDE: "", "real": " on real training images (not data-free)"}
+"""What criteria look at that look at images, as it follows their name."""
+
+
+def criterion(document: Document) -> str:
+    """Which weights went, in words."""
+    words = PRUNING[document.get("pruning", USUAL_PRUNING)] + GUIDES[document.get("guide", USUAL_GUIDE)]
+    rounds = document.get("rounds", 1)
+    return words if rounds == 1 else f"{words}, {rounds} rounds"
+
+
+def network(documents: Sequence[Document]) -> str:
+    """One network's results: its table, then how to measure it again.
+
+    Args:
+        documents: what the recovery benchmark left of it, one per criterion.
+    """
+    documents = _in_order(documents)
+    commands = ["```", *map(_command, documents), "```"]
+    return "\n".join([f"### {documents[0]['name']}", "", table(documents), "", *commands])
+
+
+def table(documents: Sequence[Document], rows: Iterable[str] = tuple(ROWS)) -> str:
+    """A row per criterion and way back, a column per sparsity: top-1, mean over seeds ± standard deviation."""
+    documents = _in_order(documents)
+    sparsities = sorted({cell["sparsity"] for document in documents for cell in document["cells"]})
+    first = documents[0]
+    columns = " | ".join(f"{100 * sparsity:g} %" for sparsity in sparsities)
+    lines = [
+        f"{first['name']}, teacher {first['teacher_top1']:.2f} %; top-1 in percent on the 10,000 CIFAR-10 test images, "
+        f"mean over seeds ± standard deviation; {first['num_images']:,} dreams. {machine(first['machine'])}.",
+        "",
+        f"| which weights go | what brings accuracy back | seeds | {columns} |",
+        "|---|---|---:|" + "---:|" * len(sparsities),
+        *(line for document in documents for line in _lines(document, sparsities, rows)),
+    ]
+    return "\n".join(lines)
+
+
+def _in_order(documents: Iterable[Document]) -> list[Document]:
+    order = list(PRUNING)
+    return sorted(documents, key=lambda document: (document.get("rounds", 1), order.index(_pruning(document))))
+
+
+def _pruning(document: Document) -> str:
+    return str(document.get("pruning", USUAL_PRUNING))
+
+
+def _lines(document: Document, sparsities: Sequence[float], rows: Iterable[str]) -> Iterator[str]:
+    for row in rows:
+        label, cells = ROWS[row], [cell for cell in document["cells"] if cell["row"] == row]
+        if cells:
+            found = [[cell["top1"] for cell in cells if cell["sparsity"] == sparsity] for sparsity in sparsities]
+            seeds = len({cell["seed"] for cell in cells})
+            yield f"| {criterion(document)} | {label} | {seeds} | " + " | ".join(map(summary, found)) + " |"
+
+
+def _command(document: Document) -> str:
+    cells, name = document["cells"], document["name"]
+    parts = ["python benchmarks/recovery.py"]
+    if name != "resnet20":
+        parts += [f"--name {name} --teacher benchmarks/teachers/{name}"]
+    if (pruning := _pruning(document)) != USUAL_PRUNING:
+        parts += [f"--pruning {pruning}"]
+    if (guide := document.get("guide", USUAL_GUIDE)) != USUAL_GUIDE:
+        parts += [f"--guide {guide}"]
+    if (rounds := document.get("rounds", 1)) > 1:
+        parts += [f"--rounds {rounds}"]
+    parts += ["--sparsities", *(f"{sparsity:g}" for sparsity in sorted({cell["sparsity"] for cell in cells}))]
+    parts += ["--rows", *(row for row in ROWS if any(cell["row"] == row for cell in cells))]
+    return " ".join([*parts, f"--seeds {len({cell['seed'] for cell in cells})}"])
+
+
+def by_network(documents: Iterable[Document]) -> list[str]:
+    """A table for each network, the ResNet-20 of the examples first."""
+    names: dict[str, list[Document]] = {}
+    for document in documents:
+        names.setdefault(document["name"], []).append(document)
+    return [network(names[name]) for name in sorted(names, key=lambda name: (name != "resnet20", name))]
+
+
+def summary(values: Sequence[float]) -> str:
+    """The mean, with the standard deviation where there is one."""
+    if not values:
+        return ""
+    return f"{mean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 and max(values) > min(values) else "")
+
+
+def machine(described: Mapping[str, str | int]) -> str:
+    """A machine as one line for people."""
+    gpu = "no GPU" if described["gpu"] == "none" else str(described["gpu"])
+    cores = f"{described['cores']} cores of {described['processor']} ({described['capability']})"
+    return f"{cores}, {gpu}, torch {described['torch']}"

@@ -1,0 +1,93 @@
+"""What a point of accuracy costs, as a picture: `python benchmarks/plots.py` writes docs/images/cost-resnet20.svg.
+
+Needs matplotlib, which comes with Resprout.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from statistics import mean
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import networks
+
+mpl.use("svg")
+from matplotlib import pyplot as plt
+
+ROOT = Path(__file__).resolve().parent.parent
+PICTURE = ROOT / "docs" / "images" / "cost-resnet20.svg"
+SPARSITIES = (0.75, 0.9, 0.95)
+SHOWN = ("dreams", "paper", "reconstruction", "ours", "ceiling")
+# of Okabe and Ito, which colour-blind readers tell apart; shapes say the same
+STYLES = {
+    "dreams": ("#999999", "v"),
+    "paper": ("#d55e00", "X"),
+    "reconstruction": ("#56b4e9", "s"),
+    "ours": ("#0072b2", "o"),
+    "ceiling": ("#009e73", "*"),
+}
+
+
+class Point(NamedTuple):
+    """What one way to bring accuracy back gave and took: means over seeds."""
+
+    criterion: str
+    row: str
+    sparsity: float
+    seconds: float
+    top1: float
+
+
+def points(documents: Iterable[Mapping[str, Any]]) -> list[Point]:
+    """Every measured way at the sparsities that are shown."""
+    found = []
+    for document in documents:
+        for row in SHOWN:
+            for sparsity in SPARSITIES:
+                cells = [c for c in document["cells"] if c["row"] == row and c["sparsity"] == sparsity]
+                if cells:
+                    seconds, top1 = mean(c["seconds"] for c in cells), mean(c["top1"] for c in cells)
+                    found.append(Point(networks.criterion(document), row, sparsity, seconds, top1))
+    return found
+
+
+def draw(found: list[Point], teacher_top1: float) -> plt.Figure:
+    """One panel for each sparsity: seconds, logarithmic, against top-1 in percent."""
+    figure, panels = plt.subplots(1, len(SPARSITIES), figsize=(13, 4.6), layout="constrained")
+    for panel, sparsity in zip(panels, SPARSITIES, strict=True):
+        shown = [point for point in found if point.sparsity == sparsity]
+        panel.axhline(teacher_top1, color="#444444", linewidth=1, linestyle=":")
+        panel.annotate("teacher", (1.0, teacher_top1), (4, 3), textcoords="offset points", fontsize=8)
+        for point in shown:
+            colour, shape = STYLES[point.row]
+            panel.scatter(point.seconds, point.top1, color=colour, marker=shape, s=46, zorder=3)
+            panel.annotate(
+                point.criterion, (point.seconds, point.top1), (6, -3), textcoords="offset points", fontsize=7
+            )
+        panel.set_xscale("log")
+        panel.set_xlim(1, 3000)
+        panel.set_title(f"{100 * sparsity:g} % of the weights gone", fontsize=10)
+        panel.set_xlabel("seconds of one core")
+        panel.grid(visible=True, color="#dddddd", linewidth=0.6)
+    panels[0].set_ylabel("top-1 in percent, 10,000 CIFAR-10 test images")
+    handles = [
+        plt.Line2D([], [], color=colour, marker=shape, linestyle="", label=networks.ROWS[row].replace("**", ""))
+        for row, (colour, shape) in STYLES.items()
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    return figure
+
+
+def main() -> None:
+    paths = sorted((ROOT / "benchmarks" / "results").glob("recovery-resnet20*.json"))
+    documents = [json.loads(path.read_text()) for path in paths]
+    # the same bytes each time, by the same matplotlib
+    mpl.rcParams.update({"svg.hashsalt": "resprout", "svg.fonttype": "none", "font.family": "sans-serif"})
+    draw(points(documents), documents[0]["teacher_top1"]).savefig(PICTURE, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()
