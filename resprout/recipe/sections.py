@@ -209,7 +209,8 @@ class RandomSection(PruningBase):
 
 class SynflowSection(PruningBase):
     """The weights go that carry least of the flow through all paths (SynFlow, arXiv 2006.05467), round by round. No
-    image is looked at.
+    image is looked at. Made for networks before training; of the example's trained ResNet-20 at 75 %, BatchNorm
+    re-estimated on dreams brings back 25.8 % top-1 after it, 84.1 % after global_magnitude.
     """
 
     method: Literal["synflow"] = "synflow"
