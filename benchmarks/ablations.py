@@ -27,6 +27,7 @@ from resprout.evaluation import evaluate
 from resprout.pruning import prune
 from resprout.recipe import Recipe
 from resprout.recovery import recover
+from resprout.rounds import prune_on_dreams
 from resprout.synthesis import synthesize
 from resprout.types import DreamSet, LabelledImages, Teacher
 
@@ -56,10 +57,13 @@ def is_measured(name: str, chosen: Recipe, seed: int) -> bool:
 
 def dreams_for(chosen: Recipe, teacher: Teacher, seed: int) -> tuple[DreamSet, float]:
     """The dreams of these settings and this seed, synthesized once; and the seconds that took."""
-    directory = WORK / f"dreams-ours-{seed}-{fingerprint(chosen.synthesis.model_dump())[:8]}"
+    aware = getattr(chosen.synthesis, "student_weight", 0) > 0
+    settings = [chosen.synthesis.model_dump(), *([chosen.pruning.model_dump()] if aware else [])]
+    directory = WORK / f"dreams-ours-{seed}-{fingerprint(*settings)[:8]}"
     started = time.monotonic()
     if not (directory / artifacts.MANIFEST).exists():
-        made = synthesize(teacher, statistics.extract(teacher), chosen.synthesis, seed=seed)
+        student = prune(teacher, chosen.pruning, seed=seed) if aware else None
+        made = synthesize(teacher, statistics.extract(teacher), chosen.synthesis, seed=seed, student=student)
         section = chosen.synthesis.model_dump(mode="json")
         artifacts.save_dreams(made, directory, input=teacher.info.input, section=section, seed=seed, inputs={})
     return artifacts.load_dreams(directory), time.monotonic() - started
@@ -68,8 +72,11 @@ def dreams_for(chosen: Recipe, teacher: Teacher, seed: int) -> tuple[DreamSet, f
 def measure(name: str, chosen: Recipe, seed: int, teacher: Teacher, test: LabelledImages) -> dict[str, Any]:
     """One cell: what comes of a recipe with a seed; shares in percent, KL in nats."""
     dreams, synthesis_seconds = dreams_for(chosen, teacher, seed)
-    pruned = prune(teacher, chosen.pruning, seed=seed)
     started = time.monotonic()
+    if chosen.pruning.needs_dreams:
+        pruned = prune_on_dreams(teacher, dreams, chosen.pruning, chosen.recovery, seed=seed)
+    else:
+        pruned = prune(teacher, chosen.pruning, seed=seed)
     result = recover(teacher, pruned, dreams, chosen.recovery, seed=seed)
     recovery_seconds = time.monotonic() - started
     students = {"pruned": pruned, "repaired": result.repaired, "recovered": result.recovered}

@@ -27,6 +27,11 @@ ABLATIONS = {
     "temperature-2": "temperature 2",
     "temperature-8": "temperature 8",
     "sanity-50": "50 % sparsity",
+    "features-0": "no feature matching",
+    "mixup-0": "no blends",
+    "student-aware": "dreams that the student is shown to",
+    "lamp": "LAMP",
+    "rounds-3": "3 rounds",
 }
 
 

@@ -17,6 +17,11 @@ CHANGES: dict[str, dict[str, Any]] = {
     **{f"dreams-{count}": {"synthesis.num_images": count} for count in (512, 2048, 4096)},
     **{f"iterations-{count}": {"synthesis.iterations": count} for count in (25, 100, 200)},
     "sanity-50": {"pruning.sparsity": 0.5},
+    "features-0": {"recovery.feature_weight": 0},
+    "mixup-0": {"recovery.mixup": 0},
+    "student-aware": {"synthesis.student_weight": 1.0},
+    "lamp": {"pruning.method": "lamp"},
+    "rounds-3": {"pruning.rounds": 3},
     **{f"temperature-{value}": {"recovery.temperature": value} for value in (1, 2, 8)},
 }
 
@@ -32,7 +37,7 @@ def fields(path: Path) -> dict[str, Any]:
     }
 
 
-def test_they_are_those_that_the_first_paper_asks_for():
+def test_the_ablations_that_come_along_are_these():
     assert [path.stem for path in recipes.ablations()] == sorted(CHANGES)
 
 
