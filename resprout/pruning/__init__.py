@@ -99,11 +99,7 @@ def prune(
     if isinstance(section, StructuredSection):
         return prune_channels(teacher, section, seed=seed, dreams=dreams, start=start, device=device, report=report)
     if section.sparsity == "auto":
-        raise RecipeError(
-            "pruning.sparsity is auto, and nothing has chosen it yet",
-            why="it takes dreams to see how much a teacher can spare",
-            now="give a number, or the one that resprout.auto_sparsity.choose_sparsity finds on dreams",
-        )
+        raise _undecided()
     original = teacher.network if start is None else start.network
     weights = prunable_weights(original, section.exclude)
     if isinstance(section, SemiStructuredSection):
@@ -129,6 +125,14 @@ def prune(
     student = Student(teacher.info, copy.deepcopy(original).eval().requires_grad_(False), PruningMask(keep), channels)
     apply_mask(student.network, student.mask)
     return student
+
+
+def _undecided() -> RecipeError:
+    return RecipeError(
+        "pruning.sparsity is auto, and nothing has chosen it yet",
+        why="it takes dreams to see how much a teacher can spare",
+        now="give a number, or the one that resprout.auto_sparsity.choose_sparsity finds on dreams",
+    )
 
 
 __all__ = ["METHODS", "prune"]

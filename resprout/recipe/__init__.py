@@ -15,36 +15,38 @@ import yaml
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
 from resprout.errors import RecipeError
+from resprout.recipe.base import Section
 from resprout.recipe.placement import PlacementSection
-from resprout.recipe.sections import (
+from resprout.recipe.pruning import (
     BlockSection,
-    DeepInversionSection,
-    DistillationSection,
     ErkSection,
-    EvaluationSection,
     FisherSection,
-    GateSection,
     GlobalMagnitudeSection,
     GuidedBase,
-    InputSection,
     LampSection,
     LayerMagnitudeSection,
-    PaperRecoverySection,
-    PaperSynthesisSection,
     PruningBase,
     PruningSection,
-    PublishingSection,
     RandomSection,
-    ReconstructionSection,
-    RecoverySection,
-    Section,
     SemiStructuredSection,
     SensitivitySection,
     StructuredSection,
     SynflowSection,
-    SynthesisSection,
     TaylorSection,
     TeacherGuidedSection,
+)
+from resprout.recipe.sections import (
+    DeepInversionSection,
+    DistillationSection,
+    EvaluationSection,
+    GateSection,
+    InputSection,
+    PaperRecoverySection,
+    PaperSynthesisSection,
+    PublishingSection,
+    ReconstructionSection,
+    RecoverySection,
+    SynthesisSection,
     TeacherSection,
 )
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from resprout.recipe.sections import Section
+from resprout.recipe.base import Section
 
 _QUANTITY = r"^\d+(\.\d+)?(Ki|Mi|Gi|Ti)$"
 
