@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -98,28 +98,36 @@ def explain(field: str) -> str:
         RecipeError: there is no such field; the nearest one is named.
     """
     entries = list(_entries(Recipe, ""))
-    chosen = [text for path, text in entries if not field or path == field or path.startswith(f"{field}.")]
+    chosen: dict[tuple[str, str], list[str]] = {}  # many methods have fields of the same meaning: told once
+    for path, method, text in entries:
+        if not field or path == field or path.startswith(f"{field}."):
+            chosen.setdefault((path, text), []).append(method)
     if not chosen:
-        names = sorted({path for path, _ in entries})
+        names = sorted({path for path, _, _ in entries})
         near = get_close_matches(field, names, n=1) or [name for name in names if name.endswith(f".{field}")][:1]
         raise RecipeError(
             f"a recipe has no field {field}" + (f"; did you mean {near[0]}?" if near else ""),
             now="`resprout recipe explain` shows all of them",
         )
-    return "\n\n".join(dict.fromkeys(chosen))
+    return "\n\n".join(f"{path}{_in_brackets(methods)}{text}" for (path, text), methods in chosen.items())
 
 
-def _entries(section: type[BaseModel], prefix: str, method: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted path, text) of every field; a field that only some methods have names the method."""
+def _in_brackets(methods: Iterable[str]) -> str:
+    named = ", ".join(filter(None, methods))
+    return f" ({named})" if named else ""
+
+
+def _entries(section: type[BaseModel], prefix: str, method: str = "") -> Iterator[tuple[str, str, str]]:
+    """(dotted path, method that has it or "", default and meaning) of every field."""
     for name, information in section.model_fields.items():
         path = f"{prefix}{name}"
         kinds = list(_sections(information.annotation))
         if information.description:
-            yield path, f"{path}{method}{_default(information)}\n    {_one_line(information.description)}"
+            yield path, method, f"{_default(information)}\n    {_one_line(information.description)}"
         for kind in kinds:
-            chosen = f" ({kind.model_fields['method'].default})" if "method" in kind.model_fields else ""
+            chosen = str(kind.model_fields["method"].default) if "method" in kind.model_fields else ""
             if not information.description:
-                yield path, f"{path}{chosen}\n    {_one_line(inspect.getdoc(kind) or '')}"
+                yield path, chosen, f"\n    {_one_line(inspect.getdoc(kind) or '')}"
             yield from _entries(kind, f"{path}.", chosen)
 
 

@@ -90,6 +90,13 @@ def test_explain_gives_meaning_default_and_limits():
     assert output.count("recovery.") == 1
 
 
+def test_explain_tells_once_what_many_methods_mean_alike():
+    _, output, _ = invoke("recipe", "explain", "pruning.rounds")
+
+    assert output.startswith("pruning.rounds (global_magnitude, layer_magnitude, lamp, ")
+    assert output.count("In how many rounds to prune") == 1
+
+
 def test_explain_alone_gives_every_field():
     _, output, _ = invoke("recipe", "explain")
 
