@@ -449,6 +449,7 @@ class Sensitivity:
         teacher_top1: the whole teacher's, or None.
         num_repair_dreams: on how many dreams BatchNorm was re-estimated after each pruning; 0: it was not.
         num_held_out_dreams: that agreement was measured on, without the blends of them.
+        whole_agreement: with nothing pruned, in [0, 1]: less than 1 where re-estimating BatchNorm costs answers itself.
     """
 
     layers: tuple[str, ...]
@@ -460,6 +461,7 @@ class Sensitivity:
     teacher_top1: float | None = None
     num_repair_dreams: int = 0
     num_held_out_dreams: int = 0
+    whole_agreement: float = 1.0
 
     def __post_init__(self) -> None:
         expected = (len(self.layers), len(self.sparsities))
@@ -473,8 +475,9 @@ class Sensitivity:
     def ranking(self) -> list[tuple[str, float]]:
         """(layer, share of answers lost by pruning it, averaged over the sparsities), most sensitive first.
 
-        Among layers that lose as many answers, the one with the higher KL comes first.
+        What is lost with nothing pruned does not count. Among layers that lose as many answers, the one with the higher
+        KL comes first.
         """
-        lost, distance = 1 - self.agreement.mean(1), self.kl_divergence.mean(1)
+        lost, distance = self.whole_agreement - self.agreement.mean(1), self.kl_divergence.mean(1)
         order = sorted(range(len(self.layers)), key=lambda index: (-float(lost[index]), -float(distance[index])))
         return [(self.layers[index], float(lost[index])) for index in order]

@@ -41,6 +41,7 @@ def save_sensitivity(
             "teacher_top1": sensitivity.teacher_top1,
             "num_repair_dreams": sensitivity.num_repair_dreams,
             "num_held_out_dreams": sensitivity.num_held_out_dreams,
+            "whole_agreement": sensitivity.whole_agreement,
         },
         section=plain_section(section),
         inputs=inputs,
@@ -67,6 +68,7 @@ def load_sensitivity(directory: str | Path) -> Sensitivity:
             teacher_top1=about["teacher_top1"],
             num_repair_dreams=int(about["num_repair_dreams"]),
             num_held_out_dreams=int(about["num_held_out_dreams"]),
+            whole_agreement=float(about["whole_agreement"]),
         )
     except (KeyError, TypeError) as error:
         raise ArtifactError(

@@ -84,7 +84,7 @@ def _chart(title: str, values: Tensor, labels: tuple[str, ...], *, note: str, sh
 
 
 def _rows(sensitivity: Sensitivity) -> tuple[tuple[str, tuple[Cell, ...]], ...]:
-    worst = float((1 - sensitivity.agreement).max()) or 1.0
+    worst = float((sensitivity.whole_agreement - sensitivity.agreement).clamp_min(0).max()) or 1.0
     return tuple(
         (
             layer.removesuffix(".weight"),
@@ -103,7 +103,7 @@ def _cell(sensitivity: Sensitivity, row: int, column: int, worst: float) -> Cell
     ]
     if sensitivity.top1 is not None:
         told.append(f"top-1 {percent(float(sensitivity.top1[row, column]))}")
-    strength = round(max(0.0, 1 - agreement) / worst, 3)
+    strength = round(max(0.0, sensitivity.whole_agreement - agreement) / worst, 3)
     return Cell(strength, f"{100 * agreement:.0f}", ", ".join(told), False)
 
 
@@ -115,4 +115,9 @@ def _how(sensitivity: Sensitivity) -> str:
     repaired = sensitivity.num_repair_dreams
     then = f"BatchNorm is re-estimated on {repaired:,} dreams" if repaired else "BatchNorm is left as it was"
     held_out = sensitivity.num_held_out_dreams
-    return f"{then}, and the answers to {held_out:,} held-out dreams and their blends are compared with the teacher’s."
+    compared = (
+        f"{then}, and the answers to {held_out:,} held-out dreams and their blends are compared with the teacher’s."
+    )
+    if not repaired:
+        return compared
+    return f"{compared} With nothing pruned, {percent(sensitivity.whole_agreement)} are equal; losses count from there."

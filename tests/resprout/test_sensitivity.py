@@ -13,11 +13,13 @@ from torch.nn.utils import prune as torch_prune
 
 from resprout import artifacts, datasets
 from resprout.errors import ArtifactError, DatasetError, RecipeError
+from resprout.evaluation import evaluate
 from resprout.heldout import with_blends
 from resprout.progress import Progress
 from resprout.recipe import SensitivitySection, validate
+from resprout.recovery import repair
 from resprout.sensitivity import one_layer_pruned, scan
-from resprout.types import DreamSet, LabelledImages, Sensitivity, Teacher
+from resprout.types import DreamSet, LabelledImages, PruningMask, Sensitivity, Student, Teacher
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "resnet20-cifar10"
 RAW = SensitivitySection(repair_dreams=0, sparsities=(0.5, 0.9))
@@ -96,6 +98,9 @@ def test_batchnorm_is_reestimated_where_asked_for(tiny_teacher: Teacher, tiny_dr
     mended = scan(tiny_teacher, tiny_dreams, SensitivitySection(repair_dreams=192, sparsities=(0.9,)))
     assert not torch.equal(raw.kl_divergence, mended.kl_divergence)
     assert (raw.num_repair_dreams, mended.num_repair_dreams) == (0, 192)
+    unpruned = repair(Student(tiny_teacher.info, tiny_teacher.network, PruningMask({})), tiny_dreams)
+    score = evaluate(tiny_teacher, {"unpruned": unpruned}, tiny_dreams).score("unpruned")
+    assert (raw.whole_agreement, mended.whole_agreement) == (1, score.agreement)
 
 
 def test_a_layer_keeps_a_weight_at_any_sparsity(tiny_teacher: Teacher) -> None:
@@ -148,6 +153,8 @@ def small() -> Sensitivity:
 def test_the_ranking_is_by_lost_answers_then_by_kl() -> None:
     assert [name for name, _ in small().ranking()] == ["c.weight", "a.weight", "b.weight"]
     assert [lost for _, lost in small().ranking()] == pytest.approx([0.45, 0.45, 0.15])
+    mended = dataclasses.replace(small(), whole_agreement=0.95)
+    assert [lost for _, lost in mended.ranking()] == pytest.approx([0.4, 0.4, 0.1])
 
 
 @pytest.mark.parametrize("with_top1", [True, False])

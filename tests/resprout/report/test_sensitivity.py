@@ -69,6 +69,11 @@ def test_every_figure_is_on_the_page_and_the_worst_is_darkest() -> None:
     assert strengths.index(max(strengths)) == int(sensitivity.agreement.flatten().argmin())
     assert max(strengths) == 1
     assert min(strengths) >= 0
+    mended = Cells(render_sensitivity(replace(sensitivity, whole_agreement=0.9), info=INFO)).found
+    shaded = [float(style.removeprefix("--v:")) for _, style in mended]
+    assert max(shaded) == 1
+    agreement = sensitivity.agreement.flatten().tolist()
+    assert all((strength == 0) == (value > 0.8996) for strength, value in zip(shaded, agreement, strict=True))
 
 
 @pytest.mark.parametrize("with_top1", [True, False])
