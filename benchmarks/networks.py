@@ -50,15 +50,19 @@ def network(documents: Sequence[Document]) -> str:
     return "\n".join([f"### {documents[0]['name']}", "", table(documents), "", *commands])
 
 
-def table(documents: Sequence[Document], rows: Iterable[str] = tuple(ROWS)) -> str:
+def table(
+    documents: Sequence[Document], rows: Iterable[str] = tuple(ROWS), sparsities: Sequence[float] | None = None
+) -> str:
     """A row per criterion and way back, a column per sparsity: top-1, mean over seeds ± standard deviation."""
     documents = _in_order(documents)
-    sparsities = sorted({cell["sparsity"] for document in documents for cell in document["cells"]})
+    if sparsities is None:
+        sparsities = sorted({cell["sparsity"] for document in documents for cell in document["cells"]})
     first = documents[0]
     columns = " | ".join(f"{100 * sparsity:g} %" for sparsity in sparsities)
     lines = [
         f"{first['name']}, teacher {first['teacher_top1']:.2f} %; top-1 in percent on the 10,000 CIFAR-10 test images, "
-        f"mean over seeds ± standard deviation; {first['num_images']:,} dreams. {machine(first['machine'])}.",
+        "mean over seeds ± standard deviation, in brackets the seeds where they are fewer; "
+        f"{first['num_images']:,} dreams. {machine(first['machine'])}.",
         "",
         f"| which weights go | what brings accuracy back | seeds | {columns} |",
         "|---|---|---:|" + "---:|" * len(sparsities),
@@ -82,7 +86,8 @@ def _lines(document: Document, sparsities: Sequence[float], rows: Iterable[str])
         if cells:
             found = [[cell["top1"] for cell in cells if cell["sparsity"] == sparsity] for sparsity in sparsities]
             seeds = len({cell["seed"] for cell in cells})
-            yield f"| {criterion(document)} | {label} | {seeds} | " + " | ".join(map(summary, found)) + " |"
+            texts = (summary(values) + (f" ({len(values)})" if 0 < len(values) < seeds else "") for values in found)
+            yield f"| {criterion(document)} | {label} | {seeds} | " + " | ".join(texts) + " |"
 
 
 def _command(document: Document) -> str:
