@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -32,6 +33,12 @@ SPEC = InputSpec(shape=(3, 16, 16), mean=(0.5, 0.45, 0.4), std=(0.25, 0.2, 0.3))
 def _one_thread() -> None:
     # tiny networks lose more to handing work over than they gain, and results stay the same on any machine
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interrupts_are_heeded() -> None:
+    # a shell starts what it runs in the background with SIGINT ignored: a test that interrupts would wait for ever
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
