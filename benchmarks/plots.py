@@ -32,7 +32,7 @@ STYLES = {
 
 
 class Point(NamedTuple):
-    """What one way to bring accuracy back gave and took: means over seeds."""
+    """What one way to bring accuracy back gave, the mean over seeds, and took, the least of them."""
 
     criterion: str
     row: str
@@ -49,7 +49,8 @@ def points(documents: Iterable[Mapping[str, Any]]) -> list[Point]:
             for sparsity in SPARSITIES:
                 cells = [c for c in document["cells"] if c["row"] == row and c["sparsity"] == sparsity]
                 if cells:
-                    seconds, top1 = mean(c["seconds"] for c in cells), mean(c["top1"] for c in cells)
+                    # other work on the machine only ever adds time
+                    seconds, top1 = min(c["seconds"] for c in cells), mean(c["top1"] for c in cells)
                     found.append(Point(networks.criterion(document), row, sparsity, seconds, top1))
     return found
 

@@ -80,7 +80,7 @@ def prune(
         seed: what is drawn comes from it: `random`'s weights, labels, batches. Other methods give the same student
             for every seed.
         dreams: what methods look at that look at images; real images with their labels will do as well. None where
-            `section.needs_dreams` is false.
+            `section.looks_at_images` is false.
         start: is not changed. Weights are chosen from its own; those that its mask says are gone stay gone, and count
             towards the sparsity. Default: the teacher.
         device: default: the first GPU, or the CPU. What only reads weights runs on the CPU.
