@@ -30,13 +30,17 @@ PRUNING = {
 USUAL_GUIDE = "dreams"
 GUIDES = {USUAL_GUIDE: "", "real": " on real training images (not data-free)"}
 """What criteria look at that look at images, as it follows their name."""
+USUAL_SCHEDULE = "cubic"
+SCHEDULES = {USUAL_SCHEDULE: "rounds", "geometric": "geometric rounds"}
+USUAL_NUM_IMAGES = 1024
 
 
 def criterion(document: Document) -> str:
     """Which weights went, in words."""
     words = PRUNING[document.get("pruning", USUAL_PRUNING)] + GUIDES[document.get("guide", USUAL_GUIDE)]
-    rounds = document.get("rounds", 1)
-    return words if rounds == 1 else f"{words}, {rounds} rounds"
+    rounds, schedule, num_images = _rounds(document), _schedule(document), document["num_images"]
+    words += "" if rounds == 1 else f", {rounds} {SCHEDULES[schedule]}"
+    return words if num_images == USUAL_NUM_IMAGES else f"{words}, {num_images:,} dreams"
 
 
 def network(documents: Sequence[Document]) -> str:
@@ -62,7 +66,7 @@ def table(
     lines = [
         f"{first['name']}, teacher {first['teacher_top1']:.2f} %; top-1 in percent on the 10,000 CIFAR-10 test images, "
         "mean over seeds ± standard deviation, in brackets the seeds where they are fewer; "
-        f"{first['num_images']:,} dreams. {machine(first['machine'])}.",
+        f"{USUAL_NUM_IMAGES:,} dreams where nothing else is said. {machine(first['machine'])}.",
         "",
         f"| which weights go | what brings accuracy back | seeds | {columns} |",
         "|---|---|---:|" + "---:|" * len(sparsities),
@@ -73,11 +77,24 @@ def table(
 
 def _in_order(documents: Iterable[Document]) -> list[Document]:
     order = list(PRUNING)
-    return sorted(documents, key=lambda document: (document.get("rounds", 1), order.index(_pruning(document))))
+
+    def key(document: Document) -> tuple[int, int, int, int]:
+        schedule = list(SCHEDULES).index(_schedule(document))
+        return document["num_images"], _rounds(document), schedule, order.index(_pruning(document))
+
+    return sorted(documents, key=key)
 
 
 def _pruning(document: Document) -> str:
     return str(document.get("pruning", USUAL_PRUNING))
+
+
+def _rounds(document: Document) -> int:
+    return int(document.get("rounds", 1))
+
+
+def _schedule(document: Document) -> str:
+    return str(document.get("schedule", USUAL_SCHEDULE))
 
 
 def _lines(document: Document, sparsities: Sequence[float], rows: Iterable[str]) -> Iterator[str]:
@@ -99,8 +116,12 @@ def _command(document: Document) -> str:
         parts += [f"--pruning {pruning}"]
     if (guide := document.get("guide", USUAL_GUIDE)) != USUAL_GUIDE:
         parts += [f"--guide {guide}"]
-    if (rounds := document.get("rounds", 1)) > 1:
+    if (rounds := _rounds(document)) > 1:
         parts += [f"--rounds {rounds}"]
+    if (schedule := _schedule(document)) != USUAL_SCHEDULE:
+        parts += [f"--schedule {schedule}"]
+    if (num_images := document["num_images"]) != USUAL_NUM_IMAGES:
+        parts += [f"--num-images {num_images}"]
     parts += ["--sparsities", *(f"{sparsity:g}" for sparsity in sorted({cell["sparsity"] for cell in cells}))]
     parts += ["--rows", *(row for row in ROWS if any(cell["row"] == row for cell in cells))]
     return " ".join([*parts, f"--seeds {len({cell['seed'] for cell in cells})}"])

@@ -5,10 +5,12 @@
     python benchmarks/recovery.py --pruning lamp --rows none dreams reconstruction ours     # which weights go
     python benchmarks/recovery.py --pruning teacher_guided --guide real    # scored on real images, as in its paper
     python benchmarks/recovery.py --pruning lamp --rounds 3 --rows ours ceiling            # recovered in between
+    python benchmarks/recovery.py --num-images 4096 --rows ours            # more dreams, and as much longer training
     python benchmarks/recovery.py --table                # print the table of what has been measured
 
-Every cell is kept as soon as it is measured, in benchmarks/results/recovery-NAME.json, with -PRUNING, -real and
--N-rounds after NAME where these are not the usual ones. Rounds recover on what the row recovers on.
+Every cell is kept as soon as it is measured, in benchmarks/results/recovery-NAME.json, with -PRUNING, -real, -N-rounds
+(-N-geometric-rounds) and -N-dreams after NAME where these are not the usual ones. Rounds recover on what the row
+recovers on.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ from resprout.recipe import (
     PruningSection,
     ReconstructionSection,
     RecoverySection,
+    SynthesisSection,
 )
 from resprout.recovery import recover, repair
 from resprout.rounds import prune_on_dreams
@@ -52,12 +55,7 @@ from resprout.types import DreamSet, LabelledImages, Student, Teacher
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-NUM_IMAGES = 1024
 DREAMS_OF = {"paper": {"paper"}, "ours": {"dreams", "reconstruction", "ours"}}
-SYNTHESIS = {
-    "ours": DeepInversionSection(num_images=NUM_IMAGES),
-    "paper": PaperSynthesisSection(num_images=NUM_IMAGES, num_held_out=0),
-}
 FIXED_ROWS = {"none", "noise", "paper"}
 """What does not change with our defaults."""
 SPARSITIES = (0.5, 0.75, 0.9, 0.95, 0.98)
@@ -74,6 +72,8 @@ class Setting:
     pruning: str = networks.USUAL_PRUNING
     guide: str = networks.USUAL_GUIDE
     rounds: int = 1
+    schedule: str = networks.USUAL_SCHEDULE
+    num_images: int = networks.USUAL_NUM_IMAGES
 
     @property
     def work(self) -> Path:
@@ -81,17 +81,24 @@ class Setting:
 
     def dreams(self, method: str, seed: int) -> Path:
         """The set of dreams that this method and seed give; named after the settings, which may change."""
-        return self.work / f"dreams-{method}-{seed}-{fingerprint(SYNTHESIS[method].model_dump())[:8]}"
+        return self.work / f"dreams-{method}-{seed}-{fingerprint(self.synthesis(method).model_dump())[:8]}"
+
+    def synthesis(self, method: str) -> SynthesisSection:
+        if method == "paper":
+            return PaperSynthesisSection(num_images=self.num_images, num_held_out=0)
+        return DeepInversionSection(num_images=self.num_images)
 
     @property
     def results(self) -> Path:
         method = "" if self.pruning == networks.USUAL_PRUNING else f"-{self.pruning}"
         guide = "" if self.guide == networks.USUAL_GUIDE else f"-{self.guide}"
-        rounds = "" if self.rounds == 1 else f"-{self.rounds}-rounds"
-        return RESULTS / f"recovery-{self.name}{method}{guide}{rounds}.json"
+        kind = "" if self.schedule == networks.USUAL_SCHEDULE else f"{self.schedule}-"
+        rounds = "" if self.rounds == 1 else f"-{self.rounds}-{kind}rounds"
+        dreams = "" if self.num_images == networks.USUAL_NUM_IMAGES else f"-{self.num_images}-dreams"
+        return RESULTS / f"recovery-{self.name}{method}{guide}{rounds}{dreams}.json"
 
     def section(self, sparsity: float) -> PruningSection:
-        fields = {"method": self.pruning, "sparsity": sparsity, "rounds": self.rounds}
+        fields = {"method": self.pruning, "sparsity": sparsity, "rounds": self.rounds, "schedule": self.schedule}
         section: PruningSection = recipe.section("pruning", fields)
         return section
 
@@ -108,7 +115,7 @@ def _load(setting: Setting) -> tuple[Teacher, LabelledImages]:
 
 def make_dreams(setting: Setting, method: str, seed: int) -> float:
     """Synthesize a set of dreams once, or find it; the seconds that took."""
-    directory, section = setting.dreams(method, seed), SYNTHESIS[method]
+    directory, section = setting.dreams(method, seed), setting.synthesis(method)
     if (directory / artifacts.MANIFEST).exists():
         return 0.0
     teacher, _ = _load(setting)
@@ -159,7 +166,7 @@ def _repaired(setting: Setting, row: str, teacher: Teacher, pruned: Student, see
     if row == "none":
         return pruned
     if row == "noise":
-        return repair(pruned, _noise(teacher, seed))
+        return repair(pruned, _noise(setting, teacher, seed))
     images = _images_of(setting, row, teacher, seed)
     assert images is not None
     if row == "dreams":
@@ -181,9 +188,9 @@ def _section_of(row: str) -> RecoverySection:
     return sections.get(row, DistillationSection)()
 
 
-def _noise(teacher: Teacher, seed: int) -> DreamSet:
-    images = torch.randn(NUM_IMAGES, *teacher.info.input.shape, generator=generator(seed, "noise"))
-    return DreamSet(images.half(), torch.zeros(NUM_IMAGES, dtype=torch.int64), 0, teacher.info.num_classes)
+def _noise(setting: Setting, teacher: Teacher, seed: int) -> DreamSet:
+    images = torch.randn(setting.num_images, *teacher.info.input.shape, generator=generator(seed, "noise"))
+    return DreamSet(images.half(), torch.zeros(setting.num_images, dtype=torch.int64), 0, teacher.info.num_classes)
 
 
 def _real_images(setting: Setting, teacher: Teacher, seed: int) -> DreamSet:
@@ -192,7 +199,7 @@ def _real_images(setting: Setting, teacher: Teacher, seed: int) -> DreamSet:
     held_out = DeepInversionSection().num_held_out
     order = torch.randperm(len(train.images), generator=generator(seed, "real"))
     ranks = _rank_within_class(train.labels[order])
-    chosen = order[ranks.argsort(stable=True)[: NUM_IMAGES + held_out]]
+    chosen = order[ranks.argsort(stable=True)[: setting.num_images + held_out]]
     images = teacher.info.input.normalise(train.images[chosen].float() / 255)
     return DreamSet(images.half(), train.labels[chosen], held_out, teacher.info.num_classes)
 
@@ -238,7 +245,8 @@ def run(setting: Setting, seeds: Iterable[int], sparsities: Sequence[float], row
 
 def _read(setting: Setting) -> dict[str, Any]:
     """What has been measured, less the cells that other defaults than today's gave."""
-    settings = {"synthesis": SYNTHESIS["ours"].model_dump(mode="json"), "recovery": DistillationSection().model_dump()}
+    synthesis = setting.synthesis("ours").model_dump(mode="json")
+    settings = {"synthesis": synthesis, "recovery": DistillationSection().model_dump()}
     told = setting.section(0.5).model_dump(exclude={"method", *PruningBase.model_fields})
     settings |= {"pruning": told} if told else {}
     if not setting.results.exists():
@@ -247,9 +255,10 @@ def _read(setting: Setting) -> dict[str, Any]:
             "pruning": setting.pruning,
             "guide": setting.guide,
             "rounds": setting.rounds,
+            "schedule": setting.schedule,
             "teacher": artifacts.digest_of(setting.teacher),
             "machine": machine.describe(),
-            "num_images": NUM_IMAGES,
+            "num_images": setting.num_images,
             "recipe": settings,
             "cells": [],
         }
@@ -275,6 +284,8 @@ def main() -> None:
     parser.add_argument("--pruning", choices=networks.PRUNING, default=networks.USUAL_PRUNING, help="which weights go")
     parser.add_argument("--guide", choices=networks.GUIDES, default=networks.USUAL_GUIDE, help="what pruning looks at")
     parser.add_argument("--rounds", type=int, default=1, help="prune in so many, recovered in between")
+    parser.add_argument("--schedule", choices=networks.SCHEDULES, default=networks.USUAL_SCHEDULE, help="of rounds")
+    parser.add_argument("--num-images", type=int, default=networks.USUAL_NUM_IMAGES, help="how many dreams")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sparsities", type=float, nargs="+", default=SPARSITIES)
     parser.add_argument("--rows", nargs="+", choices=networks.ROWS, default=list(networks.ROWS))
@@ -283,7 +294,8 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="measure nothing, print the table")
     options = parser.parse_args()
     paths = (options.teacher, options.data)
-    setting = Setting(options.name, *paths, options.threads, options.pruning, options.guide, options.rounds)
+    criterion = (options.pruning, options.guide, options.rounds, options.schedule)
+    setting = Setting(options.name, *paths, options.threads, *criterion, options.num_images)
     if options.guide != networks.USUAL_GUIDE and not setting.section(0.5).looks_at_images:
         parser.error(f"--guide: {options.pruning} looks at no images")
     if not options.table:

@@ -22,7 +22,7 @@ from typing import Any
 import machine
 import tables
 import torch
-from recovery import NUM_IMAGES, RESULTS, ROOT, SYNTHESIS, Setting, make_dreams
+from recovery import RESULTS, ROOT, Setting, make_dreams
 
 from resprout import artifacts, datasets
 from resprout.artifacts.folder import write_atomically
@@ -121,7 +121,7 @@ def run(bench: Bench, path: Path, options: argparse.Namespace) -> None:
 def _document(bench: Bench, path: Path, name: str) -> dict[str, Any]:
     """What has been measured with these settings."""
     settings = {
-        "synthesis": SYNTHESIS["ours"].model_dump(mode="json"),
+        "synthesis": bench.setting.synthesis("ours").model_dump(mode="json"),
         "recovery": DistillationSection(epochs=bench.epochs).model_dump(),
     }
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
@@ -134,7 +134,7 @@ def _document(bench: Bench, path: Path, name: str) -> dict[str, Any]:
         "teacher_top1": round(100 * (evaluate(bench.teacher, {}, nothing, bench.test).score("teacher").top1 or 0), 2),
         "machine": machine.describe(),
         "threads": bench.setting.threads,
-        "num_images": NUM_IMAGES,
+        "num_images": bench.setting.num_images,
         "recipe": settings,
         "cells": [],
     }

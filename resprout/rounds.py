@@ -59,7 +59,7 @@ def prune_on_dreams(
     if sparsity == "auto":
         sparsity, _ = choose_sparsity(teacher, dreams, section, seed=seed, device=device, report=report)
     student: Student | None = None
-    targets = densities(1 - sparsity, section.rounds)
+    targets = densities(1 - sparsity, section.rounds, section.schedule)
     for number, density in enumerate(targets, start=1):
         asked = with_sparsity(section, 1 - density)
         pruned = prune(teacher, asked, seed=seed, dreams=dreams, start=student, device=device, report=report)
@@ -71,14 +71,20 @@ def prune_on_dreams(
     raise AssertionError("there is a last round")
 
 
-def densities(final: float, rounds: int) -> list[float]:
-    """The share of weights that is left after each round, if each keeps the same share of what it finds.
+def densities(final: float, rounds: int, schedule: str) -> list[float]:
+    """The share of weights that is left after each round.
 
     Args:
         final: after the last round, in (0, 1).
         rounds: at least 1.
+        schedule: geometric: each round keeps the same share of what it finds. cubic: sparsity nears its end as
+            1 - (1 - t)³ does 1 (Zhu and Gupta, Eq. 1, arXiv 1710.01878), most of it while there is plenty to lose.
     """
-    return [final ** (number / rounds) for number in range(1, rounds)] + [final]
+    if schedule == "geometric":
+        before = [final ** (number / rounds) for number in range(1, rounds)]
+    else:
+        before = [1 - (1 - final) * (1 - (1 - number / rounds) ** 3) for number in range(1, rounds)]
+    return [*before, final]
 
 
 def _between_rounds(section: PruningBase, recovery: RecoverySection) -> RecoverySection:

@@ -43,8 +43,11 @@ class PruningBase(AnyPruning):
     re-estimated and nothing trained, agrees with its teacher on this share of held-out dreams and their blends. none:
     0.9. Recovery comes after that and promises nothing of its own: gate.min_agreement holds the result to a share."""
     rounds: int = Field(default=1, ge=1, le=32)
-    """In how many rounds to prune. 1: in one shot. More: each removes the same share of what is left, and recovers on
-    dreams as the recovery section says before the next one looks again."""
+    """In how many rounds to prune. 1: in one shot. More: each but the last recovers on dreams as the recovery section
+    says, before the next one looks again."""
+    schedule: Literal["cubic", "geometric"] = "cubic"
+    """How much each of several rounds removes. geometric: the same share of what it finds. cubic: much at first, then
+    less and less (Zhu and Gupta, arXiv 1710.01878)."""
     round_epochs: int | None = Field(default=None, ge=1)
     """Passes over the dreams after each round but the last; none: recovery.epochs."""
 

@@ -49,19 +49,24 @@ def test_a_network_has_one_table_and_the_commands_that_made_it(tables: ModuleTyp
     document = {"name": "net", "teacher_top1": 93.0, "num_images": 1024, "machine": machine, "cells": cells}
     rounds = {**document, "pruning": "lamp", "rounds": 3}
     guided = {**document, "pruning": "fisher", "guide": "real"}
-    (made,) = tables.networks.by_network([rounds, document, guided])
+    geometric, more = {**rounds, "schedule": "geometric"}, {**document, "num_images": 4096}
+    (made,) = tables.networks.by_network([more, geometric, rounds, document, guided])
     lines = made.splitlines()
-    assert [line.split(" | ")[0] for line in lines[6:9]] == [
+    assert [line.split(" | ")[0] for line in lines[6:11]] == [
         "| global L1",
         "| Fisher on real training images (not data-free)",
         "| LAMP, 3 rounds",
+        "| LAMP, 3 geometric rounds",
+        "| global L1, 4,096 dreams",
     ]
     common = "python benchmarks/recovery.py --name net --teacher benchmarks/teachers/net"
     measured = "--sparsities 0.9 --rows ours --seeds 1"
-    assert lines[-4:-1] == [
+    assert lines[-6:-1] == [
         f"{common} {measured}",
         f"{common} --pruning fisher --guide real {measured}",
         f"{common} --pruning lamp --rounds 3 {measured}",
+        f"{common} --pruning lamp --rounds 3 --schedule geometric {measured}",
+        f"{common} --num-images 4096 {measured}",
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -20,16 +21,31 @@ from resprout.rounds import densities, prune_on_dreams
 from resprout.types import DreamSet, Student, Teacher
 
 SHORT = DistillationSection(epochs=3, batch_size=64, start="repaired", precision="float32")
-ROUNDS = LampSection(sparsity=0.8, rounds=3, round_epochs=2)
+ROUNDS = LampSection(sparsity=0.8, rounds=3, round_epochs=2, schedule="geometric")
 
 
 @given(final=some.floats(0.001, 0.999), rounds=some.integers(1, 32))
 def test_every_round_keeps_the_same_share_of_what_it_finds(final: float, rounds: int):
-    left = densities(final, rounds)
+    left = densities(final, rounds, "geometric")
     assert len(left) == rounds
     assert left[-1] == final, "the last to the bit: it is what was asked for"
     shares = [after / before for before, after in zip([1.0, *left], left, strict=False)]
     assert all(math.isclose(share, final ** (1 / rounds)) for share in shares)
+
+
+@given(final=some.floats(0.001, 0.999), rounds=some.integers(1, 32))
+def test_cubic_rounds_remove_less_each_time(final: float, rounds: int):
+    left = densities(final, rounds, "cubic")
+    assert left[-1] == final, "the last to the bit: it is what was asked for"
+    removed = [before - after for before, after in zip([1.0, *left], left, strict=False)]
+    assert all(later < earlier for earlier, later in pairwise(removed))
+    assert min(removed) > 0
+
+
+def test_cubic_rounds_are_those_of_gradual_pruning():
+    """s_t = s_f + (s_i - s_f) (1 - (t - t_0) / (n Δt))³, Eq. 1 of arXiv 1710.01878, with s_i = 0 and three steps."""
+    sparsities = [0.9 + (0 - 0.9) * (1 - step / 3) ** 3 for step in (1, 2, 3)]
+    assert [1 - density for density in densities(1 - 0.9, 3, "cubic")] == pytest.approx(sparsities)
 
 
 def test_one_round_is_one_shot(tiny_teacher: Teacher, tiny_dreams: DreamSet):
@@ -49,7 +65,7 @@ def test_rounds_end_at_the_asked_sparsity_and_never_bring_a_weight_back(tiny_tea
 
 
 def test_blocks_that_are_gone_stay_gone(tiny_teacher: Teacher, tiny_dreams: DreamSet):
-    section = BlockSection(sparsity=0.6, rounds=2, round_epochs=1, shape=(2, 2))
+    section = BlockSection(sparsity=0.6, rounds=2, round_epochs=1, shape=(2, 2), schedule="geometric")
     first = prune(tiny_teacher, section.model_copy(update={"sparsity": 1 - 0.4**0.5}), seed=0).mask
     mask = prune_on_dreams(tiny_teacher, tiny_dreams, section, SHORT, seed=0).mask
     assert all((first.keep[name] | ~kept).all() for name, kept in mask.keep.items())
