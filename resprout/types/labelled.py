@@ -1,0 +1,24 @@
+"""Labelled images: real ones, to test on and never to train on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """A labelled test set.
+
+    Args:
+        images: uint8, shape (n, channels, height, width), in pixel space.
+        labels: int64, shape (n,).
+        class_names: one per class, in label order.
+        source: where it was read from.
+    """
+
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+    source: str = ""

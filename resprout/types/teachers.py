@@ -1,0 +1,101 @@
+"""Trained classifiers, and everything that feeding and rebuilding them takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resprout.errors import UnsupportedModelError
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """The images a network expects.
+
+    Args:
+        shape: (channels, height, width).
+        mean: per channel, in [0, 1] pixel space; normalised = (pixel - mean) / std.
+        std: per channel, above 0.
+    """
+
+    shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.shape) != 3 or min(self.shape) < 1:
+            raise UnsupportedModelError(
+                f"input shape {list(self.shape)} is not (channels, height, width)",
+                now="set teacher.input.shape, for example [3, 32, 32]",
+            )
+        if len(self.mean) != self.shape[0] or len(self.std) != self.shape[0]:
+            raise UnsupportedModelError(
+                f"normalisation has {len(self.mean)} means and {len(self.std)} standard deviations "
+                f"for {self.shape[0]} channels",
+                now="give teacher.input.mean and teacher.input.std one value per channel",
+            )
+        if min(self.std) <= 0:
+            raise UnsupportedModelError(
+                f"normalisation has a standard deviation of {min(self.std)}",
+                why="images are divided by it",
+                now="give teacher.input.std values above 0, in [0, 1] pixel space",
+            )
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """From [0, 1] pixel space, shape (..., channels, height, width), to normalised model-input space."""
+        return (pixels - self._column(self.mean, pixels)) / self._column(self.std, pixels)
+
+    def to_pixels(self, images: Tensor) -> Tensor:
+        """From normalised model-input space back to pixels, clamped to [0, 1]."""
+        return (images * self._column(self.std, images) + self._column(self.mean, images)).clamp(0, 1)
+
+    @staticmethod
+    def _column(values: tuple[float, ...], like: Tensor) -> Tensor:
+        return torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """How to build a network and how to feed it; everything about a classifier but its weights.
+
+    Args:
+        architecture: a name that `resprout.models.build` knows.
+        num_classes: the length of the logits, at least 2.
+        input: what images it takes.
+        class_names: one per class, in the order of the logits.
+        arguments: keyword arguments of the architecture's constructor (JSON values).
+        custom_code: the architecture is a user's own `package.module:function`, which the recipe allowed.
+    """
+
+    architecture: str
+    num_classes: int
+    input: InputSpec
+    class_names: tuple[str, ...]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    custom_code: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_classes < 2:
+            raise UnsupportedModelError(f"a classifier needs at least 2 classes, not {self.num_classes}")
+        if len(self.class_names) != self.num_classes:
+            raise UnsupportedModelError(
+                f"{len(self.class_names)} class names for {self.num_classes} classes",
+                now="give teacher.class_names one name per class, or leave it out",
+            )
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A trained classifier, in evaluation mode, its weights frozen.
+
+    `source` says where it came from, without secrets; `digest` is the sha256 of the weights file that was read.
+    """
+
+    info: ModelInfo
+    network: nn.Module
+    source: str = ""
+    digest: str = ""
