@@ -74,7 +74,7 @@ def measure(name: str, chosen: Recipe, seed: int, teacher: Teacher, test: Labell
     dreams, synthesis_seconds = dreams_for(chosen, teacher, seed)
     started = time.monotonic()
     if chosen.pruning.needs_dreams:
-        pruned = prune_on_dreams(teacher, dreams, chosen.pruning, chosen.recovery, seed=seed)
+        pruned = prune_on_dreams(teacher, dreams, chosen.pruning, chosen.recovery, seed=seed).student
     else:
         pruned = prune(teacher, chosen.pruning, seed=seed)
     result = recover(teacher, pruned, dreams, chosen.recovery, seed=seed)

@@ -150,7 +150,7 @@ def _pruned(setting: Setting, row: str, teacher: Teacher, sparsity: float, seed:
     images = _images_of(setting, row, teacher, seed)
     if images is None:
         raise SystemExit(f"--rounds: nothing is recovered on in the row {row}")
-    return prune_on_dreams(teacher, images, section, _section_of(row), seed=seed)
+    return prune_on_dreams(teacher, images, section, _section_of(row), seed=seed).student
 
 
 def _guide(setting: Setting, teacher: Teacher, seed: int) -> DreamSet | None:

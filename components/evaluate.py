@@ -80,6 +80,7 @@ def evaluate(
         mask=students["recovered"].kept,
         recovery_curves=provenance.recovery_curves(recovered.path),
         provenance=record,
+        choice=provenance.sparsity_choice(pruned.path),
     )
     Path(report.path).write_text(page, encoding="utf-8")
     Path(summary.path).write_text(figures.markdown_of(result), encoding="utf-8")

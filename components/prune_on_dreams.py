@@ -25,7 +25,7 @@ def prune_on_dreams(
         recovery: the recipe's recovery section, for the rounds before the last.
         seed: the run's.
         checkpoints: where finished epochs are kept through a kill: a folder, or s3://BUCKET/PREFIX; "" for nowhere.
-        student: a masked copy of the teacher, as the last pruning left it.
+        student: a masked copy of the teacher, as the last pruning left it; with what was tried for `sparsity: auto`.
         metrics: how many weights are gone.
     """
     from resprout import artifacts, figures, recipe, rounds, storage
@@ -43,13 +43,20 @@ def prune_on_dreams(
             checkpoint=checkpoint,
         )
         inputs = {"teacher": teacher.path, "dreams": dreams.path}
-        artifacts.save_student(pruned, student.path, section=settings, seed=seed, inputs=inputs)
+        artifacts.save_student(
+            pruned.student,
+            student.path,
+            section=settings,
+            seed=seed,
+            inputs=inputs,
+            about=figures.of_choice(pruned.choice),
+        )
     student.metadata.update(
         {
-            **figures.name_of_student("pruned", pruned),
+            **figures.name_of_student("pruned", pruned.student),
             "method": settings.method,
             "rounds": getattr(settings, "rounds", 1),
         }
     )
-    for name, value in figures.of_student(pruned).items():
+    for name, value in figures.of_student(pruned.student).items():
         metrics.log_metric(name, value)

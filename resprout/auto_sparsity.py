@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -16,7 +15,7 @@ from resprout.pruning import prune
 from resprout.pruning.candidates import prunable_weights
 from resprout.recipe import PruningBase, PruningSection
 from resprout.recovery import repair
-from resprout.types import DreamSet, Teacher
+from resprout.types import DreamSet, SparsityChoice, Teacher, Trial
 
 DEFAULT_AGREEMENT = 0.9
 STEPS = 200
@@ -24,24 +23,6 @@ STEPS = 200
 STRIDE = 10
 """Steps between the sparsities that are tried from above: 5 points."""
 Chosen = TypeVar("Chosen", bound=PruningBase)
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What one sparsity would leave.
-
-    Args:
-        sparsity: the share of weights removed, in (0, 1).
-        agreement: with the teacher, of the student whose BatchNorm was re-estimated on the training dreams, on held-out
-            ones and their blends, in [0, 1]; 0 where there can be no such student.
-        kl_divergence: likewise, in nats; None where there can be none.
-        refused: why there can be none, as when a layer would lose all its weights.
-    """
-
-    sparsity: float
-    agreement: float
-    kl_divergence: float | None = None
-    refused: str = ""
 
 
 def choose_sparsity(
@@ -52,7 +33,7 @@ def choose_sparsity(
     seed: int,
     device: torch.device | None = None,
     report: Report = silent,
-) -> tuple[float, tuple[Trial, ...]]:
+) -> SparsityChoice:
     """The highest sparsity at which the pruned and repaired student still agrees with its teacher as promised.
 
     What is promised is of that student, measured as evaluation measures it: at the sparsity returned, after BatchNorm
@@ -75,7 +56,7 @@ def choose_sparsity(
         report: is told each trial's sparsity and agreement.
 
     Returns:
-        The sparsity, a multiple of 0.005; and every trial, in the order in which they were made.
+        The sparsity, a multiple of 0.005, with what was promised and every trial, in the order in which they were made.
 
     Raises:
         RecipeError: no sparsity keeps the promise, the section has none to choose, or an exclusion matches nothing.
@@ -103,7 +84,7 @@ def choose_sparsity(
     found = highest_step(keeps)
     if found == 0:
         raise _out_of_reach(promised, trials)
-    return found / STEPS, tuple(trials)
+    return SparsityChoice(found / STEPS, promised, tuple(trials))
 
 
 def highest_step(keeps: Callable[[int, int], bool]) -> int:

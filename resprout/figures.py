@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor
@@ -10,7 +11,17 @@ from torch import Tensor
 from resprout.batchnorm import batch_norm_layers
 from resprout.evaluation import percent, summary_rows, verdict
 from resprout.masking import whole_layers
-from resprout.types import BNStatistics, DreamSet, DreamShard, Evaluation, LabelledImages, Sensitivity, Student, Teacher
+from resprout.types import (
+    BNStatistics,
+    DreamSet,
+    DreamShard,
+    Evaluation,
+    LabelledImages,
+    Sensitivity,
+    SparsityChoice,
+    Student,
+    Teacher,
+)
 
 MOST_CLASSES_TO_LOOK_AT = 100
 
@@ -117,6 +128,11 @@ def name_of_sensitivity(sensitivity: Sensitivity) -> dict[str, str]:
 def of_curves(curves: Mapping[str, Tensor]) -> dict[str, list[float]]:
     """Curves as JSON."""
     return {name: [float(value) for value in curve] for name, curve in curves.items()}
+
+
+def of_choice(choice: SparsityChoice | None) -> dict[str, Any]:
+    """Why a student is as sparse as it is, as JSON; nothing where the recipe said how sparse."""
+    return {} if choice is None else {"sparsity_choice": asdict(choice)}
 
 
 def of_evaluation(evaluation: Evaluation) -> dict[str, float]:

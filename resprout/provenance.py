@@ -11,8 +11,9 @@ from torch import Tensor
 
 from resprout.artifacts import read_manifest
 from resprout.artifacts.folder import record_of
+from resprout.types import SparsityChoice, Trial
 
-__all__ = ["recipe_of", "record_of", "recovery_curves"]
+__all__ = ["recipe_of", "record_of", "recovery_curves", "sparsity_choice"]
 
 # an artifact's kind -> the recipe section that its manifest holds
 _SECTIONS = {
@@ -36,6 +37,14 @@ def recovery_curves(directory: str | Path) -> dict[str, Tensor]:
     """The curves that recovery left in a recovered student's manifest: name -> float32, shape (epochs,)."""
     curves = read_manifest(directory).about.get("curves", {})
     return {name: torch.tensor(values, dtype=torch.float32) for name, values in curves.items()}
+
+
+def sparsity_choice(directory: str | Path) -> SparsityChoice | None:
+    """What was tried for `sparsity: auto`, from a pruned student's manifest; None where the recipe gave a number."""
+    stored = read_manifest(directory).about.get("sparsity_choice")
+    if stored is None:
+        return None
+    return SparsityChoice(**{**stored, "trials": tuple(Trial(**trial) for trial in stored["trials"])})
 
 
 def _walk(record: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

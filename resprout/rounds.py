@@ -8,6 +8,7 @@ There on training data, here on dreams.
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 
 import torch
 
@@ -18,7 +19,20 @@ from resprout.progress import Progress, Report, silent
 from resprout.pruning import prune
 from resprout.recipe import DistillationSection, PruningBase, PruningSection, RecoverySection
 from resprout.recovery import recover
-from resprout.types import DreamSet, Student, Teacher
+from resprout.types import DreamSet, SparsityChoice, Student, Teacher
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What pruning with dreams in sight gives.
+
+    Args:
+        student: as its last pruning left it: what recovery is to start from.
+        choice: why it is as sparse as it is; None where the section says how sparse.
+    """
+
+    student: Student
+    choice: SparsityChoice | None = None
 
 
 def prune_on_dreams(
@@ -31,7 +45,7 @@ def prune_on_dreams(
     report: Report = silent,
     checkpoint: Checkpoint | None = None,
     device: torch.device | None = None,
-) -> Student:
+) -> Pruned:
     """A pruned copy of the teacher, in as many rounds as the section says.
 
     Args:
@@ -46,25 +60,26 @@ def prune_on_dreams(
         device: default: the first GPU, or the CPU.
 
     Returns:
-        The student as its last pruning left it: what recovery is to start from.
+        The student as its last pruning left it, and the trials that chose its sparsity where the section did not.
 
     Raises:
         RecipeError: a layer would lose all its weights, no sparsity keeps the promise, or epochs are asked for where
             nothing is trained.
     """
     if not isinstance(section, PruningBase):  # its sparsity is no number that rounds could come near
-        return prune(teacher, section, seed=seed, dreams=dreams, device=device, report=report)
+        return Pruned(prune(teacher, section, seed=seed, dreams=dreams, device=device, report=report))
     between = _between_rounds(section, recovery)
-    sparsity = section.sparsity
+    sparsity, choice = section.sparsity, None
     if sparsity == "auto":
-        sparsity, _ = choose_sparsity(teacher, dreams, section, seed=seed, device=device, report=report)
+        choice = choose_sparsity(teacher, dreams, section, seed=seed, device=device, report=report)
+        sparsity = choice.sparsity
     student: Student | None = None
     targets = densities(1 - sparsity, section.rounds, section.schedule)
     for number, density in enumerate(targets, start=1):
         asked = with_sparsity(section, 1 - density)
         pruned = prune(teacher, asked, seed=seed, dreams=dreams, start=student, device=device, report=report)
         if number == len(targets):
-            return pruned
+            return Pruned(pruned, choice)
         told = _in_round(report, number, len(targets) - 1)
         result = recover(teacher, pruned, dreams, between, seed=seed, report=told, checkpoint=checkpoint, device=device)
         student = result.recovered

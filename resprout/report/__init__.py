@@ -12,12 +12,13 @@ from torch import Tensor
 from resprout import __version__
 from resprout.evaluation import percent, summary_rows
 from resprout.report.charts import number, quantiles, recovery_charts, statistics_charts, synthesis_charts
+from resprout.report.choice import tried_for
 from resprout.report.confusion import confusions
 from resprout.report.layers import layer_sparsities, sparsity_profile
 from resprout.report.pictures import dream_grid
 from resprout.report.provenance import ROW, arcs, chain
 from resprout.report.sensitivity import most_sensitive, scan_of
-from resprout.types import BNStatistics, DreamSet, Evaluation, ModelInfo, PruningMask, Sensitivity
+from resprout.types import BNStatistics, DreamSet, Evaluation, ModelInfo, PruningMask, Sensitivity, SparsityChoice
 
 __all__ = ["render", "render_sensitivity"]
 
@@ -36,6 +37,7 @@ def render(
     recovery_curves: Mapping[str, Tensor],
     provenance: Mapping[str, Any],
     sensitivity: Sensitivity | None = None,
+    choice: SparsityChoice | None = None,
     title: str = "Recovery report",
     created: str = "",
 ) -> str:
@@ -53,6 +55,7 @@ def render(
         provenance: the evaluation's record, `{name, kind, sha256, inputs, section, seed, about}`, whose inputs are
             such records; empty when unknown.
         sensitivity: how much each layer alone can spare, where it was scanned.
+        choice: what was tried for `sparsity: auto`, where the recipe gave no number.
         title: of the page.
         created: when; left out by default, so that the page depends on the run alone.
     """
@@ -78,6 +81,7 @@ def render(
             layers=layer_sparsities(mask),
             sparsity_profile=sparsity_profile(mask),
             scan=scan_of(sensitivity),
+            tried=tried_for(choice),
             confusions=confusions(evaluation),
             recipe=_yaml(recipe),
             steps=steps,

@@ -113,7 +113,7 @@ def line_chart(
         note=", ".join(filter(None, [note, "logarithmic" if up.logarithmic else ""])),
         x_label=x_label,
         x_ticks=across.ticks(lambda value: f"{value:,.0f}", whole=True) if steps > 1 else (Tick(50, "1"),),
-        y_ticks=up.ticks(_coarse_percent if share else number),
+        y_ticks=up.ticks(coarse_percent if share else number),
         lines=lines,
         summary=f"{title}: {last} after {steps:,} {x_label}{'s' if steps > 1 else ''}.",
     )
@@ -132,7 +132,7 @@ def profile(title: str, values: Sequence[float], overall: float, *, note: str) -
         note=note,
         x_label="layer, in network order",
         x_ticks=across.ticks(lambda value: f"{value:.0f}", whole=True),
-        y_ticks=up.ticks(_coarse_percent),
+        y_ticks=up.ticks(coarse_percent),
         lines=(
             Line("each layer", path, 0, ""),
             Line("whole network", f"M0 {100 - up.position(overall):.1f}H100", 1, percent(overall)),
@@ -203,7 +203,8 @@ def number(value: float) -> str:
     return text.replace("-", "−")
 
 
-def _coarse_percent(share: float) -> str:
+def coarse_percent(share: float) -> str:
+    """A share in [0, 1] in percent, three significant digits, no more decimals than it has."""
     return f"{100 * share:.3g} %"
 
 

@@ -1,5 +1,6 @@
 """What travels between the stages: frozen dataclasses whose invariants are checked once, here."""
 
+from resprout.types.choice import SparsityChoice, Trial
 from resprout.types.dreams import DreamGroup, DreamSet, DreamShard
 from resprout.types.evaluation import Evaluation, Latency, ModelCost, ModelScore, StoredSize
 from resprout.types.fetching import Stored
@@ -25,8 +26,10 @@ __all__ = [
     "ModelScore",
     "PruningMask",
     "Sensitivity",
+    "SparsityChoice",
     "Stored",
     "StoredSize",
     "Student",
     "Teacher",
+    "Trial",
 ]

@@ -19,10 +19,11 @@ from components.fetch_test_set import fetch_test_set
 from components.merge_dreams import merge_dreams
 from components.plan_shards import plan_shards
 from components.prune import prune
+from components.prune_on_dreams import prune_on_dreams
 from components.recover import recover
 from components.scan_sensitivity import scan_sensitivity
 from components.synthesize import synthesize
-from resprout import artifacts, datasets
+from resprout import artifacts, datasets, provenance
 from resprout.errors import ResproutError
 from resprout.types import Evaluation, LabelledImages, Teacher
 
@@ -299,6 +300,43 @@ def test_a_student_that_lost_channels_goes_through_the_same_stages(stage: Stage)
     assert f"{100 * costs['recovered'].sparsity:.1f}" == gone
     assert costs["recovered"].dense_macs <= 0.5 * costs["teacher"].dense_macs
     assert f"{gone}\N{NO-BREAK SPACE}% of the weights pruned" in (stage.folder / "report").read_text()
+
+
+@pytest.mark.parametrize("sparsity", ["auto", 0.5])
+def test_what_an_automatic_sparsity_tried_goes_with_the_student_into_the_report(stage: Stage, sparsity: str | float):
+    dreamt(stage)
+    student, report = stage(dsl.Model, "student"), stage(dsl.HTML, "report")
+    networks = {"teacher": stage(dsl.Model, "teacher"), "dreams": stage(dsl.Dataset, "dreams")}
+    promise = {"min_agreement": 0.1} if sparsity == "auto" else {}
+    prune_on_dreams.python_func(
+        **networks,
+        section={"method": "global_magnitude", "sparsity": sparsity, **promise},
+        recovery=RECOVERY,
+        seed=0,
+        checkpoints="",
+        student=student,
+        metrics=stage.metrics(),
+    )
+    evaluate.python_func(
+        **networks,
+        statistics=stage(dsl.Artifact, "statistics"),
+        pruned=student,
+        repaired=student,
+        recovered=student,
+        test_set=labelled(stage, {}),
+        section={},
+        evaluation=stage(dsl.Artifact, "evaluation"),
+        metrics=stage.metrics(),
+        confusion=stage(dsl.ClassificationMetrics, "confusion"),
+        report=report,
+        summary=stage(dsl.Markdown, "summary"),
+    )
+
+    choice, page = provenance.sparsity_choice(student.path), Path(report.path).read_text()
+    assert (choice is None) == (sparsity == 0.5) == ("Why this sparsity" not in page)
+    if choice is not None:
+        assert choice.promised == 0.1
+        assert student.metadata["sparsity"] == f"{100 * choice.sparsity:.1f} %"
 
 
 def assert_costs_are_logged(evaluation: Evaluation, metrics: dsl.Metrics, recovered: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,15 +12,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resprout import recipe
+from resprout import artifacts, figures, provenance, recipe
 from resprout.auto_sparsity import STEPS, STRIDE, choose_sparsity, highest_step, with_sparsity
 from resprout.errors import ArtifactError, RecipeError
 from resprout.evaluation import evaluate
 from resprout.progress import Progress
 from resprout.pruning import prune
-from resprout.recipe import GlobalMagnitudeSection, PruningBase
+from resprout.recipe import GlobalMagnitudeSection, PruningBase, ReconstructionSection
 from resprout.recovery import repair
-from resprout.types import DreamSet, Teacher
+from resprout.rounds import prune_on_dreams
+from resprout.types import DreamSet, SparsityChoice, Teacher, Trial
 
 TEACHER = {"source": "nowhere"}
 
@@ -65,7 +67,8 @@ def test_the_student_at_the_chosen_sparsity_keeps_the_promise_and_the_next_one_b
 ) -> None:
     section, before = auto(method=method, min_agreement=0.6), copy.deepcopy(tiny_teacher.network.state_dict())
     told: list[Progress] = []
-    chosen, trials = choose_sparsity(tiny_teacher, tiny_dreams, section, seed=0, report=told.append)
+    choice = choose_sparsity(tiny_teacher, tiny_dreams, section, seed=0, report=told.append)
+    chosen = choice.sparsity
 
     def agreement_at(sparsity: float) -> float:
         student = repair(prune(tiny_teacher, with_sparsity(section, sparsity), seed=0), tiny_dreams)
@@ -73,12 +76,15 @@ def test_the_student_at_the_chosen_sparsity_keeps_the_promise_and_the_next_one_b
         assert score is not None
         return score
 
-    measured = {trial.sparsity: trial.agreement for trial in trials}
+    measured = {trial.sparsity: trial.agreement for trial in choice.trials}
     assert agreement_at(chosen) == measured[chosen] >= 0.6
-    above = round(chosen + 1 / STEPS, 3)
-    assert agreement_at(above) == measured[above] < 0.6
+    above = choice.next_above
+    assert above is not None
+    assert above.sparsity == round(chosen + 1 / STEPS, 3)
+    assert agreement_at(above.sparsity) == above.agreement < 0.6
+    assert (choice.promised, choice.chosen.agreement) == (0.6, measured[chosen])
     assert [(line.figures["sparsity"], line.figures["agreement"]) for line in told] == list(measured.items())
-    assert (chosen, trials) == choose_sparsity(tiny_teacher, tiny_dreams, section, seed=0)
+    assert choice == choose_sparsity(tiny_teacher, tiny_dreams, section, seed=0)
     assert all(torch.equal(before[name], value) for name, value in tiny_teacher.network.state_dict().items())
 
 
@@ -86,11 +92,11 @@ def test_a_sparsity_that_empties_a_layer_keeps_nothing_and_is_said_why(
     tiny_teacher: Teacher, tiny_dreams: DreamSet
 ) -> None:
     tiny_teacher.network.get_parameter("layer1.0.conv1.weight").mul_(1e-6)
-    chosen, trials = choose_sparsity(tiny_teacher, tiny_dreams, auto(min_agreement=0.3), seed=0)
-    refused = [trial for trial in trials if trial.refused]
+    choice = choose_sparsity(tiny_teacher, tiny_dreams, auto(min_agreement=0.3), seed=0)
+    refused = [trial for trial in choice.trials if trial.refused]
     assert refused
     assert all("layer1.0.conv1.weight" in trial.refused and trial.agreement == 0 for trial in refused)
-    assert chosen < min(trial.sparsity for trial in refused)
+    assert choice.sparsity < min(trial.sparsity for trial in refused)
 
 
 def test_a_promise_that_no_sparsity_keeps_is_refused_with_the_best(
@@ -102,6 +108,40 @@ def test_a_promise_that_no_sparsity_keeps_is_refused_with_the_best(
             module.running_mean.add_(1.0)
     with pytest.raises(RecipeError, match=r"at none .* on 99\.9 % of(.|\n)*lower pruning.min_agreement"):
         choose_sparsity(tiny_teacher, tiny_dreams, auto(min_agreement=0.999), seed=0)
+
+
+def test_what_was_tried_is_kept_with_the_student_and_comes_back(
+    tmp_path: Path, tiny_teacher: Teacher, tiny_dreams: DreamSet
+) -> None:
+    # a layer that is soon emptied: trials that are refused are kept too
+    tiny_teacher.network.get_parameter("layer1.0.conv1.weight").mul_(1e-6)
+    section = auto(min_agreement=0.3)
+    pruned = prune_on_dreams(tiny_teacher, tiny_dreams, section, ReconstructionSection(), seed=0)
+    assert pruned.choice == choose_sparsity(tiny_teacher, tiny_dreams, section, seed=0)
+    assert pruned.student.mask.sparsity == pytest.approx(pruned.choice.sparsity, abs=1e-3)
+    artifacts.save_student(pruned.student, tmp_path / "auto", about=figures.of_choice(pruned.choice))
+    assert provenance.sparsity_choice(tmp_path / "auto") == pruned.choice
+    assert artifacts.load_student(tmp_path / "auto").mask.num_kept == pruned.student.mask.num_kept
+
+
+def test_a_sparsity_that_was_given_leaves_no_trace_of_a_choice(
+    tmp_path: Path, tiny_teacher: Teacher, tiny_dreams: DreamSet
+) -> None:
+    section = GlobalMagnitudeSection(sparsity=0.5)
+    pruned = prune_on_dreams(tiny_teacher, tiny_dreams, section, ReconstructionSection(), seed=0)
+    assert pruned.choice is None
+    with_facts = artifacts.save_student(pruned.student, tmp_path / "facts", about=figures.of_choice(pruned.choice))
+    assert with_facts == artifacts.save_student(pruned.student, tmp_path / "none")
+    assert provenance.sparsity_choice(tmp_path / "facts") is None
+
+
+def test_a_choice_that_its_trials_do_not_bear_out_is_refused() -> None:
+    trials = (Trial(0.9, 0.5), Trial(0.8, 0.7))
+    assert SparsityChoice(0.8, 0.7, trials).next_above == trials[0]
+    assert SparsityChoice(0.9, 0.5, trials).next_above is None
+    for sparsity, promised in [(0.85, 0.1), (0.9, 0.6)]:
+        with pytest.raises(ArtifactError, match=f"no trial shows that a sparsity of {sparsity} keeps .* {promised}"):
+            SparsityChoice(sparsity, promised, trials)
 
 
 def test_without_held_out_dreams_or_without_auto_nothing_is_chosen(

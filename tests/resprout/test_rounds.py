@@ -51,12 +51,12 @@ def test_cubic_rounds_are_those_of_gradual_pruning():
 def test_one_round_is_one_shot(tiny_teacher: Teacher, tiny_dreams: DreamSet):
     section = LampSection(sparsity=0.8)
     at_once = prune(tiny_teacher, section, seed=0)
-    in_rounds = prune_on_dreams(tiny_teacher, tiny_dreams, section, SHORT, seed=0)
+    in_rounds = prune_on_dreams(tiny_teacher, tiny_dreams, section, SHORT, seed=0).student
     assert _same(at_once, in_rounds)
 
 
 def test_rounds_end_at_the_asked_sparsity_and_never_bring_a_weight_back(tiny_teacher: Teacher, tiny_dreams: DreamSet):
-    student = prune_on_dreams(tiny_teacher, tiny_dreams, ROUNDS, SHORT, seed=0)
+    student = prune_on_dreams(tiny_teacher, tiny_dreams, ROUNDS, SHORT, seed=0).student
     assert student.mask.num_kept == student.mask.num_weights - round(0.8 * student.mask.num_weights)
     first = prune(tiny_teacher, LampSection(sparsity=1 - 0.2 ** (1 / 3)), seed=0).mask
     assert all((first.keep[name] | ~kept).all() for name, kept in student.mask.keep.items())
@@ -67,14 +67,14 @@ def test_rounds_end_at_the_asked_sparsity_and_never_bring_a_weight_back(tiny_tea
 def test_blocks_that_are_gone_stay_gone(tiny_teacher: Teacher, tiny_dreams: DreamSet):
     section = BlockSection(sparsity=0.6, rounds=2, round_epochs=1, shape=(2, 2), schedule="geometric")
     first = prune(tiny_teacher, section.model_copy(update={"sparsity": 1 - 0.4**0.5}), seed=0).mask
-    mask = prune_on_dreams(tiny_teacher, tiny_dreams, section, SHORT, seed=0).mask
+    mask = prune_on_dreams(tiny_teacher, tiny_dreams, section, SHORT, seed=0).student.mask
     assert all((first.keep[name] | ~kept).all() for name, kept in mask.keep.items())
     assert mask.sparsity == pytest.approx(0.6, abs=2 * 2 * 9 / mask.num_weights)
 
 
 def test_later_rounds_look_at_the_student_and_not_at_the_teacher(tiny_teacher: Teacher, tiny_dreams: DreamSet):
     before = copy.deepcopy(tiny_teacher.network.state_dict())
-    student = prune_on_dreams(tiny_teacher, tiny_dreams, ROUNDS, SHORT, seed=0)
+    student = prune_on_dreams(tiny_teacher, tiny_dreams, ROUNDS, SHORT, seed=0).student
     at_once = prune(tiny_teacher, LampSection(sparsity=0.8), seed=0)
     assert any(not torch.equal(kept, at_once.mask.keep[name]) for name, kept in student.mask.keep.items())
     teacher, found = dict(tiny_teacher.network.named_parameters()), dict(student.network.named_parameters())
@@ -84,8 +84,8 @@ def test_later_rounds_look_at_the_student_and_not_at_the_teacher(tiny_teacher: T
 
 def test_rounds_give_the_same_student_twice_and_say_how_far_they_are(tiny_teacher: Teacher, tiny_dreams: DreamSet):
     seen: list[Progress] = []
-    once = prune_on_dreams(tiny_teacher, tiny_dreams, ROUNDS, SHORT, seed=0, report=seen.append)
-    again = prune_on_dreams(tiny_teacher, tiny_dreams, ROUNDS, SHORT, seed=0)
+    once = prune_on_dreams(tiny_teacher, tiny_dreams, ROUNDS, SHORT, seed=0, report=seen.append).student
+    again = prune_on_dreams(tiny_teacher, tiny_dreams, ROUNDS, SHORT, seed=0).student
     assert _same(once, again)
     epochs = [(at.figures["round"], at.done, at.total) for at in seen if at.done]
     assert epochs == [(1, 1, 2), (1, 2, 2), (2, 1, 2), (2, 2, 2)]
@@ -103,13 +103,13 @@ def test_killed_in_the_second_round_it_ends_with_the_same_bytes(
             raise _KilledError
 
     checkpoint = FolderCheckpoint(tmp_path)
-    whole = prune_on_dreams(tiny_teacher, tiny_dreams, ROUNDS, SHORT, seed=0)
+    whole = prune_on_dreams(tiny_teacher, tiny_dreams, ROUNDS, SHORT, seed=0).student
     with pytest.raises(_KilledError):
         prune_on_dreams(tiny_teacher, tiny_dreams, ROUNDS, SHORT, seed=0, report=kill, checkpoint=checkpoint)
     seen: list[Progress] = []
     resumed = prune_on_dreams(
         tiny_teacher, tiny_dreams, ROUNDS, SHORT, seed=0, report=seen.append, checkpoint=checkpoint
-    )
+    ).student
     assert _same(whole, resumed)
     trained = [(at.figures["round"], at.done) for at in seen if at.done]
     assert trained == [(2, 2)], "all that was finished before is kept"
@@ -122,7 +122,7 @@ def test_epochs_are_refused_where_nothing_is_trained(tiny_teacher: Teacher, tiny
 
 def test_rounds_can_be_recovered_by_solving_layers(tiny_teacher: Teacher, tiny_dreams: DreamSet):
     section = LampSection(sparsity=0.8, rounds=2)
-    student = prune_on_dreams(tiny_teacher, tiny_dreams, section, ReconstructionSection(), seed=0)
+    student = prune_on_dreams(tiny_teacher, tiny_dreams, section, ReconstructionSection(), seed=0).student
     assert student.mask.num_kept == student.mask.num_weights - round(0.8 * student.mask.num_weights)
 
 

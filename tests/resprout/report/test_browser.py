@@ -16,7 +16,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
 from resprout.report import render, render_sensitivity
-from resprout.types import Sensitivity
+from resprout.types import Sensitivity, SparsityChoice, Trial
 
 pytestmark = pytest.mark.browser
 PHONE, DESKTOP = (360, 740), (1280, 900)
@@ -43,11 +43,13 @@ def browser() -> Iterator[webdriver.Chrome]:
 @pytest.fixture(scope="module")
 def pages(make_run: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     long = tuple(f"a_class_name_without_a_space_that_is_far_too_long_{index}" for index in range(1000))
+    refused = Trial(0.95, 0.0, refused=f"{long[0]} would lose all its weights")
+    choice = SparsityChoice(0.85, 0.9, (refused, Trial(0.9, 0.6, 1.0), Trial(0.85, 0.9, 0.1)))
     runs = {
         "cifar": make_run(),
         "imagenet": make_run(num_classes=1000, class_names=long, size=224, num_layers=120, num_dreams=80),
         "no data": make_run(labelled=False),
-        "25 classes": make_run(class_names=long[:25], num_layers=5) | {"title": "x" * 100},
+        "25 classes": make_run(class_names=long[:25], num_layers=5) | {"title": "x" * 100, "choice": choice},
     }
     folder = tmp_path_factory.mktemp("report")
     for name, run in runs.items():
