@@ -275,10 +275,11 @@ def schema() -> None:
 def check(recipe: RecipeFile, overrides: Overrides = None) -> None:
     """Say whether a recipe can be run; every problem at once. Exit code 1 when not."""
     from pipeline import command
+    from pipeline.advice import advice
 
     with errors_told():
         chosen = command.load(recipe, overrides or [])
-        typer.echo(f"{recipe} is a valid recipe called {chosen.name}")
+        typer.echo("\n".join([f"{recipe} is a valid recipe called {chosen.name}", *advice(chosen)]))
 
 
 @models_app.command()

@@ -14,6 +14,7 @@ import yaml
 from rich.console import Console
 
 from pipeline import recipes
+from pipeline.advice import advice
 from pipeline.runners import RunFolder, arguments, folder_for
 from pipeline.runners import run as run_in
 from pipeline.watch import screen_for
@@ -75,7 +76,8 @@ def run(recipe: Recipe, *, runs: Path, output: Path | None, plain: bool, in_cont
     folder = RunFolder(output) if output else folder_for(recipe, runs)
     folder.refuse_foreign()
     console = Console(file=sys.stdout)  # the stream itself: KFP's output is redirected around it
-    console.print(header(recipe, folder, in_containers), highlight=False, markup=False, soft_wrap=True)
+    about = [header(recipe, folder, in_containers), *advice(recipe)]
+    console.print("\n".join(about), highlight=False, markup=False, soft_wrap=True)
     if kept := folder.kept():
         console.print(f"going on from {' and '.join(kept)}", highlight=False, markup=False)
     screen = screen_for(console, plain=plain)
