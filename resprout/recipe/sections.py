@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
+from resprout.errors import RecipeError
 from resprout.recipe.base import Section, method_or
 
 
@@ -125,8 +126,14 @@ class DistillationSection(Section):
     """Decoupled for AdamW, L2 for SGD."""
     temperature: float = Field(default=4.0, gt=0)
     """Softens both logits; KL is scaled by its square (Hinton et al., arXiv 1503.02531)."""
+    distillation_weight: float = Field(default=1.0, ge=0)
+    """Weight of the KL from the teacher's answers."""
     feature_weight: float = Field(default=5.0, ge=0)
-    """Weight of the per-block feature matching; 0 leaves KL alone."""
+    """Weight of the per-block feature matching; 0 leaves it out."""
+    target_weight: float = Field(default=0.0, ge=0)
+    """Weight of the cross-entropy with the classes that the dreams are for, blended as the images are. With your own
+    labelled images in their place, 1, and 0 for the two weights above, is retraining without a teacher: start from
+    repaired or pruned then, since reconstructed solves for the teacher's outputs."""
     start: Literal["auto", "reconstructed", "repaired", "pruned"] = "auto"
     """reconstructed: from layers solved on dreams, as method: reconstruction does. repaired: from BatchNorm
     re-estimated on dreams. pruned: from the student as it came. auto: reconstructed where the repaired student still
@@ -146,6 +153,16 @@ class DistillationSection(Section):
     epoch."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     """What the networks run in; losses are float32 always. auto: bfloat16 where the machine has it."""
+
+    @model_validator(mode="after")
+    def _learns_from_something(self) -> DistillationSection:
+        if self.distillation_weight == self.feature_weight == self.target_weight == 0:
+            raise RecipeError(
+                "recovery: distillation_weight, feature_weight and target_weight are all 0",
+                why="a student that minimises nothing learns nothing",
+                now="give one a weight, or leave training out with method: reconstruction",
+            )
+        return self
 
 
 class ReconstructionSection(Section):

@@ -100,7 +100,8 @@ def recover(
         first, _ = _solved(teacher, student, dreams, ReconstructionSection(), device, report, checkpoint)
     else:
         first = repaired if settled.start == "repaired" else student
-    key = f"recovery-{fingerprint(teacher.network, first.network, dreams.images, settled.model_dump(), seed)}"
+    determining = (teacher.network, first.network, dreams.images, dreams.targets, settled.model_dump(), seed)
+    key = f"recovery-{fingerprint(*determining)}"
     report(Progress("recovery", 0, plain.epochs, "epochs"))
     network, curves = distil(
         teacher.network,

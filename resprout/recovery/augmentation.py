@@ -7,21 +7,26 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def augment(images: Tensor, *, jitter: int, flip: bool, mixup: float, generator: torch.Generator) -> Tensor:
-    """A fresh view of every image.
+def augment(
+    images: Tensor, targets: Tensor, *, jitter: int, flip: bool, mixup: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """A fresh view of every image, and the classes it shows then.
 
     Args:
         images: shape (batch, channels, height, width), normalised space.
+        targets: how much of each class an image shows; float32, shape (batch, classes).
         jitter: shift by up to this many pixels each way; what comes in from outside is 0, the mean colour.
         flip: mirror each with probability 1/2.
         mixup: blend each with another by a share from Beta(mixup, mixup); 0 is off.
         generator: on the CPU.
+
+    Returns:
+        Both in the shapes they came in. A blend shows the classes of both its images, each by its share
+        (arXiv 1710.09412).
     """
     if flip or jitter:
         images = _shift_and_flip(images, jitter, flip, generator)
-    if mixup > 0:
-        images = _blend(images, mixup, generator)
-    return images
+    return _blend(images, targets, mixup, generator) if mixup > 0 else (images, targets)
 
 
 def _shift_and_flip(images: Tensor, jitter: int, flip: bool, generator: torch.Generator) -> Tensor:
@@ -40,11 +45,15 @@ def _shift_and_flip(images: Tensor, jitter: int, flip: bool, generator: torch.Ge
     return padded[index, channel, rows[:, None, :, None].to(device), columns[:, None, None, :].to(device)]
 
 
-def _blend(images: Tensor, mixup: float, generator: torch.Generator) -> Tensor:
+def _blend(images: Tensor, targets: Tensor, mixup: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     batch = len(images)
     # A Beta variate as a ratio of Gammas, because torch.distributions takes no generator
     shape = torch.full((2, batch), mixup)
     gammas = torch._standard_gamma(shape, generator=generator)
     share = (gammas[0] / gammas.sum(0).clamp_min(1e-12)).view(-1, 1, 1, 1).to(images)
     partner = torch.randperm(batch, generator=generator).to(images.device)
-    return share * images + (1 - share) * images[partner]
+    of_target = share.view(-1, 1)
+    return (
+        share * images + (1 - share) * images[partner],
+        of_target * targets + (1 - of_target) * targets[partner],
+    )

@@ -84,7 +84,7 @@ def distil(
     state = _State(network, _optimizer(network, section), seeded(seed, "recovery"), _snapshot(network))
     if checkpoint is not None:
         _restore(state, checkpoint, key)
-    images = dreams.training[0].to(device=device, dtype=torch.float32)
+    images, targets = dreams.training[0].to(device=device, dtype=torch.float32), _shares(dreams).to(device)
     held_out = with_blends(dreams.held_out[0]).to(device)
     answers = _answers(frozen_teacher, held_out, dtype) if len(held_out) else torch.empty(0)
     if state.epoch == 0:
@@ -92,7 +92,7 @@ def distil(
     blocks = _blocks(teacher, state.network, channels, images[:2]) if section.feature_weight else {}
     every = math.ceil(section.epochs / 20)
     for epoch in range(state.epoch, section.epochs):
-        figures = _epoch(state, frozen_teacher, images, blocks, mask, section, epoch, dtype)
+        figures = _epoch(state, frozen_teacher, (images, targets), blocks, mask, section, epoch, dtype)
         figures |= _judge(state, held_out, answers, section, dtype)
         for name, value in figures.items():
             state.curves.setdefault(name, []).append(value)
@@ -102,6 +102,11 @@ def distil(
         watch(state.epoch, figures)
     state.network.load_state_dict(state.best)
     return state.network.cpu().eval(), {name: torch.tensor(values) for name, values in state.curves.items()}
+
+
+def _shares(dreams: DreamSet) -> Tensor:
+    """How much of each class a training image shows before it is blended: float32, shape (images, classes)."""
+    return functional.one_hot(dreams.training[1], dreams.num_classes).float()
 
 
 def _optimizer(network: nn.Module, section: DistillationSection) -> torch.optim.Optimizer:
@@ -118,7 +123,7 @@ def _optimizer(network: nn.Module, section: DistillationSection) -> torch.optim.
 def _epoch(
     state: _State,
     teacher: nn.Module,
-    images: Tensor,
+    training: tuple[Tensor, Tensor],
     blocks: Mapping[str, Tensor | None],
     mask: PruningMask,
     section: DistillationSection,
@@ -126,16 +131,17 @@ def _epoch(
     dtype: torch.dtype,
 ) -> dict[str, float]:
     _training_mode(state.network, bool(section.keep_batchnorm_frozen))
-    steps = max(1, len(images) // section.batch_size)
-    totals = torch.zeros(2, device=images.device)
+    steps = max(1, len(training[0]) // section.batch_size)
+    totals = torch.zeros(3, device=training[0].device)
     with ExitStack() as hooks:
         student_features = hooks.enter_context(capture_features(state.network, blocks))
         teacher_features = hooks.enter_context(capture_features(teacher, blocks))
-        for step, batch in enumerate(_shuffled(images, steps, state.generator)):
+        for step, batch in enumerate(_shuffled(*training, steps, state.generator)):
             _set_learning_rate(state.optimizer, section, (epoch * steps + step) / (section.epochs * steps))
-            views = augment(
-                batch, jitter=section.jitter, flip=section.flip, mixup=section.mixup, generator=state.generator
-            ).contiguous(memory_format=torch.channels_last)
+            views, targets = augment(
+                *batch, jitter=section.jitter, flip=section.flip, mixup=section.mixup, generator=state.generator
+            )
+            views = views.contiguous(memory_format=torch.channels_last)
             with torch.no_grad():
                 answers = teacher(views.to(dtype)).float()
             with torch.autocast(views.device.type, dtype, enabled=dtype != torch.float32):
@@ -143,13 +149,18 @@ def _epoch(
             kl = kl_divergence(logits.float(), answers, section.temperature)
             wanted = {name: _selected(teacher_features[name], kept) for name, kept in blocks.items()}
             features = feature_distance(student_features, wanted) if blocks else torch.zeros_like(kl)
+            target = (
+                functional.cross_entropy(logits.float(), targets) if section.target_weight else torch.zeros_like(kl)
+            )
+            loss = section.distillation_weight * kl + section.feature_weight * features + section.target_weight * target
             state.optimizer.zero_grad()
-            (kl + section.feature_weight * features).backward()
+            loss.backward()
             state.optimizer.step()
             apply_mask(state.network, mask)
-            totals += torch.stack([kl.detach(), features.detach()]) / steps
-    figures = dict(zip(("train_kl", "train_features"), totals.tolist(), strict=True))
-    return figures if blocks else {"train_kl": figures["train_kl"]}
+            totals += torch.stack([kl.detach(), features.detach(), target.detach()]) / steps
+    figures = dict(zip(("train_kl", "train_features", "train_target"), totals.tolist(), strict=True))
+    looked_at = {"train_kl": True, "train_features": bool(blocks), "train_target": section.target_weight > 0}
+    return {name: value for name, value in figures.items() if looked_at[name]}
 
 
 def _blocks(
@@ -195,11 +206,13 @@ def _training_mode(network: nn.Module, keep_batchnorm_frozen: bool) -> None:
             layer.eval()
 
 
-def _shuffled(images: Tensor, steps: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """The images in random order, in `steps` batches as even as can be."""
+def _shuffled(
+    images: Tensor, targets: Tensor, steps: int, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The images and their targets in random order, in `steps` batches as even as can be."""
     order = torch.randperm(len(images), generator=generator).to(images.device)
     for chosen in order.tensor_split(steps):
-        yield images[chosen]
+        yield images[chosen], targets[chosen]
 
 
 def _set_learning_rate(optimizer: torch.optim.Optimizer, section: DistillationSection, done: float) -> None:

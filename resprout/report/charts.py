@@ -22,6 +22,7 @@ LABELS = {
     "train_kl": "training, softened and scaled",
     "held_out_kl": "held out",
     "train_features": "features, training",
+    "train_target": "cross-entropy with the targets, training",
     "agreement": "held out",
 }
 

@@ -11,17 +11,19 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from resprout import models
+from resprout import models, recipe
 from resprout.batchnorm import batch_norm_layers
 from resprout.checkpoints import FolderCheckpoint
-from resprout.errors import ArtifactError
+from resprout.errors import ArtifactError, RecipeError
 from resprout.heldout import with_blends
+from resprout.masking import apply_mask
 from resprout.recipe import DistillationSection, PaperRecoverySection, RecoverySection
 from resprout.recovery import METHODS, Recovery, recover, repair
 from resprout.recovery.augmentation import augment
 from resprout.recovery.calibration import reestimate
 from resprout.recovery.distillation import kl_divergence
 from resprout.recovery.features import block_names, capture_features, feature_distance
+from resprout.seeding import generator as seeded
 from resprout.types import DreamSet, Student, Teacher
 
 SHORT = DistillationSection(epochs=3, batch_size=32, start="repaired", precision="float32")
@@ -216,9 +218,11 @@ def test_feature_distance_has_the_gradient_that_autograd_finds() -> None:
 
 def test_augmentation_shifts_and_mirrors_each_image_on_its_own() -> None:
     images = torch.arange(2 * 3 * 5 * 5, dtype=torch.float32).view(2, 3, 5, 5) + 1
-    views = augment(
-        images.repeat(20, 1, 1, 1), jitter=1, flip=True, mixup=0.0, generator=torch.Generator().manual_seed(0)
+    shown = torch.eye(2).repeat(20, 1)
+    views, targets = augment(
+        images.repeat(20, 1, 1, 1), shown, jitter=1, flip=True, mixup=0.0, generator=torch.Generator().manual_seed(0)
     )
+    assert torch.equal(targets, shown)
     padded = functional.pad(images, (1, 1, 1, 1))
     for view, source in zip(views, list(padded) * 20, strict=True):
         crops = [source[:, y : y + 5, x : x + 5] for y in range(3) for x in range(3)]
@@ -228,10 +232,106 @@ def test_augmentation_shifts_and_mirrors_each_image_on_its_own() -> None:
 
 def test_mixup_keeps_every_pixel_between_its_sources() -> None:
     images = torch.rand(16, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    mixed = augment(images, jitter=0, flip=False, mixup=1.0, generator=torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(1)
+    mixed, _ = augment(images, torch.ones(16, 1), jitter=0, flip=False, mixup=1.0, generator=generator)
     assert (mixed <= images.amax(0) + 1e-6).all()
     assert (mixed >= images.amin(0) - 1e-6).all()
     assert not torch.equal(mixed, images)
+
+
+def test_a_blend_shows_both_classes_by_the_share_of_each_image() -> None:
+    labels = torch.tensor([0, 1, 2, 2, 4, 3, 0, 1])
+    one_hot = torch.eye(5)[labels]
+    painted = one_hot[:, :, None, None].expand(-1, -1, 4, 4)  # channel c is lit where the class is c
+    generator = torch.Generator().manual_seed(1)
+    mixed, targets = augment(painted, one_hot, jitter=0, flip=False, mixup=1.0, generator=generator)
+    assert torch.equal(targets, mixed[:, :, 2, 2])
+
+    again = torch.Generator().manual_seed(1)
+    gammas = torch._standard_gamma(torch.full((2, 8), 1.0), generator=again)
+    share, partner = gammas[0] / gammas.sum(0), torch.randperm(8, generator=again)
+    assert (labels[partner] != labels).any(), "the test needs blends of two classes"
+    logits = torch.randn(8, 5, generator=again)
+    own, other = (functional.cross_entropy(logits, of, reduction="none") for of in (labels, labels[partner]))
+    explicit = (share * own + (1 - share) * other).mean()
+    torch.testing.assert_close(functional.cross_entropy(logits, targets), explicit)
+
+
+def _an_epoch_by_hand(teacher: Teacher, student: Student, dreams: DreamSet, weights: dict[str, float]) -> nn.Module:
+    network = copy.deepcopy(student.network).to(memory_format=torch.channels_last).requires_grad_(True).train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-4, fused=True)
+    draws = seeded(0, "recovery")
+    images, labels = dreams.training
+    blocks = block_names(network)
+    for chosen in torch.randperm(len(images), generator=draws).tensor_split(len(images) // 32):
+        one_hot = torch.eye(dreams.num_classes)[labels[chosen]]
+        views, targets = augment(images[chosen].float(), one_hot, jitter=4, flip=True, mixup=1.0, generator=draws)
+        views = views.contiguous(memory_format=torch.channels_last)
+        with capture_features(teacher.network, blocks) as wanted, capture_features(network, blocks) as found:
+            answers, logits = teacher.network(views), network(views)
+            loss = kl_divergence(logits, answers, 4.0) + weights.get("feature_weight", 5.0) * feature_distance(
+                found, {name: feature.detach() for name, feature in wanted.items()}
+            )
+        if weights:
+            loss = loss + weights["target_weight"] * functional.cross_entropy(logits, targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        apply_mask(network, student.mask)
+    return network
+
+
+@pytest.mark.parametrize("weights", [{}, {"target_weight": 0.7, "feature_weight": 2.0}])
+def test_an_epoch_is_what_it_is_by_hand_to_the_bit(
+    tiny_teacher: Teacher, tiny_student: Student, tiny_dreams: DreamSet, weights: dict[str, float]
+) -> None:
+    fields = {"epochs": 1, "batch_size": 32, "schedule": "constant", "warmup": 0.0, "start": "pruned", "keep": "last"}
+    section = DistillationSection.model_validate({**fields, "precision": "float32", **weights})
+    result = recover(tiny_teacher, tiny_student, tiny_dreams, section, seed=0)
+    by_hand = _an_epoch_by_hand(tiny_teacher, tiny_student, tiny_dreams, weights).state_dict()
+    for name, tensor in result.recovered.network.state_dict().items():
+        assert torch.equal(tensor, by_hand[name]), name
+    assert ("train_target" in result.curves) == bool(weights)
+
+
+def test_what_dreams_are_for_counts_for_nothing_unless_it_is_asked_for(
+    tiny_teacher: Teacher, tiny_student: Student, tiny_dreams: DreamSet
+) -> None:
+    mislabelled = replace(tiny_dreams, targets=(tiny_dreams.targets + 1) % 4)
+    plain, asked = SHORT.model_copy(update={"epochs": 1}), SHORT.model_copy(update={"epochs": 1, "target_weight": 1.0})
+    states = {
+        (section.target_weight, dreams is mislabelled): recover(tiny_teacher, tiny_student, dreams, section, seed=0)
+        for section in (plain, asked)
+        for dreams in (tiny_dreams, mislabelled)
+    }
+    weights = {key: result.recovered.network.get_parameter("conv1.weight") for key, result in states.items()}
+    assert torch.equal(weights[0, False], weights[0, True])
+    assert not torch.equal(weights[1, False], weights[1, True])
+
+
+def test_labels_alone_retrain_a_student_without_its_teacher(
+    tiny_teacher: Teacher, tiny_student: Student, tiny_dreams: DreamSet
+) -> None:
+    labels_alone = {"distillation_weight": 0.0, "feature_weight": 0.0, "target_weight": 1.0}
+    section = SHORT.model_copy(update={"epochs": 4, "start": "pruned", "keep": "last", "jitter": 1, **labels_alone})
+    stranger = replace(tiny_teacher, network=copy.deepcopy(tiny_teacher.network))
+    for weight in stranger.network.parameters():
+        weight.data.mul_(-1)
+    known, unknown = (recover(of, tiny_student, tiny_dreams, section, seed=0) for of in (tiny_teacher, stranger))
+    for name, tensor in known.recovered.network.state_dict().items():
+        assert torch.equal(tensor, unknown.recovered.network.state_dict()[name]), name
+    images, labels = tiny_dreams.held_out
+    right = [
+        float((network(images.float()).argmax(1) == labels).float().mean())
+        for network in (tiny_student.network, known.recovered.network)
+    ]
+    assert right[1] > right[0] + 0.05
+
+
+def test_recovery_that_minimises_nothing_is_refused() -> None:
+    with pytest.raises(RecipeError, match="all 0"):
+        recipe.section("recovery", {"distillation_weight": 0, "feature_weight": 0})
+    assert recipe.section("recovery", {"distillation_weight": 0, "feature_weight": 0, "target_weight": 1})
 
 
 def test_recovery_knows_every_method_of_the_recipe() -> None:
