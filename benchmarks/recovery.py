@@ -29,16 +29,17 @@ from typing import Any
 import machine
 import networks
 import torch
-from torch import Tensor, nn
 
-from resprout import artifacts, datasets, recipe, statistics
+from resprout import artifacts, datasets, recipe, statistics, storage
 from resprout.artifacts.folder import write_atomically
 from resprout.checkpoints import fingerprint
+from resprout.collecting import collect
 from resprout.evaluation import evaluate
 from resprout.pruning import prune
 from resprout.recipe import (
     DeepInversionSection,
     DistillationSection,
+    ImagesSection,
     PaperRecoverySection,
     PaperSynthesisSection,
     PruningBase,
@@ -195,18 +196,8 @@ def _noise(setting: Setting, teacher: Teacher, seed: int) -> DreamSet:
 
 def _real_images(setting: Setting, teacher: Teacher, seed: int) -> DreamSet:
     """As many real training images as there are dreams, held-out ones too, balanced over the classes."""
-    train = datasets.load_labelled(setting.data / "train.safetensors", info=teacher.info)
-    held_out = DeepInversionSection().num_held_out
-    order = torch.randperm(len(train.images), generator=generator(seed, "real"))
-    ranks = _rank_within_class(train.labels[order])
-    chosen = order[ranks.argsort(stable=True)[: setting.num_images + held_out]]
-    images = teacher.info.input.normalise(train.images[chosen].float() / 255)
-    return DreamSet(images.half(), train.labels[chosen], held_out, teacher.info.num_classes)
-
-
-def _rank_within_class(labels: Tensor) -> Tensor:
-    one_hot = nn.functional.one_hot(labels)
-    return (one_hot.cumsum(0) * one_hot).sum(1)
+    section = ImagesSection(data=str(setting.data / "train.safetensors"), num_images=setting.num_images)
+    return collect(section, info=teacher.info, seed=seed, stored=storage.stored)
 
 
 def _top1(model: Teacher, test: LabelledImages) -> float:

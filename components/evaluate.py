@@ -84,7 +84,7 @@ def evaluate(
     )
     Path(report.path).write_text(page, encoding="utf-8")
     Path(summary.path).write_text(figures.markdown_of(result), encoding="utf-8")
-    evaluation.metadata.update(figures.name_of_evaluation(verdict))
+    evaluation.metadata.update(figures.name_of_evaluation(result, verdict))
     report.metadata["display_name"] = "report"
     summary.metadata["display_name"] = "summary"
     if matrix := figures.confusion_of(result):

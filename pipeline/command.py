@@ -93,20 +93,28 @@ def run(recipe: Recipe, *, runs: Path, output: Path | None, plain: bool, in_cont
 
 
 def check_data_exists(recipe: Recipe) -> None:
-    """Refuse a labelled test set that is not there before anything expensive."""
-    data = recipe.evaluation.data
-    if data is not None and not data.startswith("s3://") and not Path(data).exists():
-        raise ResproutError(
-            f"evaluation.data {data} does not exist",
-            why=f"paths in a recipe are relative to where you are, {Path.cwd()}",
-            now="correct it, or leave evaluation.data out: held-out dreams still give a verdict",
-        )
+    """Refuse labelled images that are not there before anything expensive."""
+    named = {
+        "synthesis.data": (recipe.training_data, "or choose another synthesis.method: dreams need no data"),
+        "evaluation.data": (
+            recipe.evaluation.data,
+            "or leave evaluation.data out: held-out dreams still give a verdict",
+        ),
+    }
+    for field, (data, otherwise) in named.items():
+        if data is not None and not data.startswith("s3://") and not Path(data).exists():
+            raise ResproutError(
+                f"{field} {data} does not exist",
+                why=f"paths in a recipe are relative to where you are, {Path.cwd()}",
+                now=f"correct it, {otherwise}",
+            )
 
 
 def check_storage(recipe: Recipe) -> None:
     """Refuse storage that cannot be used, and a version that exists, before anything expensive."""
     section = recipe.publishing
-    named = (recipe.teacher.source, recipe.evaluation.data, section.to, recipe.placement.checkpoints)
+    read = (recipe.teacher.source, recipe.training_data, recipe.evaluation.data)
+    named = (*read, section.to, recipe.placement.checkpoints)
     addresses = [text for text in named if text and text.startswith("s3://")]
     if not addresses:
         return
@@ -185,7 +193,8 @@ def table(evaluation: Evaluation) -> list[str]:
     if any(row.top1 is not None for row in rows):
         columns.append(("top-1", [percent(row.top1) for row in rows]))
     if any(row.agreement is not None for row in rows):
-        columns.append(("agrees with the teacher on held-out dreams", [percent(row.agreement) for row in rows]))
+        on = f"agrees with the teacher on held-out {evaluation.held_out_kind}"
+        columns.append((on, [percent(row.agreement) for row in rows]))
     padded = [(f"{title:<{width}}", [f"{cell:<{width}}" for cell in cells]) for title, cells, width in _widths(columns)]
     return ["   ".join(cells).rstrip() for cells in zip(*([title, *column] for title, column in padded), strict=True)]
 

@@ -1,4 +1,4 @@
-"""Labelled test sets: a folder with one folder of images per class, or one packed .safetensors file.
+"""Labelled images: a folder with one folder of images per class, or one packed .safetensors file.
 
 Images come out in the teacher's input shape, as uint8 pixels. One of another size is scaled (bicubic, antialiased)
 until it just covers that shape, and centre-cropped; grey and colour are converted to what the teacher takes.
@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,9 @@ from resprout.types import InputSpec, LabelledImages, ModelInfo, Stored
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 _MODES = {1: "L", 3: "RGB"}
+
+Choose = Callable[[Tensor], Tensor]
+"""From all labels, int64 (n,), to the indices of the images to take, in the order to take them in."""
 
 
 def load_labelled(path: str | Path, *, info: ModelInfo, max_images: int | None = None) -> LabelledImages:
@@ -48,6 +52,20 @@ def load_labelled(path: str | Path, *, info: ModelInfo, max_images: int | None =
     Raises:
         DatasetError: missing, empty, a class that the teacher does not know, an image or file that cannot be read.
     """
+    return load_chosen(path, info=info, choose=partial(evenly_spread, max_images=max_images))
+
+
+def load_chosen(path: str | Path, *, info: ModelInfo, choose: Choose) -> LabelledImages:
+    """Read some of a labelled set's images; of a folder, no other is opened.
+
+    Args:
+        path, info: as for `load_labelled`.
+        choose: gets all labels, as the teacher numbers them, in the order of class folder and name or of the file;
+            says which to take.
+
+    Raises:
+        DatasetError: as `load_labelled`, and what `choose` raises.
+    """
     path = Path(path)
     if path.exists() and not os.access(path, os.R_OK):
         raise DatasetError(
@@ -56,13 +74,13 @@ def load_labelled(path: str | Path, *, info: ModelInfo, max_images: int | None =
             now=f"chmod -R a+rX {path}",
         )
     if path.is_dir():
-        return _load_folder(path, info, max_images)
+        return _load_folder(path, info, choose)
     if path.is_file():
-        return _load_packed(path, info, max_images)
+        return _load_packed(path, info, choose)
     raise DatasetError(
-        f"there is no test set at {path}",
+        f"there are no labelled images at {path}",
         now="give a folder with one folder of images per class, or a packed .safetensors; "
-        "or leave evaluation.data out to judge on held-out dreams alone",
+        "evaluation.data may also be left out, to judge on held-out dreams alone",
     )
 
 
@@ -82,11 +100,19 @@ def fetch(
     """
     if section.data is None:
         return None
-    if not section.data.startswith("s3://"):
-        return load_labelled(section.data, info=info, max_images=section.max_images)
+    choose = partial(evenly_spread, max_images=section.max_images)
+    return fetch_chosen(section.data, info=info, choose=choose, stored=stored, report=report)
+
+
+def fetch_chosen(
+    data: str, *, info: ModelInfo, choose: Choose, stored: Stored, report: Report = silent
+) -> LabelledImages:
+    """Some of a labelled set's images, wherever it is; the arguments are those of `load_chosen` and of `fetch`."""
+    if not data.startswith("s3://"):
+        return load_chosen(data, info=info, choose=choose)
     with tempfile.TemporaryDirectory(prefix="resprout-") as folder:
-        path = stored(section.data, Path(folder), report)
-        return replace(load_labelled(path, info=info, max_images=section.max_images), source=section.data)
+        path = stored(data, Path(folder), report)
+        return replace(load_chosen(path, info=info, choose=choose), source=data)
 
 
 def save_labelled(images: LabelledImages, path: str | Path) -> None:
@@ -123,7 +149,7 @@ def evenly_spread(labels: Tensor, max_images: int | None) -> Tensor:
     return torch.cat(chosen).sort().values
 
 
-def _load_folder(folder: Path, info: ModelInfo, max_images: int | None) -> LabelledImages:
+def _load_folder(folder: Path, info: ModelInfo, choose: Choose) -> LabelledImages:
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not names:
         raise DatasetError(
@@ -135,7 +161,7 @@ def _load_folder(folder: Path, info: ModelInfo, max_images: int | None) -> Label
         found = _images_in(folder / name)
         paths += found
         labels += [label] * len(found)
-    chosen = evenly_spread(torch.tensor(labels), max_images)
+    chosen = choose(torch.tensor(labels))
     images = torch.empty(len(chosen), *info.input.shape, dtype=torch.uint8)
     for position, index in enumerate(chosen.tolist()):
         images[position] = _read_image(paths[index], info.input)
@@ -214,14 +240,14 @@ def _fit(image: Image.Image, spec: InputSpec, source: str) -> Tensor:
     return pixels.view(height, width, channels).permute(2, 0, 1)
 
 
-def _load_packed(path: Path, info: ModelInfo, max_images: int | None) -> LabelledImages:
+def _load_packed(path: Path, info: ModelInfo, choose: Choose) -> LabelledImages:
     images, labels, names = _read_packed(path)
     names = info.class_names if names is None else names
     if not len(labels) or not 0 <= int(labels.min()) <= int(labels.max()) < len(names):
         span = f"labels from {labels.min()} to {labels.max()}" if len(labels) else "no image"
         raise DatasetError(f"{path} holds {span}; {len(names)} classes need labels from 0 to {len(names) - 1}")
     labels = torch.tensor(_labels_of(names, info, path))[labels]
-    chosen = evenly_spread(labels, max_images)
+    chosen = choose(labels)
     images, labels = images[chosen], labels[chosen]
     if tuple(images.shape[1:]) != info.input.shape:
         images = torch.stack([_fit(_picture(image, path), info.input, str(path)) for image in images])

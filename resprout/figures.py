@@ -56,9 +56,10 @@ def name_of_student(kind: str, student: Student) -> dict[str, str]:
     return {"display_name": f"{kind} student, {gone} {how}", "kind": kind, "sparsity": gone}
 
 
-def name_of_evaluation(verdict: str) -> dict[str, str]:
-    """What it found."""
-    return {"display_name": "scores of teacher and students", "verdict": verdict}
+def name_of_evaluation(evaluation: Evaluation, verdict: str) -> dict[str, str]:
+    """What it found, and on what beside labelled images."""
+    found = {"display_name": "scores of teacher and students", "verdict": verdict}
+    return {**found, "held_out_kind": evaluation.held_out_kind}
 
 
 def of_statistics(statistics: BNStatistics) -> dict[str, float]:
@@ -85,6 +86,11 @@ def of_shard(shard: DreamShard) -> dict[str, float]:
     """How many dreams it holds."""
     held_out = sum(len(group.images) for group in shard.groups if group.held_out)
     return {"images": shard.num_images - held_out, "held_out_images": held_out}
+
+
+def name_of_images(images: DreamSet) -> dict[str, str]:
+    """That they are no dreams, and where they are from."""
+    return {"display_name": f"{len(images.images):,} real images, in the place of dreams", "source": images.source}
 
 
 def of_dreams(dreams: DreamSet) -> dict[str, float]:
@@ -169,5 +175,5 @@ def markdown_of(evaluation: Evaluation) -> str:
         f"| {row.label} | {percent(row.top1) or '-'} | {percent(row.agreement) or '-'} |"
         for row in summary_rows(evaluation)
     ]
-    head = ["| | top-1 | agrees with the teacher on held-out dreams |", "|---|---|---|"]
+    head = [f"| | top-1 | agrees with the teacher on held-out {evaluation.held_out_kind} |", "|---|---|---|"]
     return "\n".join([f"**{verdict(evaluation)}**", "", *head, *rows, ""])

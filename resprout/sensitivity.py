@@ -78,6 +78,7 @@ def scan(
         teacher_top1=None if data is None else top1(teacher.network, data, teacher.info.input, device),
         num_repair_dreams=repaired_on.num_training if section.repair_dreams else 0,
         num_held_out_dreams=dreams.num_held_out,
+        images_source=dreams.source,
         whole_agreement=judge(repair(whole, repaired_on, device).network)[0] if section.repair_dreams else 1.0,
     )
 

@@ -42,6 +42,7 @@ def save_sensitivity(
             "num_repair_dreams": sensitivity.num_repair_dreams,
             "num_held_out_dreams": sensitivity.num_held_out_dreams,
             "whole_agreement": sensitivity.whole_agreement,
+            **({"images_source": sensitivity.images_source} if sensitivity.images_source else {}),
         },
         section=plain_section(section),
         inputs=inputs,
@@ -69,6 +70,7 @@ def load_sensitivity(directory: str | Path) -> Sensitivity:
             num_repair_dreams=int(about["num_repair_dreams"]),
             num_held_out_dreams=int(about["num_held_out_dreams"]),
             whole_agreement=float(about["whole_agreement"]),
+            images_source=str(about.get("images_source", "")),
         )
     except (KeyError, TypeError) as error:
         raise ArtifactError(

@@ -92,6 +92,8 @@ def save_dreams(
 ) -> str:
     """Write dreams, their loss curves, and preview.png (up to 64 of them, in pixel space); returns the digest.
 
+    Real images in their place are written likewise, and the manifest says where they were read from.
+
     Args:
         dreams: in normalised model-input space.
         directory: where to.
@@ -116,6 +118,7 @@ def save_dreams(
             "num_held_out": dreams.num_held_out,
             "num_classes": dreams.num_classes,
             "curves": list(dreams.curves),
+            **({"source": dreams.source} if dreams.source else {}),
         },
         section=plain_section(section),
         seed=seed,
@@ -144,6 +147,7 @@ def load_dreams(directory: str | Path) -> DreamSet:
             num_held_out=int(manifest.about["num_held_out"]),
             num_classes=int(manifest.about["num_classes"]),
             curves={name: curves[name] for name in manifest.about["curves"]},
+            source=str(manifest.about.get("source", "")),
         )
     except (KeyError, TypeError) as error:
         raise _misdescribed(directory, error) from None
@@ -176,6 +180,7 @@ def save_evaluation(
             "class_names": list(evaluation.class_names),
             "sizes": [{"name": name, **asdict(size)} for name, size in evaluation.sizes.items()],
             "latency": None if evaluation.latency is None else asdict(evaluation.latency),
+            **({"images_source": evaluation.images_source} if evaluation.images_source else {}),
         },
         section=plain_section(section),
         inputs=inputs,
@@ -231,6 +236,7 @@ def _evaluation(manifest: Manifest, confusions: Mapping[str, Tensor]) -> Evaluat
         num_test_images=int(about["num_test_images"]),
         num_held_out_dreams=int(about["num_held_out_dreams"]),
         class_names=tuple(about["class_names"]),
+        images_source=str(about.get("images_source", "")),
     )
 
 

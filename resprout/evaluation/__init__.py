@@ -95,6 +95,7 @@ def evaluate(
         class_names=teacher.info.class_names,
         sizes=dict(sizes or {}),
         latency=None if latency_batch_size is None else _latency(teacher, students["recovered"], latency_batch_size),
+        images_source=dreams.source,
     )
 
 

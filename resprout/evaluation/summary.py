@@ -52,7 +52,8 @@ def percent(share: float | None) -> str:
 def verdict(evaluation: Evaluation) -> str:
     """What became of the accuracy that pruning cost, in one sentence.
 
-    It is about top-1 where there is labelled data, otherwise about agreement with the teacher on held-out dreams.
+    It is about top-1 where there is labelled data, otherwise about agreement with the teacher on held-out dreams, or on
+    the real images that took their place.
     Points are differences of the percentages that the table shows, so that a reader can check them there.
     """
     names = {score.name for score in evaluation.scores}
@@ -61,8 +62,13 @@ def verdict(evaluation: Evaluation) -> str:
     if evaluation.score("teacher").top1 is not None:
         return _compare(evaluation, lambda score: score.top1, "")
     if evaluation.score("teacher").agreement is not None:
-        return _compare(evaluation, lambda score: score.agreement, " of agreement with the teacher on held-out dreams")
-    return "Nothing was measured: there was no labelled test set, and no dream was held out."
+        return _compare(evaluation, lambda score: score.agreement, f" of {agreement_label(evaluation)}")
+    return f"Nothing was measured: there was no labelled test set, and no {evaluation.held_out_kind} were held out."
+
+
+def agreement_label(evaluation: Evaluation) -> str:
+    """What agreement is, and on what it was measured."""
+    return f"agreement with the teacher on held-out {evaluation.held_out_kind}"
 
 
 def _compare(evaluation: Evaluation, measure: Callable[[ModelScore], float | None], kind: str) -> str:
@@ -70,12 +76,16 @@ def _compare(evaluation: Evaluation, measure: Callable[[ModelScore], float | Non
     at = {name: _tenths(share) for name, share in shares.items() if share is not None}
     lost, regained = at["teacher"] - at["pruned"], at["recovered"] - at["pruned"]
     if lost < NEGLIGIBLE:
-        return _little_lost(lost, at["recovered"] - at["teacher"], kind)
+        return _little_lost(lost, at["recovered"] - at["teacher"], kind, evaluation)
     sentence = _regained(lost, regained, kind)
     repaired = at.get("repaired", at["recovered"]) - at["pruned"]
     if repaired > max(regained, 0):
         sentence += f", while re-estimating BatchNorm alone brought back {_points(repaired)}"
-    return f"{sentence}; no training image was read."
+    return f"{sentence}; {_read(evaluation)}."
+
+
+def _read(evaluation: Evaluation) -> str:
+    return "real images were learnt from, not dreams" if evaluation.images_source else "no training image was read"
 
 
 def _regained(lost: int, regained: int, kind: str) -> str:
@@ -92,14 +102,14 @@ def _regained(lost: int, regained: int, kind: str) -> str:
     return f"{_points(regained)} of the {_points(lost)} points{kind} that pruning cost are back"
 
 
-def _little_lost(lost: int, above_teacher: int, kind: str) -> str:
+def _little_lost(lost: int, above_teacher: int, kind: str, evaluation: Evaluation) -> str:
     cost = "nothing" if lost <= 0 else f"next to nothing ({_points(lost)} points{kind})"
-    measured = " (measured as agreement with the teacher on held-out dreams)" if kind and lost <= 0 else ""
+    measured = f" (measured as {agreement_label(evaluation)})" if kind and lost <= 0 else ""
     if above_teacher == 0:
         end = "level with the teacher"
     else:
         end = f"{_points(abs(above_teacher))} points {'above' if above_teacher > 0 else 'below'} the teacher"
-    return f"Pruning cost {cost}{measured}, and the recovered network ends {end}; no training image was read."
+    return f"Pruning cost {cost}{measured}, and the recovered network ends {end}; {_read(evaluation)}."
 
 
 def _tenths(share: float) -> int:

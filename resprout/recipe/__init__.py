@@ -6,6 +6,7 @@ methods is a union discriminated on `method`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -40,6 +41,7 @@ from resprout.recipe.sections import (
     DistillationSection,
     EvaluationSection,
     GateSection,
+    ImagesSection,
     InputSection,
     PaperRecoverySection,
     PaperSynthesisSection,
@@ -67,6 +69,11 @@ class Recipe(Section):
     publishing: PublishingSection = PublishingSection()
     placement: PlacementSection = PlacementSection()
 
+    @property
+    def training_data(self) -> str | None:
+        """Where the labelled images are that take the place of dreams; None where dreams are synthesized."""
+        return self.synthesis.data if isinstance(self.synthesis, ImagesSection) else None
+
     @model_validator(mode="after")
     def _does_not_prune_on_dreams_that_wait_for_the_pruned(self) -> Recipe:
         if self.pruning.looks_at_images and getattr(self.synthesis, "student_weight", 0) > 0:
@@ -75,6 +82,17 @@ class Recipe(Section):
                 "pruned student",
                 why="each would wait for the other",
                 now="set synthesis.student_weight to 0, or prune by a method that looks at weights alone",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _is_not_judged_on_what_it_learnt_from(self) -> Recipe:
+        learnt_from, judged_on = self.training_data, self.evaluation.data
+        if learnt_from and judged_on and os.path.normpath(learnt_from) == os.path.normpath(judged_on):
+            raise RecipeError(
+                f"synthesis.data: is evaluation.data, {judged_on}",
+                why="accuracy on images that a network learnt from says little about others",
+                now="name training images in synthesis.data, or leave evaluation.data out",
             )
         return self
 

@@ -99,8 +99,23 @@ class PaperSynthesisSection(Section):
     """Further dreams that are never trained on; agreement with the teacher is judged on them."""
 
 
+class ImagesSection(Section):
+    """Your own labelled images take the place of dreams, and nothing is synthesized. This is not data-free: it is the
+    setting of arXiv 2511.16653, and the ceiling to hold dreams against.
+    """
+
+    method: Literal["images"] = "images"
+    data: str
+    """Where they are, as for evaluation.data: a folder with one folder of images per class, our packed .safetensors,
+    or s3://BUCKET/KEY of either. It must not be what the result is evaluated on."""
+    num_images: int = Field(default=1024, ge=1)
+    """Images to train on: drawn by the seed, as many of each class as of any other, as far as they go."""
+    num_held_out: int = Field(default=128, ge=0)
+    """Further images that are never trained on; agreement with the teacher is judged on them."""
+
+
 SynthesisSection = Annotated[
-    DeepInversionSection | PaperSynthesisSection,
+    DeepInversionSection | PaperSynthesisSection | ImagesSection,
     Field(discriminator="method"),
     BeforeValidator(method_or("deep_inversion")),
 ]
@@ -132,8 +147,8 @@ class DistillationSection(Section):
     """Weight of the per-block feature matching; 0 leaves it out."""
     target_weight: float = Field(default=0.0, ge=0)
     """Weight of the cross-entropy with the classes that the dreams are for, blended as the images are. With your own
-    labelled images in their place, 1, and 0 for the two weights above, is retraining without a teacher: start from
-    repaired or pruned then, since reconstructed solves for the teacher's outputs."""
+    labelled images in their place (synthesis.method: images), 1, and 0 for the two weights above, is retraining without
+    a teacher: start from repaired or pruned then, since reconstructed solves for the teacher's outputs."""
     start: Literal["auto", "reconstructed", "repaired", "pruned"] = "auto"
     """reconstructed: from layers solved on dreams, as method: reconstruction does. repaired: from BatchNorm
     re-estimated on dreams. pruned: from the student as it came. auto: reconstructed where the repaired student still

@@ -49,7 +49,8 @@ def render(
         recipe: as it was run; shown as YAML.
         info: the teacher's; its input leads dreams back to pixels.
         statistics: what the dreams were matched to.
-        dreams: in normalised model-input space; a few of each class are embedded.
+        dreams: in normalised model-input space; a few of each class are embedded. Where real images took their place,
+            the page says so.
         mask: the student's.
         recovery_curves: name -> shape (epochs,); whatever names there are.
         provenance: the evaluation's record, `{name, kind, sha256, inputs, section, seed, about}`, whose inputs are
@@ -74,6 +75,7 @@ def render(
             statistics=statistics,
             statistics_charts=statistics_charts(statistics),
             dreams=dreams,
+            kind=evaluation.held_out_kind,
             grid=dream_grid(dreams, info.input, info.class_names),
             synthesis_charts=synthesis_charts(dreams.curves),
             recovery_charts=recovery_charts(recovery_curves),

@@ -32,6 +32,12 @@ class Step:
     def is_source(self) -> bool:
         return not self.parents
 
+    @property
+    def label(self) -> str:
+        """What people read; dreams that are real images are not called dreams."""
+        named = self.name.replace("_", " ")
+        return named.replace("dreams", "real images") if self.kind == "dreams" and self.about.get("source") else named
+
 
 @dataclass(frozen=True)
 class Arc:

@@ -112,11 +112,11 @@ def _whole(sensitivity: Sensitivity) -> str:
 
 
 def _how(sensitivity: Sensitivity) -> str:
-    repaired = sensitivity.num_repair_dreams
-    then = f"BatchNorm is re-estimated on {repaired:,} dreams" if repaired else "BatchNorm is left as it was"
+    repaired, kind = sensitivity.num_repair_dreams, "real images" if sensitivity.images_source else "dreams"
+    then = f"BatchNorm is re-estimated on {repaired:,} {kind}" if repaired else "BatchNorm is left as it was"
     held_out = sensitivity.num_held_out_dreams
     compared = (
-        f"{then}, and the answers to {held_out:,} held-out dreams and their blends are compared with the teacher’s."
+        f"{then}, and the answers to {held_out:,} held-out {kind} and their blends are compared with the teacher’s."
     )
     if not repaired:
         return compared

@@ -12,7 +12,7 @@ from resprout import precision
 from resprout.checkpoints import Checkpoint, fingerprint
 from resprout.errors import RecipeError
 from resprout.progress import Progress, Report, silent
-from resprout.recipe import DeepInversionSection, PaperSynthesisSection
+from resprout.recipe import DeepInversionSection, ImagesSection, PaperSynthesisSection
 from resprout.synthesis import deep_inversion, paper
 from resprout.synthesis.engine import Watch
 from resprout.synthesis.groups import Group, GroupResult, merge, plan, run, shard, shard_of
@@ -93,12 +93,16 @@ def synthesize_shard(
     return shard_of(groups, run(groups, one, checkpoint, key), len(all_groups), teacher.info.num_classes)
 
 
-def shard_numbers(section: DeepInversionSection | PaperSynthesisSection, num_shards: int) -> list[int]:
+def shard_numbers(section: DeepInversionSection | PaperSynthesisSection | ImagesSection, num_shards: int) -> list[int]:
     """0, 1, … for each of `num_shards` shards, once it is clear that each has something to do.
+
+    Where real images take the place of dreams there is none, however many are wanted.
 
     Raises:
         RecipeError: there are fewer groups of dreams than shards.
     """
+    if isinstance(section, ImagesSection):
+        return []
     groups = len(groups_of(section))
     if not 1 <= num_shards <= groups:
         raise too_many_shards(num_shards, groups)

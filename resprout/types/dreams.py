@@ -45,7 +45,7 @@ class DreamShard:
 
 @dataclass(frozen=True)
 class DreamSet:
-    """Synthesized images and the classes they were synthesized for.
+    """Synthesized images and the classes they were synthesized for; or real ones that were put in their place.
 
     Args:
         images: float16, shape (n, channels, height, width), in **normalised model-input space**; the last
@@ -54,6 +54,7 @@ class DreamSet:
         num_held_out: how many at the end are held out.
         num_classes: the number of classes that the targets are drawn from.
         curves: per-iteration losses, averaged over the groups: name -> float32, shape (iterations,).
+        source: where real, labelled images were read from that took the place of dreams; empty where it is dreams.
     """
 
     images: Tensor
@@ -61,6 +62,7 @@ class DreamSet:
     num_held_out: int
     num_classes: int
     curves: Mapping[str, Tensor] = field(default_factory=dict)
+    source: str = ""
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.targets.shape != self.images.shape[:1]:

@@ -90,6 +90,7 @@ class Evaluation:
         class_names: one per class, in the order of the confusion matrices.
         sizes: of the networks whose artifacts were looked at.
         latency: the recovered student's; None where it was not measured.
+        images_source: where real images came from that took the place of dreams; empty where it was dreams.
     """
 
     scores: Sequence[ModelScore]
@@ -99,6 +100,12 @@ class Evaluation:
     class_names: tuple[str, ...]
     sizes: Mapping[str, StoredSize] = field(default_factory=dict)
     latency: Latency | None = None
+    images_source: str = ""
+
+    @property
+    def held_out_kind(self) -> str:
+        """What agreement was measured on, in a word: `dreams`, or real `images`."""
+        return "images" if self.images_source else "dreams"
 
     def score(self, name: str) -> ModelScore:
         """The score of the network called `name`; KeyError when it was not evaluated."""

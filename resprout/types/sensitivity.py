@@ -24,6 +24,7 @@ class Sensitivity:
         num_repair_dreams: on how many dreams BatchNorm was re-estimated after each pruning; 0: it was not.
         num_held_out_dreams: that agreement was measured on, without the blends of them.
         whole_agreement: with nothing pruned, in [0, 1]: less than 1 where re-estimating BatchNorm costs answers itself.
+        images_source: where real images came from that took the place of dreams; empty where it was dreams.
     """
 
     layers: tuple[str, ...]
@@ -36,6 +37,7 @@ class Sensitivity:
     num_repair_dreams: int = 0
     num_held_out_dreams: int = 0
     whole_agreement: float = 1.0
+    images_source: str = ""
 
     def __post_init__(self) -> None:
         expected = (len(self.layers), len(self.sparsities))

@@ -117,7 +117,7 @@ def test_within_a_class_the_images_are_evenly_spaced() -> None:
 
 
 def test_a_missing_or_empty_set_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="there is no test set at"):
+    with pytest.raises(DatasetError, match="there are no labelled images at"):
         load_labelled(tmp_path / "nowhere", info=info())
     picture(tmp_path / "loose.png")
     with pytest.raises(DatasetError, match="holds no class folders"):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
-from resprout import models
+from resprout import figures, models
 from resprout.cost import count_weight_uses, model_cost
 from resprout.errors import DatasetError
 from resprout.evaluation import evaluate, percent, summary_rows, verdict
@@ -266,9 +266,20 @@ def test_the_verdict_without_data_is_about_agreement() -> None:
     )
 
 
+def test_the_verdict_does_not_call_real_images_dreams_nor_the_run_data_free() -> None:
+    on_images = replace(by_agreement(0.68, 0.963), images_source="s3://bucket/train")
+    assert verdict(on_images) == (
+        "28.3 of the 32.0 points of agreement with the teacher on held-out images that pruning cost are back; "
+        "real images were learnt from, not dreams."
+    )
+    lossless = replace(by_agreement(1.0, 1.0), images_source="s3://bucket/train")
+    assert verdict(lossless).endswith("level with the teacher; real images were learnt from, not dreams.")
+    assert "on held-out images |" in figures.markdown_of(on_images)
+
+
 def test_the_verdict_says_when_there_is_none() -> None:
     nothing = verdict(evaluation(teacher=None, pruned=None, recovered=None))
-    assert nothing == "Nothing was measured: there was no labelled test set, and no dream was held out."
+    assert nothing == "Nothing was measured: there was no labelled test set, and no dreams were held out."
     assert verdict(evaluation(teacher=0.9, pruned=0.5)).startswith("There is nothing to compare")
 
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from resprout import __version__
-from resprout.evaluation import percent
+from resprout.evaluation import percent, verdict
 from resprout.report import compact, render
 from resprout.types import DreamSet, InputSpec, PruningMask
 
@@ -78,6 +78,30 @@ def test_every_kind_of_run_has_a_report_that_starts_with_its_verdict(
     assert ("Confusion matrix" in page.words) is labelled
     assert ("No labelled image." in page.words) is not labelled
     assert ("set synthesis.num_held_out above 0" in page.words) is (not labelled and not num_held_out)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_real_images_are_nowhere_called_dreams_nor_the_run_data_free(make_run: MakeRun, labelled: bool) -> None:
+    run = make_run(labelled=labelled)
+    source = "s3://bucket/train"
+    run["dreams"] = replace(run["dreams"], source=source, curves={})
+    run["evaluation"] = replace(run["evaluation"], images_source=source)
+    run["verdict"] = verdict(run["evaluation"])
+    run["recipe"] = {**run["recipe"], "synthesis": {"method": "images", "data": source}}
+    run["provenance"] = _on_images(run["provenance"], source)
+    words = Page(render(**run)).words
+    for claim in ("held-out dreams", "dreams to learn from", "the dreams were", "dreams:", "Dreams", "training image"):
+        assert claim not in words
+    assert "160 real, labelled images to learn from: this result is not data-free" in words
+    assert f"real images , learnt from in the place of dreams, from {source}" in words
+    assert "held-out images and blends of them" in words
+    assert "No labelled image." not in words
+
+
+def _on_images(record: dict[str, Any], source: str) -> dict[str, Any]:
+    if record["kind"] == "dreams":
+        return {**record, "inputs": [], "about": {"source": source}}
+    return {**record, "inputs": [_on_images(part, source) for part in record["inputs"]]}
 
 
 def test_the_table_shows_the_scores_as_the_command_line_does(make_run: MakeRun) -> None:
