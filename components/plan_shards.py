@@ -14,6 +14,7 @@ def plan_shards(
     evaluation: dict,
     gate: dict,
     publishing: dict,
+    collected: bool,
     student_aware: bool,
     pruned_on_dreams: bool,
     published: bool,
@@ -29,6 +30,7 @@ def plan_shards(
         evaluation: see teacher.
         gate: see teacher.
         publishing: see teacher.
+        collected: whether labelled images take the place of dreams, of which there is no shard then.
         student_aware: whether synthesis is shown the pruned student.
         pruned_on_dreams: whether pruning gets to see the dreams.
         published: whether the result is published.
@@ -47,6 +49,7 @@ def plan_shards(
             "gate": gate,
             "publishing": publishing,
         },
+        collected=collected,
         student_aware=student_aware,
         pruned_on_dreams=pruned_on_dreams,
         published=published,

@@ -26,6 +26,7 @@ PLACES = {
     "prune-on-dreams": (5, 2.9),
     "plan-shards": (2, 1.1),
     "synthesize": (3, 2.0),
+    "collect-images": (3, 3.3),
     "merge-dreams": (4, 2.0),
     "recover": (6, 2.9),
     "evaluate": (7, 2.0),
@@ -45,6 +46,7 @@ DETOURS = {
 }
 CAPTIONS = {
     "synthesize": "num_shards, in parallel",
+    "collect-images": "if collected, instead",
     "publish": "if published",
     "prune-on-dreams": "if pruned_on_dreams",
     "prune": "if not",
@@ -52,8 +54,11 @@ CAPTIONS = {
 }
 LEGEND = (
     "An arrow is an artifact, a dotted one only says which goes first. Stages in blue ask for a GPU.",
-    "Not drawn: each stage up to evaluate gets the teacher; synthesize sees the pruned student if student_aware.",
+    "Not drawn: each stage up to evaluate gets the teacher; synthesize sees the pruned student if student_aware; what "
+    "collect-images hands on goes where dreams go.",
 )
+# of two stages of which one runs, the first's arrows are left out where the second has the same
+INSTEAD = {"collect-images": "merge-dreams"}
 WIDTH, HEIGHT, STEP_X, STEP_Y, LEFT, TOP = 118, 34, 144, 62, 12, 40
 
 STYLE = """
@@ -161,10 +166,14 @@ def svg(spec: Mapping[str, Any]) -> str:
         '<path class="head" d="M0 0 8 4 0 8z"/></marker></defs>',
         f'<rect class="paper" width="{width}" height="{height:.0f}" rx="10"/>',
         *(f'<text class="quiet" x="{LEFT}" y="{24 + 18 * number}">{line}</text>' for number, line in enumerate(LEGEND)),
-        *(_drawn(edge) for edge in found if PLACES[edge.source] < PLACES[edge.target]),
+        *(_drawn(edge) for edge in found if PLACES[edge.source] < PLACES[edge.target] and not _repeated(edge, found)),
         *(_box(name, name in on_gpu) for name in names),
     ]
     return "\n".join([*parts, "</svg>", ""])
+
+
+def _repeated(edge: Edge, found: Iterable[Edge]) -> bool:
+    return edge._replace(source=INSTEAD.get(edge.source, "")) in found
 
 
 def _box(name: str, on_gpu: bool) -> str:

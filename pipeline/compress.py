@@ -8,6 +8,7 @@ from typing import Any
 
 from kfp import dsl
 
+from components.collect_images import collect_images
 from components.evaluate import evaluate
 from components.extract_statistics import extract_statistics
 from components.fetch_teacher import fetch_teacher
@@ -28,7 +29,7 @@ from resprout.recipe import PlacementSection
 
 def pipeline(placement: PlacementSection) -> Any:
     """The pipeline for a placement, whose settings are compiled in or are its parameters' defaults."""
-    blind_shard, aware_shard, prune_guided, scan_layers, publish_result = _nested(placement)
+    collect, blind_shard, aware_shard, prune_guided, scan_layers, publish_result = _nested(placement)
     default = parameters(placement)
 
     @dsl.pipeline(name="resprout-compress", description="Prune a classifier and recover its accuracy without its data.")
@@ -41,6 +42,7 @@ def pipeline(placement: PlacementSection) -> Any:
         gate: dict,
         publishing: dict,
         seed: int = 0,
+        collected: bool = False,
         student_aware: bool = False,
         pruned_on_dreams: bool = False,
         scanned: bool = False,
@@ -69,6 +71,7 @@ def pipeline(placement: PlacementSection) -> Any:
             gate: limits to keep, as {"min_agreement": 0.9}; a result that breaks one ends the run, unpublished.
             publishing: where to, as {"to": "s3://BUCKET/PREFIX", "name": "mine"}; published must be true then.
             seed: the one that all randomness comes from.
+            collected: train on labelled images of yours instead of dreams: true where synthesis.method is images.
             student_aware: show the pruned student to synthesis; otherwise dreams do not depend on pruning.
             pruned_on_dreams: prune with dreams in sight, as rounds and criteria that look at images need; see pruning.
             scanned: also show, on a page of its own, how much each layer alone can spare; it changes no result.
@@ -103,6 +106,7 @@ def pipeline(placement: PlacementSection) -> Any:
             evaluation=evaluation,
             gate=gate,
             publishing=publishing,
+            collected=collected,
             student_aware=student_aware,
             pruned_on_dreams=pruned_on_dreams,
             published=published,
@@ -120,7 +124,11 @@ def pipeline(placement: PlacementSection) -> Any:
             "secret": checkpoint_secret,
             **vars(where),
         }
-        with dsl.If(student_aware == True, name="student-aware"):  # noqa: E712 - KFP overloads ==
+        with dsl.If(collected == True, name="collected"):  # noqa: E712 - KFP overloads ==
+            collecting = collect(
+                teacher=fetched, section=synthesis, seed=seed, cpu_image=cpu_image, secret=storage_secret
+            ).after(planning)
+        with dsl.Elif(student_aware == True, name="student-aware"):  # noqa: E712
             drafting = on_cpu(prune(teacher=fetched, section=pruning, seed=seed), cpu_image, placement)
             with dsl.ParallelFor(planned, name="aware-shards") as index:
                 aware = aware_shard(**shared, shard_index=index, student=drafting.outputs["student"])
@@ -129,7 +137,7 @@ def pipeline(placement: PlacementSection) -> Any:
             with dsl.ParallelFor(planned, name="blind-shards") as index:
                 blind = blind_shard(**shared, shard_index=index)
             blind_dreams = on_cpu(merge_dreams(shards=dsl.Collected(blind.output)), cpu_image, placement)
-        dreams = dsl.OneOf(aware_dreams.outputs["dreams"], blind_dreams.outputs["dreams"])
+        dreams = dsl.OneOf(collecting.output, aware_dreams.outputs["dreams"], blind_dreams.outputs["dreams"])
 
         with dsl.If(pruned_on_dreams == True, name="pruned-on-dreams"):  # noqa: E712 - KFP overloads ==
             guided = prune_guided(
@@ -181,18 +189,20 @@ def pipeline(placement: PlacementSection) -> Any:
     return compress
 
 
-def _nested(placement: PlacementSection) -> tuple[Any, Any, Any, Any, Any]:
+def _nested(placement: PlacementSection) -> tuple[Any, Any, Any, Any, Any, Any]:
     """The stages that stand in a condition or a loop."""
 
     def with_gpu(task: Any, secret: Any, **where: Any) -> Any:
         return with_storage(on_gpu(task, OnGpu(**where), placement), secret)
 
-    def publishing(task: Any, cpu_image: Any, secret: Any) -> Any:
+    def with_store(task: Any, cpu_image: Any, secret: Any) -> Any:
         return with_storage(on_cpu(task, cpu_image, placement), secret)
 
     def scanning(task: Any, **where: Any) -> Any:
         return on_gpu(task, OnGpu(**where), placement)
 
+    stored = {"cpu_image": str, "secret": str}
+    collect = alone(collect_images, with_store, name="collect", own=stored, output=("dreams", dsl.Dataset))
     own, shard = {"secret": str, **GPU_INPUTS}, ("shard", dsl.Dataset)
     blind_shard = alone(synthesize, with_gpu, name="shard", own=own, output=shard, without=("student",))
     shown = {"student": dsl.Input[dsl.Model]}
@@ -200,5 +210,5 @@ def _nested(placement: PlacementSection) -> tuple[Any, Any, Any, Any, Any]:
     student = ("student", dsl.Model)
     prune_guided = alone(prune_on_dreams, with_gpu, name="guided-pruning", own=own, output=student)
     scan_layers = alone(scan_sensitivity, scanning, name="scan", own=GPU_INPUTS)
-    publish_result = alone(publish, publishing, name="publish", own={"cpu_image": str, "secret": str})
-    return blind_shard, aware_shard, prune_guided, scan_layers, publish_result
+    publish_result = alone(publish, with_store, name="publish", own=stored)
+    return collect, blind_shard, aware_shard, prune_guided, scan_layers, publish_result

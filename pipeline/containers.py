@@ -144,6 +144,7 @@ class Containers:
         return {
             "fetch_teacher": self._recipe.teacher.source.startswith("s3://"),
             "fetch_test_set": (self._recipe.evaluation.data or "").startswith("s3://"),
+            "collect_images": (self._recipe.training_data or "").startswith("s3://"),
             "publish": True,
             "synthesize": self._checkpoints.startswith("s3://"),
             "recover": self._checkpoints.startswith("s3://"),
@@ -167,7 +168,11 @@ class Containers:
             return Mount(target or str(path), str(path), type="bind", read_only=read_only)
 
         mounts = [*map(mount, call.inputs), *(mount(path, read_only=False) for path in writable)]
-        named = {"fetch_teacher": self._recipe.teacher.source, "fetch_test_set": self._recipe.evaluation.data}
+        named = {
+            "fetch_teacher": self._recipe.teacher.source,
+            "fetch_test_set": self._recipe.evaluation.data,
+            "collect_images": self._recipe.training_data,
+        }
         given = named.get(call.task.name)
         if given and Path(given).exists():
             mounts.append(mount(Path(given).resolve(), os.path.abspath(given)))

@@ -24,7 +24,7 @@ from pipeline.watch import Screen, Watch
 from resprout import __version__
 from resprout.artifacts.folder import write_atomically
 from resprout.errors import ArtifactError, ResproutError, StorageError
-from resprout.recipe import SECTIONS, PlacementSection, Recipe
+from resprout.recipe import SECTIONS, ImagesSection, PlacementSection, Recipe
 
 if TYPE_CHECKING:
     from resprout.storage import StorageSettings
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 LAYOUT = {
     "fetch_teacher": {"teacher": "teacher"},
     "extract_statistics": {"statistics": "statistics"},
+    "collect_images": {"dreams": "dreams"},
     "merge_dreams": {"dreams": "dreams"},
     "prune": {"student": "student"},
     "prune_on_dreams": {"student": "student"},
@@ -135,6 +136,7 @@ def arguments(recipe: Recipe) -> dict[str, Any]:
     return {
         **sections,
         "seed": recipe.seed,
+        "collected": isinstance(recipe.synthesis, ImagesSection),
         "student_aware": getattr(recipe.synthesis, "student_weight", 0) > 0,
         "pruned_on_dreams": recipe.pruning.needs_dreams,
         "scanned": recipe.evaluation.scan_layers,

@@ -22,6 +22,7 @@ STAGES = {
     "fetch_test_set": "test set",
     "extract_statistics": "statistics",
     "plan_shards": "dreams",
+    "collect_images": "images",
     "synthesize": "dreams",
     "merge_dreams": "dreams",
     "prune": "pruning",
@@ -231,8 +232,8 @@ def describe(component: str, facts: Mapping[str, Any]) -> str:
     if component == "fetch_test_set" and not facts.get("test_images"):
         return ""
     if component == "evaluate":
-        images, dreams = facts.get("num_test_images", 0), facts.get("num_held_out_dreams", 0)
-        return f"{images:,.0f} labelled images, {dreams:,.0f} held-out dreams"
+        images, held_out = facts.get("num_test_images", 0), facts.get("num_held_out_dreams", 0)
+        return f"{images:,.0f} labelled images, {held_out:,.0f} held-out {facts.get('held_out_kind', 'dreams')}"
     if component == "recover":
         return _figures({name: value for name, value in facts.items() if isinstance(value, float)})
     return _LINES[component].format_map(facts) if component in _LINES else ""
@@ -244,6 +245,7 @@ _LINES = {
     ),
     "fetch_test_set": "{test_images:,.0f} labelled images, for evaluation alone",
     "extract_statistics": "{layers:.0f} layers, {channels:,.0f} channels, mean and variance",
+    "collect_images": "{images:,.0f} real images to train on, {held_out_images:,.0f} held out: nothing is synthesized",
     "synthesize": "{images:,.0f} images to train on, {held_out_images:,.0f} held out",
     "merge_dreams": "{images:,.0f} images to train on, {held_out_images:,.0f} held out, of {shards:.0f} shards",
     "publish": "{files:.0f} files to {address}",

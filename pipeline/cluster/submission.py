@@ -54,9 +54,14 @@ def check_for_cluster(recipe: Recipe) -> None:
     """Refuse what only this machine has, before anything is sent.
 
     Raises:
-        RecipeError: the teacher or the test set is a path.
+        RecipeError: the teacher or labelled images are a path.
     """
-    for field, source in (("teacher.source", recipe.teacher.source), ("evaluation.data", recipe.evaluation.data)):
+    named = {
+        "teacher.source": recipe.teacher.source,
+        "synthesis.data": recipe.training_data,
+        "evaluation.data": recipe.evaluation.data,
+    }
+    for field, source in named.items():
         if source is not None and "://" not in source:
             raise RecipeError(
                 f"{field} {source} is a path on this machine",

@@ -193,12 +193,18 @@ def section(name: str, fields: Mapping[str, Any]) -> Any:
 
 
 def from_sections(
-    sections: Mapping[str, Mapping[str, Any]], *, student_aware: bool, pruned_on_dreams: bool, published: bool
+    sections: Mapping[str, Mapping[str, Any]],
+    *,
+    collected: bool,
+    student_aware: bool,
+    pruned_on_dreams: bool,
+    published: bool,
 ) -> Recipe:
     """A recipe from the inputs of a run, which people type into a form one by one.
 
     Args:
         sections: name -> fields, as a component receives them.
+        collected: whether real images will take the place of dreams.
         student_aware: whether synthesis will be shown the pruned student.
         pruned_on_dreams: whether pruning will be shown the dreams.
         published: whether the result will be published.
@@ -208,6 +214,12 @@ def from_sections(
     """
     where = "the run's inputs"
     recipe: Recipe = validate(Recipe, _with_whole_numbers(sections), where)
+    if collected != isinstance(recipe.synthesis, ImagesSection):
+        raise RecipeError(
+            f"{where}, collected: is {str(collected).lower()}, and synthesis.method is {recipe.synthesis.method}",
+            why="real images are fetched when it is true, and dreams synthesized when it is not",
+            now="set collected to true with synthesis.method images, to false with any other",
+        )
     weight = getattr(recipe.synthesis, "student_weight", 0)
     if student_aware != (weight > 0):
         raise RecipeError(
@@ -268,6 +280,7 @@ __all__ = [
     "GateSection",
     "GlobalMagnitudeSection",
     "GuidedBase",
+    "ImagesSection",
     "InputSection",
     "LampSection",
     "LayerMagnitudeSection",

@@ -12,6 +12,7 @@ import pytest
 import torch
 from kfp import dsl
 
+from components.collect_images import collect_images
 from components.evaluate import evaluate
 from components.extract_statistics import extract_statistics
 from components.fetch_teacher import fetch_teacher
@@ -71,10 +72,13 @@ def pruned(stage: Stage) -> dsl.Model:
     return student
 
 
+IMAGES = {"method": "images", "data": "s3://bucket/train", "num_images": 24.0, "num_held_out": 8.0}
+
+
 def planned(synthesis: dict[str, Any], num_shards: int, student_aware: bool = False, **others: Any) -> list[int]:
     sections = {"pruning": PRUNING, "recovery": {}, "evaluation": {}, "gate": {}, "publishing": {}}
     sections |= {"teacher": {"source": "torchvision://resnet18"}, "synthesis": synthesis}
-    switches = {"student_aware": student_aware, "pruned_on_dreams": False, "published": False}
+    switches = {"collected": False, "student_aware": student_aware, "pruned_on_dreams": False, "published": False}
     switches["num_shards"] = num_shards
     numbers: list[int] = plan_shards.python_func(**(sections | switches | others))
     return numbers
@@ -92,12 +96,22 @@ def planned(synthesis: dict[str, Any], num_shards: int, student_aware: bool = Fa
         ({"pruned_on_dreams": True}, "pruned_on_dreams: is true, and the pruning section says otherwise"),
         ({"pruning": PRUNING | {"rounds": 3}}, "set pruned_on_dreams to true"),
         ({"published": True}, "publishing.to says nowhere"),
+        ({"collected": True}, "collected: is true, and synthesis.method is deep_inversion"),
+        ({"synthesis": IMAGES}, "collected: is false, and synthesis.method is images"),
+        (
+            {"synthesis": IMAGES, "collected": True, "evaluation": {"data": "s3://bucket/train/"}},
+            "synthesis.data: is evaluation.data",
+        ),
         ({"num_shards": 9}, "num_shards"),
     ],
 )
 def test_inputs_that_make_no_sense_together_are_refused(inputs: dict[str, Any], said: str):
     with pytest.raises(ResproutError, match=re.escape(said)):
         planned(**({"synthesis": SYNTHESIS, "num_shards": 1} | inputs))
+
+
+def test_real_images_need_no_shard_however_many_are_wanted():
+    assert planned(IMAGES, 4, collected=True) == []
 
 
 def dreamt(stage: Stage, section: dict[str, Any] = SYNTHESIS, num_shards: int = 1, **inputs: Any) -> dsl.Metrics:
@@ -355,6 +369,25 @@ def labelled(stage: Stage, section: dict[str, Any]) -> dsl.Dataset:
         teacher=stage(dsl.Model, "teacher"), section=section, test_set=test_set, metrics=stage.metrics()
     )
     return test_set
+
+
+def test_real_images_take_the_place_of_dreams(stage: Stage, tiny_images: Any, tiny_teacher: Teacher):
+    save_images(stage.folder / "train.safetensors", tiny_images, tiny_teacher)
+    section = IMAGES | {"data": str(stage.folder / "train.safetensors")}
+    dreams, metrics = stage(dsl.Dataset, "dreams"), stage.metrics()
+    collect_images.python_func(
+        teacher=stage(dsl.Model, "teacher"), section=section, seed=0, dreams=dreams, metrics=metrics
+    )
+
+    images = artifacts.load_dreams(dreams.path)
+    assert images.source == section["data"]
+    assert (images.num_training, images.num_held_out) == (24, 8)
+    assert metrics.metadata == {"images": 24, "held_out_images": 8}
+    assert dreams.metadata["display_name"] == "32 real images, in the place of dreams"
+    manifest = artifacts.read_manifest(Path(dreams.path))
+    assert manifest.section["method"] == "images"
+    assert manifest.seed == 0
+    assert not manifest.inputs, "read from outside"
 
 
 def test_without_a_test_set_there_is_an_artifact_that_says_so(stage: Stage):

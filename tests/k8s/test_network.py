@@ -44,7 +44,7 @@ EVERY_STAGE = {name for name in PLACES if name.startswith("dns")} | {
 }
 OWN_STORE = {"standalone": set(), "multi-user": set(), "byo-minio": {"MinIO"}, "dev": {"own store"}}
 INTERNET = {"the internet", "the internet, IPv6"}
-FETCHING = {"fetch-teacher", "fetch-test-set"}
+FETCHING = {"fetch-teacher", "fetch-test-set", "collect-images"}
 
 
 def reached(objects: list[Object], overlay: str, labels: dict[str, str]) -> set[str]:

@@ -19,7 +19,7 @@ from pipeline.containers import IMAGES_USER, LABEL, containers
 from pipeline.embedded_storage import Server
 from pipeline.local_kfp import Call, Task
 from resprout.errors import ResproutError
-from resprout.recipe import EvaluationSection, PlacementSection, Recipe, TeacherSection
+from resprout.recipe import EvaluationSection, ImagesSection, PlacementSection, Recipe, TeacherSection
 from resprout.storage import ObjectAddress, Storage
 from tests.pipeline.running import digests, read_until, run, run_folder, running
 
@@ -70,8 +70,10 @@ class Stages:
 def recipe(tmp_path: Path) -> Recipe:
     (tmp_path / "teacher").mkdir()
     (tmp_path / "test set").mkdir()
+    (tmp_path / "train set").mkdir()
     return Recipe(
         teacher=TeacherSection(source=str(tmp_path / "teacher")),
+        synthesis=ImagesSection(data=str(tmp_path / "train set")),
         evaluation=EvaluationSection(data=str(tmp_path / "test set")),
         placement=PlacementSection(gpus=0),
     )
@@ -142,6 +144,7 @@ def test_outputs_are_the_callers_afterwards(stages: Stages):
     [
         ("fetch_teacher", {"teacher"}),
         ("fetch_test_set", {"test set"}),
+        ("collect_images", {"train set"}),
         ("evaluate", set()),
         ("synthesize", set()),
         ("recover", set()),
@@ -151,7 +154,9 @@ def test_outputs_are_the_callers_afterwards(stages: Stages):
 def test_a_stage_sees_of_this_machine_only_what_its_section_names(
     stages: Stages, tmp_path: Path, stage: str, sees: set[str]
 ):
-    script = f'for name in teacher \'test set\'; do if [ -e {tmp_path}/"$name" ]; then echo "$name"; fi; done'
+    script = (
+        f"for name in teacher 'test set' 'train set'; do if [ -e {tmp_path}/\"$name\" ]; then echo \"$name\"; fi; done"
+    )
 
     assert stages(stage, script) == 0
     assert set(stages.said) == sees

@@ -92,6 +92,7 @@ def test_each_stage_that_computes_receives_its_own_section_and_no_other(stages: 
         "prune-on-dreams": {"pruning", "recovery"},  # in rounds it recovers in between
         "plan-shards": set(recipe_module.SECTIONS) - {"placement"},  # it holds them against each other
         "synthesize": {"synthesis"},
+        "collect-images": {"synthesis"},
         "merge-dreams": set(),
         "scan-sensitivity": set(),
         "recover": {"recovery"},
@@ -120,8 +121,22 @@ def test_inputs_that_make_no_sense_are_refused_before_a_gpu_is_asked_for(spec: d
         if "parameterIterator" in task
     ]
     assert looped == ["pipelinechannel--plan-shards-Output"] * 2
+    branches = spec["root"]["dag"]["tasks"]["condition-branches-1"]
+    assert "plan-shards" in branches["dependentTasks"], "whether real images or dreams are made"
     recovering = next(stage for stage in stages if stage.component == "recover")
     assert recovering.artifacts["dreams"].startswith("condition-branches-1."), "in which the loops are"
+
+
+def test_of_real_images_and_dreams_one_is_made(spec: dict[str, Any]):
+    branches = spec["components"]["comp-condition-branches-1"]["dag"]["tasks"].values()
+    made = {
+        next(name for name in spec["components"][task["componentRef"]["name"]]["dag"]["tasks"]): task["triggerPolicy"]
+        for task in branches
+    }
+    assert set(made) == {"collect", "for-loop-4", "for-loop-6"}
+    wanted = "inputs.parameter_values['pipelinechannel--collected'] == true"
+    assert made.pop("collect")["condition"] == wanted
+    assert all(policy["condition"].startswith(f"!({wanted}) && ") for policy in made.values())
 
 
 def test_nothing_is_published_that_has_not_passed_the_gate():
@@ -187,6 +202,7 @@ def test_what_the_pipeline_is_given_is_the_recipe(path: Path):
     sections = {name: recipe_module.section(name, arguments[name]) for name in stages}
     assert all(sections[name] == getattr(loaded, name) for name in sections)
     assert arguments["seed"] == loaded.seed
+    assert arguments["collected"] == (loaded.synthesis.method == "images")
     assert arguments["student_aware"] is False
     assert arguments["pruned_on_dreams"] == loaded.pruning.needs_dreams
     assert arguments["scanned"] == loaded.evaluation.scan_layers
@@ -196,6 +212,17 @@ def test_a_student_weight_switches_the_student_on():
     fields = {"teacher": {"source": "t"}, "synthesis": {"method": "deep_inversion", "student_weight": 0.5}}
 
     assert runners.arguments(recipe_module.validate(Recipe, fields, "test"))["student_aware"] is True
+
+
+def test_real_images_switch_their_collection_on():
+    fields = {"teacher": {"source": "t"}, "synthesis": {"method": "images", "data": "s3://bucket/train"}}
+
+    arguments = runners.arguments(recipe_module.validate(Recipe, fields, "test"))
+
+    assert arguments["collected"] is True
+    assert recipe_module.section("synthesis", arguments["synthesis"]) == recipe_module.ImagesSection(
+        data="s3://bucket/train"
+    )
 
 
 def test_rounds_switch_pruning_on_dreams_on():

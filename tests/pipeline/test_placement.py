@@ -120,7 +120,7 @@ def test_storage_credentials_reach_only_the_stages_that_move_bytes_in_and_out(st
         return {source for path, source in stage.placement.items() if path.startswith("/secretAs")}
 
     given = by_component(stages, secrets)
-    moving = {"fetch-teacher", "fetch-test-set", "publish"}
+    moving = {"fetch-teacher", "fetch-test-set", "collect-images", "publish"}
     assert {name for name, found in given.items() if found == {"storage_secret"}} == moving
     # these keep checkpoints, with a secret of their own that need reach nothing else
     keeping = {"synthesize", "prune-on-dreams", "recover"}

@@ -238,6 +238,38 @@ def test_in_rounds_it_is_pruned_with_the_dreams_and_layers_are_scanned_beside_it
     assert re.search(r"^sensitivity +10 layers; \S+ can spare least", output, re.MULTILINE), output
 
 
+def test_real_images_take_the_place_of_dreams_and_everybody_is_told(
+    recipe: Path, tmp_path: Path, tiny_teacher: Teacher, tiny_images: tuple[Tensor, Tensor]
+):
+    pixels = (tiny_teacher.info.input.to_pixels(tiny_images[0][64:160]) * 255).round().to(torch.uint8)
+    labelled = LabelledImages(pixels, tiny_images[1][64:160], tiny_teacher.info.class_names)
+    datasets.save_labelled(labelled, tmp_path / "train.safetensors")
+    fields = yaml.safe_load(recipe.read_text())
+    fields["synthesis"] = {
+        "method": "images",
+        "data": str(tmp_path / "train.safetensors"),
+        "num_images": 64,
+        "num_held_out": 16,
+    }
+    fields["pruning"] = {"method": "teacher_guided", "sparsity": 0.6}
+    fields["recovery"] |= {"epochs": 2, "target_weight": 1.0}
+    recipe.write_text(yaml.safe_dump(fields))
+
+    exit_code, output = run(recipe, "--output", tmp_path / "out", "--set", "placement.num_shards=3")
+
+    assert exit_code == 0, output
+    assert re.search(r"^images +64 real images to train on, 16 held out: nothing is synthesized", output, re.MULTILINE)
+    assert not re.search(r"^dreams ", output, re.MULTILINE)
+    assert re.search(r"^pruning +60.0 % of [\d,]+ weights, teacher_guided", output, re.MULTILINE), output
+    assert "64 labelled images, 16 held-out images" in output
+    assert "real images were learnt from, not dreams" in output
+    assert "no training image" not in output
+    images = artifacts.load_dreams(tmp_path / "out" / "dreams")
+    assert images.source == str(tmp_path / "train.safetensors")
+    assert images.targets.bincount().tolist() == [20] * 4
+    assert "not data-free" in (tmp_path / "out" / "report.html").read_text()
+
+
 @pytest.mark.parametrize("flags", [(), ("-v",)], ids=["quiet", "verbose"])
 def test_a_stage_that_refuses_is_told_in_three_lines(
     tmp_path: Path, tiny_teacher: Teacher, tiny_images: tuple[Tensor, Tensor], flags: Sequence[str]

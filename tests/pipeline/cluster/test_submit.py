@@ -233,6 +233,18 @@ def test_a_recipe_that_cannot_work_there_is_refused_before_anything_is_asked(
     assert not kfp.asked
 
 
+def test_labelled_images_on_this_machine_are_refused_before_anything_is_asked(
+    kfp: FakeKfp, resprout: Resprout, recipe: Path
+) -> None:
+    images = ("--set", "synthesis.method=images", "--set", "synthesis.data=data/train")
+
+    result = resprout("submit", recipe, *images)
+
+    assert result.exit_code == 2
+    assert "synthesis.data data/train is a path on this machine" in result.output
+    assert not kfp.asked
+
+
 @pytest.mark.parametrize("options", [["--node-selector", "zone"], ["--timeout", "soon"], ["--host", "kfp.example.org"]])
 def test_wrong_options_are_wrong_usage(kfp: FakeKfp, resprout: Resprout, recipe: Path, options: list[str]) -> None:
     result = resprout("submit", recipe, *options)

@@ -1,0 +1,35 @@
+"""Component: your own labelled images in the place of dreams, from wherever the recipe says they are."""
+
+from kfp import dsl
+
+from components._image import CPU_IMAGE
+
+
+@dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
+def collect_images(
+    teacher: dsl.Input[dsl.Model],
+    section: dict,
+    seed: int,
+    dreams: dsl.Output[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+):
+    """Draw labelled images, and hand them on as every later stage takes dreams; refuse those that do not fit.
+
+    Args:
+        teacher: says which classes and what shape the images must have.
+        section: the recipe's synthesis section.
+        seed: the run's.
+        dreams: real images: those to train on, then those held out.
+        metrics: how many there are.
+    """
+    from resprout import artifacts, collecting, figures, recipe, storage
+    from resprout.progress import print_lines
+
+    settings = recipe.section("synthesis", section)
+    info = artifacts.load_teacher(teacher.path, allow_custom_code=True).info
+    images = collecting.collect(settings, info=info, seed=seed, stored=storage.stored, report=print_lines())
+    # read from outside, as a test set is: the teacher only says what fits
+    artifacts.save_dreams(images, dreams.path, input=info.input, section=settings, seed=seed)
+    dreams.metadata.update(figures.name_of_images(images))
+    for name, value in figures.of_dreams(images).items():
+        metrics.log_metric(name, value)
