@@ -11,13 +11,16 @@ import pytest
 from junitparser import Error, Failure, JUnitXml
 from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode
+from torch import Tensor
 from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.embedded_storage import Server
 from pipeline.runners import LOCK
 from resprout.storage import ObjectAddress, Storage, publish
-from tests.pipeline.running import run
+from resprout.types import Teacher
+from tests.pipeline.running import write_recipe
+from tests.pipeline.warm import run_warm
 
 METRICS = {
     "teacher.top1": 0.9,
@@ -206,7 +209,7 @@ def test_metrics_that_cannot_be_read_are_4(recipe: Path, tmp_path: Path, content
 
 
 def test_a_run_that_failed_is_3_and_one_at_work_is_4(recipe: Path, tmp_path: Path):
-    code, output = run(recipe, "--output", tmp_path / "out")
+    code, output = run_warm(recipe, "--output", tmp_path / "out")
     assert code == 1, output  # there is no such teacher
 
     with (tmp_path / "out" / LOCK).open("w") as held:
@@ -240,14 +243,14 @@ def test_a_published_version_is_judged_where_it_lies(recipe: Path, server: Serve
 
 @pytest.mark.slow
 def test_a_run_whose_result_breaks_its_promise_fails_is_not_published_and_kept(
-    unbroken: tuple[Path, Path, str], tmp_path: Path
+    tmp_path: Path, tiny_teacher: Teacher, tiny_images: tuple[Tensor, Tensor]
 ):
-    recipe, _, _ = unbroken
+    recipe = write_recipe(tmp_path, tiny_teacher, tiny_images)
     quick = ("--set", "synthesis.iterations=2", "--set", "recovery.epochs=1", "--set", "gate.min_sparsity=0.7")
     costs = ("--set", "evaluation.measure_latency=true", "--set", "gate.max_latency_ratio=100")
     costs += ("--set", "gate.max_size_mib=1", "--set", "gate.max_compressed_size_mib=1")
 
-    exit_code, output = run(recipe, "--output", tmp_path / "out", *quick, *costs)
+    exit_code, output = run_warm(recipe, "--output", tmp_path / "out", *quick, *costs)
 
     assert exit_code == 1
     assert "error: the result does not keep what its recipe promises: min_sparsity: at least 70 %" in output
