@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 IMAGES_USER = 65532
 LABEL = "org.resprout.run"
+KEEPS_CHECKPOINTS = ("synthesize", "prune_on_dreams", "recover")
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -146,8 +147,7 @@ class Containers:
             "fetch_test_set": (self._recipe.evaluation.data or "").startswith("s3://"),
             "collect_images": (self._recipe.training_data or "").startswith("s3://"),
             "publish": True,
-            "synthesize": self._checkpoints.startswith("s3://"),
-            "recover": self._checkpoints.startswith("s3://"),
+            **dict.fromkeys(KEEPS_CHECKPOINTS, self._checkpoints.startswith("s3://")),
         }.get(stage, False)
 
     def _network(self, stage: str) -> str:
@@ -191,11 +191,7 @@ class Containers:
     def _writable(self, call: Call) -> Iterator[list[Path]]:
         """What a stage may write, the caller's again when it has ended."""
         folders = [call.folder]
-        if (
-            call.task.name in ("synthesize", "recover")
-            and self._checkpoints
-            and not self._needs_storage(call.task.name)
-        ):
+        if call.task.name in KEEPS_CHECKPOINTS and self._checkpoints and not self._needs_storage(call.task.name):
             folders.append(Path(self._checkpoints))
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)

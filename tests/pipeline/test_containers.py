@@ -181,7 +181,7 @@ def test_storage_is_there_for_the_stages_that_need_it_and_its_secrets_in_no_argu
 
     settings = {"settings": server.settings, "checkpoints": "s3://resprout/checkpoints"}
     with Stages(tmp_path / "run", recipe, **settings) as stages:
-        for stage in ("recover", "synthesize", "publish"):
+        for stage in ("recover", "synthesize", "prune_on_dreams", "publish"):
             assert stages(stage, "resprout doctor --bucket resprout", environment=folder) == 0, stages.said
             assert any("bucket resprout can be listed" in line for line in stages.said)
         stages.said.clear()

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from pipeline import command, recipes, runners
+from pipeline.containers import KEEPS_CHECKPOINTS
 from resprout import recipe as recipe_module
 from resprout.errors import RecipeError
 from resprout.recipe import Recipe
@@ -162,6 +163,11 @@ def test_dreams_that_no_student_guides_do_not_depend_on_pruning(stages: list[Sta
     assert set(draft.artifacts.values()) == {"fetch-teacher.teacher"}
     parameters = {name for stage in stages if stage.component == "synthesize" for name in stage.parameters.values()}
     assert not parameters & {"pruning", "recovery", "evaluation", "student_aware"}
+
+
+def test_stages_that_keep_checkpoints_may_write_them_from_a_container_too(stages: list[Stage]):
+    keeping = {stage.component for stage in stages if "checkpoints" in stage.parameters.values()}
+    assert keeping == {name.replace("_", "-") for name in KEEPS_CHECKPOINTS}
 
 
 def test_a_reference_that_leads_nowhere_is_noticed(tmp_path: Path):
