@@ -95,16 +95,13 @@ def run(recipe: Recipe, *, runs: Path, output: Path | None, plain: bool, in_cont
 def check_data_exists(recipe: Recipe) -> None:
     """Refuse labelled images that are not there before anything expensive."""
     named = {
-        "synthesis.data": (recipe.training_data, "or choose another synthesis.method: dreams need no data"),
-        "evaluation.data": (
-            recipe.evaluation.data,
-            "or leave evaluation.data out: held-out dreams still give a verdict",
-        ),
+        "synthesis": (recipe.training_data, "or choose another synthesis.method: dreams need no data"),
+        "evaluation": (recipe.evaluation.data, "or leave it out: held-out dreams still give a verdict"),
     }
-    for field, (data, otherwise) in named.items():
+    for section, (data, otherwise) in named.items():
         if data is not None and not data.startswith("s3://") and not Path(data).exists():
             raise ResproutError(
-                f"{field} {data} does not exist",
+                f"{section}.data {data} does not exist",
                 why=f"paths in a recipe are relative to where you are, {Path.cwd()}",
                 now=f"correct it, {otherwise}",
             )
@@ -139,7 +136,8 @@ def header(recipe: Recipe, folder: RunFolder, in_containers: bool = False) -> st
     from resprout import precision
 
     device = precision.best_device()
-    dtype = str(precision.resolve(getattr(recipe.synthesis, "precision", "float32"), device)).removeprefix("torch.")
+    first = recipe.recovery if recipe.training_data else recipe.synthesis  # of the stages that compute for long
+    dtype = str(precision.resolve(getattr(first, "precision", "float32"), device)).removeprefix("torch.")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     where = f"{cores} CPU core{'s' if cores != 1 else ''}" if device.type == "cpu" else f"{device.type} GPU"
     parts = [f"resprout {__version__}", f"recipe {recipe.name}", f"seed {recipe.seed}", f"{where}, {dtype}"]

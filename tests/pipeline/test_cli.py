@@ -135,8 +135,13 @@ def test_a_change_that_is_no_good_is_refused(recipe: Path, change: str, told: st
 
 
 def test_a_run_refuses_a_bad_recipe_and_missing_data_before_it_makes_a_folder(recipe: Path, tmp_path: Path):
-    for change, told in (("pruning.sparsity=1.5", "sparsity"), ("evaluation.data=not/here", "not/here does not exist")):
-        code, _, message = invoke("run", recipe, "--runs", tmp_path / "runs", "--set", change)
+    for changes, told in (
+        (["pruning.sparsity=1.5"], "sparsity"),
+        (["evaluation.data=not/here"], "evaluation.data not/here does not exist"),
+        (["synthesis.method=images", "synthesis.data=not/here"], "synthesis.data not/here does not exist"),
+    ):
+        settings = [part for change in changes for part in ("--set", change)]
+        code, _, message = invoke("run", recipe, "--runs", tmp_path / "runs", *settings)
 
         assert code == 1
         assert told in message

@@ -195,6 +195,7 @@ def test_the_shipped_recipes_are_these():
         "paper",
         "structured",
         "training-free",
+        "with-data",
     ]
 
 
