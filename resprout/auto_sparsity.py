@@ -11,9 +11,9 @@ from resprout import precision
 from resprout.errors import RecipeError
 from resprout.judging import Judge, judge_of
 from resprout.progress import Progress, Report, silent
-from resprout.pruning import prune
+from resprout.pruning import Scores, prune, score
 from resprout.pruning.candidates import prunable_weights
-from resprout.recipe import PruningBase, PruningSection
+from resprout.recipe import GuidedSection, PruningBase, PruningSection
 from resprout.recovery import repair
 from resprout.types import DreamSet, SparsityChoice, Teacher, Trial
 
@@ -71,11 +71,15 @@ def choose_sparsity(
     device = device or precision.best_device()
     judge = judge_of(teacher, dreams, device)
     promised = DEFAULT_AGREEMENT if section.min_agreement is None else section.min_agreement
+    # no sparsity changes what a criterion makes of images, and that is most of the work
+    scores: Scores | None = None
+    if isinstance(section, GuidedSection):
+        scores = score(teacher, section, seed=seed, dreams=dreams, device=device, report=report)
     trials: list[Trial] = []
 
     def keeps(step: int, at_most: int) -> bool:
         sparsity = step / STEPS
-        trial = _try(teacher, dreams, with_sparsity(section, sparsity), sparsity, judge, seed)
+        trial = _try(teacher, dreams, with_sparsity(section, sparsity), sparsity, judge, seed, scores)
         trials.append(trial)
         figures = {"sparsity": trial.sparsity, "agreement": trial.agreement}
         report(Progress("pruning", len(trials), len(trials) + at_most, "sparsities", figures))
@@ -112,10 +116,16 @@ def with_sparsity(section: Chosen, sparsity: float) -> Chosen:
 
 
 def _try(
-    teacher: Teacher, dreams: DreamSet, section: PruningSection, sparsity: float, judge: Judge, seed: int
+    teacher: Teacher,
+    dreams: DreamSet,
+    section: PruningSection,
+    sparsity: float,
+    judge: Judge,
+    seed: int,
+    scores: Scores | None,
 ) -> Trial:
     try:
-        student = prune(teacher, section, seed=seed, dreams=dreams, device=judge.device)
+        student = prune(teacher, section, seed=seed, dreams=dreams, scores=scores, device=judge.device)
     except RecipeError as refusal:  # a layer would lose all its weights: there is no such student
         return Trial(sparsity, 0.0, refused=refusal.what)
     agreement, kl_divergence = judge(repair(student, dreams, judge.device).network)

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from resprout import precision
 from resprout.errors import RecipeError
@@ -29,11 +30,11 @@ from resprout.pruning.random import uniformly_random
 from resprout.pruning.semi_structured import in_groups, semi_structured
 from resprout.pruning.start import is_the_teacher, still_there
 from resprout.pruning.structured import prune_channels
-from resprout.pruning.subject import Subject
+from resprout.pruning.subject import Subject, keep_best
 from resprout.pruning.synflow import synflow
 from resprout.pruning.taylor import taylor
 from resprout.pruning.teacher_guided import teacher_guided
-from resprout.recipe import PruningBase, PruningSection, SemiStructuredSection, StructuredSection
+from resprout.recipe import GuidedSection, PruningBase, PruningSection, SemiStructuredSection, StructuredSection
 from resprout.types import DreamSet, PruningMask, Student, Teacher
 
 Method = Callable[[Mapping[str, Tensor], float, torch.Generator, Alive], dict[str, Tensor]]
@@ -44,6 +45,10 @@ GroupMethod = Callable[..., dict[str, Tensor]]
 parameter name. Groups that are gone score 0, so that they are the first to go again."""
 NetworkMethod = Callable[[Subject, Any], dict[str, Tensor]]
 """(a network and what it may be asked with, the method's section) -> which weights stay, by parameter name."""
+Scores = Mapping[str, Tensor]
+"""How much each weight matters, by parameter name; not negative, of the weight's shape."""
+ScoringMethod = Callable[[Subject, Any], Scores]
+"""(a network and what it may be asked with, the method's section) -> scores, which no sparsity changes."""
 
 BY_WEIGHTS: dict[str, Method] = {
     "global_magnitude": global_magnitude,
@@ -53,13 +58,14 @@ BY_WEIGHTS: dict[str, Method] = {
     "random": uniformly_random,
 }
 IN_GROUPS: dict[str, GroupMethod] = {"semi_structured": semi_structured, "block": block}
-BY_NETWORK: dict[str, NetworkMethod] = {
-    "synflow": synflow,
-    "taylor": taylor,
-    "fisher": fisher,
-    "teacher_guided": teacher_guided,
+BY_NETWORK: dict[str, NetworkMethod] = {"synflow": synflow}
+BY_SCORES: dict[str, ScoringMethod] = {"taylor": taylor, "fisher": fisher, "teacher_guided": teacher_guided}
+METHODS: dict[str, Method | GroupMethod | NetworkMethod | ScoringMethod] = {
+    **BY_WEIGHTS,
+    **IN_GROUPS,
+    **BY_NETWORK,
+    **BY_SCORES,
 }
-METHODS: dict[str, Method | GroupMethod | NetworkMethod] = {**BY_WEIGHTS, **IN_GROUPS, **BY_NETWORK}
 
 
 def prune(
@@ -69,6 +75,7 @@ def prune(
     seed: int,
     dreams: DreamSet | None = None,
     start: Student | None = None,
+    scores: Scores | None = None,
     device: torch.device | None = None,
     report: Report = silent,
 ) -> Student:
@@ -83,6 +90,8 @@ def prune(
             `section.looks_at_images` is false.
         start: is not changed. Weights are chosen from its own; those that its mask says are gone stay gone, and count
             towards the sparsity. Default: the teacher.
+        scores: what `score` found with the same section, seed, dreams and start, which costs most of the time where
+            images are looked at. Default: they are found anew.
         device: default: the first GPU, or the CPU. What only reads weights runs on the CPU.
         report: is told how far the work is.
 
@@ -100,7 +109,7 @@ def prune(
         return prune_channels(teacher, section, seed=seed, dreams=dreams, start=start, device=device, report=report)
     if section.sparsity == "auto":
         raise _undecided()
-    original = teacher.network if start is None else start.network
+    original = _original(teacher, start)
     weights = prunable_weights(original, section.exclude)
     if isinstance(section, SemiStructuredSection):
         weights = in_groups(original, weights, section.group)
@@ -113,18 +122,73 @@ def prune(
         generator = torch.Generator().manual_seed(seed)
         keep = BY_WEIGHTS[section.method](weights, section.sparsity, generator, alive)
     else:
-        device = device or precision.best_device()
-        network = precision.frozen_copy(original, torch.float32, device)
-        everything = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
-        left, same = alive or everything, is_the_teacher(teacher.network, start)
-        subject = Subject(teacher, network, left, section.sparsity, same, dreams, seed, device, report)
-        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-            keep = BY_NETWORK[section.method](subject, section)
+        subject = _subject(teacher, weights, alive, section.sparsity, start, dreams, seed, device, report)
+        if isinstance(section, GuidedSection):
+            scores = _scores(subject, section) if scores is None else scores
+            keep = keep_best(scores, subject.num_gone, subject.alive, normalisation=section.normalisation)
+        else:
+            with _repeatable():
+                keep = BY_NETWORK[section.method](subject, section)
     refuse_dead_layers(keep, section.sparsity, section.method)
     channels = None if start is None else start.channels
     student = Student(teacher.info, copy.deepcopy(original).eval().requires_grad_(False), PruningMask(keep), channels)
     apply_mask(student.network, student.mask)
     return student
+
+
+def score(
+    teacher: Teacher,
+    section: GuidedSection,
+    *,
+    seed: int,
+    dreams: DreamSet | None,
+    start: Student | None = None,
+    device: torch.device | None = None,
+    report: Report = silent,
+) -> Scores:
+    """How much each weight matters to a criterion that looks at images: what `prune` can be given for any sparsity.
+
+    Args:
+        teacher, seed, dreams, start, device, report: as for `prune`.
+        section: the criterion; its sparsity is not looked at.
+
+    Raises:
+        RecipeError, ArtifactError, UnsupportedModelError: as `prune`, but for those that are about a sparsity.
+    """
+    weights = prunable_weights(_original(teacher, start), section.exclude)
+    alive = still_there(weights, 1.0, start)
+    return _scores(_subject(teacher, weights, alive, 1.0, start, dreams, seed, device, report), section)
+
+
+def _original(teacher: Teacher, start: Student | None) -> nn.Module:
+    return teacher.network if start is None else start.network
+
+
+def _subject(
+    teacher: Teacher,
+    weights: Mapping[str, Tensor],
+    alive: Alive,
+    sparsity: float,
+    start: Student | None,
+    dreams: DreamSet | None,
+    seed: int,
+    device: torch.device | None,
+    report: Report,
+) -> Subject:
+    device = device or precision.best_device()
+    network = precision.frozen_copy(_original(teacher, start), torch.float32, device)
+    left = alive or {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
+    same = is_the_teacher(teacher.network, start)
+    return Subject(teacher, network, left, sparsity, same, dreams, seed, device, report)
+
+
+def _scores(subject: Subject, section: GuidedSection) -> Scores:
+    with _repeatable():
+        return BY_SCORES[section.method](subject, section)
+
+
+def _repeatable() -> AbstractContextManager[None]:
+    return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
 
 
 def _undecided() -> RecipeError:
@@ -135,4 +199,4 @@ def _undecided() -> RecipeError:
     )
 
 
-__all__ = ["METHODS", "prune"]
+__all__ = ["METHODS", "Scores", "prune", "score"]

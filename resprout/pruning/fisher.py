@@ -8,18 +8,18 @@ from torch import Tensor
 
 from resprout.pruning.gradients import damped, squared_gradients
 from resprout.pruning.guidance import cross_entropy, examples_of
-from resprout.pruning.subject import Subject, keep_best
+from resprout.pruning.subject import Subject
 from resprout.recipe import FisherSection
 
 
 def fisher(subject: Subject, section: FisherSection) -> dict[str, Tensor]:
-    """Remove the weights with the smallest second-order changes of the loss.
+    """How much the loss changes without each weight, to second order.
 
     Labels are drawn from the teacher's softmax: so it is the Fisher matrix, which at the teacher is the Hessian of the
     KL divergence from it. There the gradient of that divergence itself is zero and would say nothing.
 
     Returns:
-        Parameter name -> bool tensor of the weight's shape, True where it stays.
+        Parameter name -> float64 tensor of the weight's shape, not negative.
 
     Raises:
         RecipeError, ArtifactError: there are no images, or they do not fit the teacher.
@@ -28,8 +28,7 @@ def fisher(subject: Subject, section: FisherSection) -> dict[str, Tensor]:
     found = squared_gradients(
         subject.network, subject.alive, examples, cross_entropy, batch_size=1, report=subject.report
     )
-    scores = fisher_scores(subject.weights(), damped(found, section.gradient_power))
-    return keep_best(scores, subject.num_gone, subject.alive, normalisation=section.normalisation)
+    return fisher_scores(subject.weights(), damped(found, section.gradient_power))
 
 
 def fisher_scores(weights: Mapping[str, Tensor], squares: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,15 +8,15 @@ from torch import Tensor
 
 from resprout.pruning.gradients import damped, squared_gradients
 from resprout.pruning.guidance import cross_entropy, examples_of
-from resprout.pruning.subject import Subject, keep_best
+from resprout.pruning.subject import Subject
 from resprout.recipe import TaylorSection
 
 
 def taylor(subject: Subject, section: TaylorSection) -> dict[str, Tensor]:
-    """Remove the weights with the smallest first-order changes of the cross-entropy.
+    """How much the cross-entropy changes without each weight, to first order.
 
     Returns:
-        Parameter name -> bool tensor of the weight's shape, True where it stays.
+        Parameter name -> float64 tensor of the weight's shape, not negative.
 
     Raises:
         RecipeError, ArtifactError: there are no images, or they do not fit the teacher.
@@ -25,8 +25,7 @@ def taylor(subject: Subject, section: TaylorSection) -> dict[str, Tensor]:
     found = squared_gradients(
         subject.network, subject.alive, examples, cross_entropy, batch_size=section.batch_size, report=subject.report
     )
-    scores = taylor_scores(subject.weights(), damped(found, section.gradient_power))
-    return keep_best(scores, subject.num_gone, subject.alive, normalisation=section.normalisation)
+    return taylor_scores(subject.weights(), damped(found, section.gradient_power))
 
 
 def taylor_scores(weights: Mapping[str, Tensor], squares: Mapping[str, Tensor]) -> dict[str, Tensor]:

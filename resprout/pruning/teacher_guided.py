@@ -11,21 +11,21 @@ from resprout.errors import RecipeError
 from resprout.pruning.fisher import fisher_scores
 from resprout.pruning.gradients import damped, squared_gradients
 from resprout.pruning.guidance import briefly_trained, examples_of, guided_loss
-from resprout.pruning.subject import Subject, keep_best
+from resprout.pruning.subject import Subject
 from resprout.pruning.taylor import taylor_scores
 from resprout.recipe import TeacherGuidedSection
 from resprout.seeding import generator
 
 
 def teacher_guided(subject: Subject, section: TeacherGuidedSection) -> dict[str, Tensor]:
-    """Train the student briefly under its teacher, score its weights by the same loss, remove the lowest at once.
+    """Train the student briefly under its teacher, and score its weights by the same loss.
 
     The training serves the scores alone. Weights that stay keep the values they had: on the example's ResNet-20 at
     75 %, with BatchNorm re-estimated on dreams, those of before gave 81.4 % top-1 and the trained ones 81.6 %. Whoever
     wants a student that was trained for longer hands it in as the start.
 
     Returns:
-        Parameter name -> bool tensor of the weight's shape, True where it stays.
+        Parameter name -> float64 tensor of the weight's shape, not negative.
 
     Raises:
         RecipeError: there are no images; or alpha is 1, and the student is the teacher.
@@ -61,8 +61,7 @@ def teacher_guided(subject: Subject, section: TeacherGuidedSection) -> dict[str,
         trained, subject.alive, examples, loss, batch_size=images_per_gradient, report=subject.report
     )
     weights = {name: trained.get_parameter(name).detach().double() for name in subject.alive}
-    scores = guided_scores(section.score, weights, damped(found, section.gradient_power))
-    return keep_best(scores, subject.num_gone, subject.alive, normalisation=section.normalisation)
+    return guided_scores(section.score, weights, damped(found, section.gradient_power))
 
 
 def guided_scores(score: str, weights: Mapping[str, Tensor], squares: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -178,6 +178,9 @@ class TeacherGuidedSection(GuidedBase):
     """Images per step of the training, and per gradient, whose squares are averaged."""
 
 
+GuidedSection = TaylorSection | FisherSection | TeacherGuidedSection
+
+
 class SemiStructuredSection(AnyPruning):
     """Of every few neighbouring weights some stay, the largest: 2 of 4 is what kernels for NVIDIA's sparse tensor cores
     take (arXiv 2104.08378); Resprout itself computes with zeros. Neighbours are input channels; layers whose input

@@ -88,6 +88,24 @@ def test_the_student_at_the_chosen_sparsity_keeps_the_promise_and_the_next_one_b
     assert all(torch.equal(before[name], value) for name, value in tiny_teacher.network.state_dict().items())
 
 
+@pytest.mark.parametrize("method", ["taylor", "fisher", "teacher_guided"])
+def test_a_criterion_looks_at_the_dreams_once_for_all_that_is_tried(
+    method: str, tiny_teacher: Teacher, tiny_dreams: DreamSet
+) -> None:
+    section = auto(method=method, min_agreement=0.5)
+    told: list[Progress] = []
+    choice = choose_sparsity(tiny_teacher, tiny_dreams, section, seed=0, report=told.append)
+
+    assert len(choice.trials) > 2
+    looked = [line.done for line in told if line.unit == "images"]
+    assert looked == sorted(set(looked)), "once through the dreams, and not again"
+    alone = prune(tiny_teacher, with_sparsity(section, choice.sparsity), seed=0, dreams=tiny_dreams)
+    agreement = (
+        evaluate(tiny_teacher, {"repaired": repair(alone, tiny_dreams)}, tiny_dreams).score("repaired").agreement
+    )
+    assert agreement == choice.chosen.agreement, "as when it is pruned to that sparsity alone"
+
+
 def test_a_sparsity_that_empties_a_layer_keeps_nothing_and_is_said_why(
     tiny_teacher: Teacher, tiny_dreams: DreamSet
 ) -> None:
