@@ -208,9 +208,8 @@ def _read(pattern: str) -> list[dict[str, Any]]:
 
 def _front(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What the README shows: the example's teacher, pruned as by default, and in rounds."""
-    shown = (networks.USUAL_PRUNING, 1), ("lamp", 3)
-    key = lambda document: (document.get("pruning", networks.USUAL_PRUNING), document.get("rounds", 1))  # noqa: E731
-    return [document for document in found if document["name"] == "resnet20" and key(document) in shown]
+    shown = ("global L1", "LAMP, 3 rounds", "LAMP, 3 rounds, 4,096 dreams")
+    return [document for document in found if document["name"] == "resnet20" and networks.criterion(document) in shown]
 
 
 FRONT = ("none", "dreams", "paper", "reconstruction", "ours", "ceiling"), (0.5, 0.75, 0.9, 0.95, 0.98)
