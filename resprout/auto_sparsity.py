@@ -31,6 +31,7 @@ def choose_sparsity(
     section: PruningSection,
     *,
     seed: int,
+    scores: Scores | None = None,
     device: torch.device | None = None,
     report: Report = silent,
 ) -> SparsityChoice:
@@ -52,6 +53,7 @@ def choose_sparsity(
         dreams: in the teacher's normalised input space; some held out.
         section: with `sparsity: auto`.
         seed: of methods that draw.
+        scores: as for `prune`: no sparsity changes them, so that all trials share them. Default: they are found once.
         device: default: the first GPU, or the CPU.
         report: is told each trial's sparsity and agreement.
 
@@ -71,9 +73,7 @@ def choose_sparsity(
     device = device or precision.best_device()
     judge = judge_of(teacher, dreams, device)
     promised = DEFAULT_AGREEMENT if section.min_agreement is None else section.min_agreement
-    # no sparsity changes what a criterion makes of images, and that is most of the work
-    scores: Scores | None = None
-    if isinstance(section, GuidedSection):
+    if scores is None and isinstance(section, GuidedSection):
         scores = score(teacher, section, seed=seed, dreams=dreams, device=device, report=report)
     trials: list[Trial] = []
 

@@ -16,8 +16,8 @@ from resprout.auto_sparsity import choose_sparsity, with_sparsity
 from resprout.checkpoints import Checkpoint
 from resprout.errors import RecipeError
 from resprout.progress import Progress, Report, silent
-from resprout.pruning import prune
-from resprout.recipe import DistillationSection, PruningBase, PruningSection, RecoverySection
+from resprout.pruning import Scores, prune, score
+from resprout.recipe import DistillationSection, GuidedSection, PruningBase, PruningSection, RecoverySection
 from resprout.recovery import recover
 from resprout.types import DreamSet, SparsityChoice, Student, Teacher
 
@@ -69,15 +69,21 @@ def prune_on_dreams(
     if not isinstance(section, PruningBase):  # its sparsity is no number that rounds could come near
         return Pruned(prune(teacher, section, seed=seed, dreams=dreams, device=device, report=report))
     between = _between_rounds(section, recovery)
+    scores: Scores | None = None
+    if isinstance(section, GuidedSection):  # of the teacher: for choosing a sparsity, and for the first round
+        scores = score(teacher, section, seed=seed, dreams=dreams, device=device, report=report)
     sparsity, choice = section.sparsity, None
     if sparsity == "auto":
-        choice = choose_sparsity(teacher, dreams, section, seed=seed, device=device, report=report)
+        choice = choose_sparsity(teacher, dreams, section, seed=seed, scores=scores, device=device, report=report)
         sparsity = choice.sparsity
     student: Student | None = None
     targets = densities(1 - sparsity, section.rounds, section.schedule)
     for number, density in enumerate(targets, start=1):
         asked = with_sparsity(section, 1 - density)
-        pruned = prune(teacher, asked, seed=seed, dreams=dreams, start=student, device=device, report=report)
+        pruned = prune(
+            teacher, asked, seed=seed, dreams=dreams, start=student, scores=scores, device=device, report=report
+        )
+        scores = None  # a student that was trained since has others
         if number == len(targets):
             return Pruned(pruned, choice)
         told = _in_round(report, number, len(targets) - 1)

@@ -94,12 +94,15 @@ def test_a_criterion_looks_at_the_dreams_once_for_all_that_is_tried(
 ) -> None:
     section = auto(method=method, min_agreement=0.5)
     told: list[Progress] = []
-    choice = choose_sparsity(tiny_teacher, tiny_dreams, section, seed=0, report=told.append)
+    pruned = prune_on_dreams(tiny_teacher, tiny_dreams, section, ReconstructionSection(), seed=0, report=told.append)
 
+    choice = pruned.choice
+    assert choice is not None
     assert len(choice.trials) > 2
     looked = [line.done for line in told if line.unit == "images"]
     assert looked == sorted(set(looked)), "once through the dreams, and not again"
     alone = prune(tiny_teacher, with_sparsity(section, choice.sparsity), seed=0, dreams=tiny_dreams)
+    assert all(torch.equal(kept, alone.mask.keep[name]) for name, kept in pruned.student.mask.keep.items())
     agreement = (
         evaluate(tiny_teacher, {"repaired": repair(alone, tiny_dreams)}, tiny_dreams).score("repaired").agreement
     )
