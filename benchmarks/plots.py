@@ -63,16 +63,16 @@ def _name(document: Mapping[str, Any]) -> str:
     return words.replace("guided by the teacher (2511.16653)", "guided").removesuffix(" dreams")
 
 
-def beside(points: Iterable[Point], gap: float, near: float = 4.0) -> list[tuple[Point, float]]:
+def beside(shown: Iterable[Point], gap: float, near: float = 4.0) -> list[tuple[Point, float]]:
     """Each point with the height of its label: its own, or as much above it as keeps labels `gap` apart.
 
     Args:
-        points: of one panel.
+        shown: the points of one panel.
         gap: in percent of accuracy.
         near: labels stand in each other's way where their times differ by less than this factor.
     """
     placed: list[tuple[Point, float]] = []
-    for point in sorted(points, key=lambda point: point.top1):
+    for point in sorted(shown, key=lambda point: point.top1):
         others = [height for other, height in placed if 1 / near < other.seconds / point.seconds < near]
         placed.append((point, max([point.top1, *(height + gap for height in others)])))
     return placed
