@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,13 +29,20 @@ from resprout.pruning.lamp import lamp
 from resprout.pruning.magnitude import global_magnitude, layer_magnitude
 from resprout.pruning.random import uniformly_random
 from resprout.pruning.semi_structured import in_groups, semi_structured
-from resprout.pruning.start import is_the_teacher, still_there
+from resprout.pruning.start import is_the_teacher, refuse_growth, still_there
 from resprout.pruning.structured import prune_channels
 from resprout.pruning.subject import Subject, keep_best
 from resprout.pruning.synflow import synflow
 from resprout.pruning.taylor import taylor
 from resprout.pruning.teacher_guided import teacher_guided
-from resprout.recipe import GuidedSection, PruningBase, PruningSection, SemiStructuredSection, StructuredSection
+from resprout.recipe import (
+    GuidedSection,
+    MaskingSection,
+    PruningBase,
+    PruningSection,
+    SemiStructuredSection,
+    StructuredSection,
+)
 from resprout.types import DreamSet, PruningMask, Student, Teacher
 
 Method = Callable[[Mapping[str, Tensor], float, torch.Generator, Alive], dict[str, Tensor]]
@@ -43,8 +51,8 @@ by parameter name."""
 GroupMethod = Callable[..., dict[str, Tensor]]
 """(weights by parameter name, sparsity, and by name the fields that only this method has) -> which weights stay, by
 parameter name. Groups that are gone score 0, so that they are the first to go again."""
-NetworkMethod = Callable[[Subject, Any], dict[str, Tensor]]
-"""(a network and what it may be asked with, the method's section) -> which weights stay, by parameter name."""
+NetworkMethod = Callable[[Subject, float, Any], dict[str, Tensor]]
+"""(a network and what it may be asked with, sparsity, the method's section) -> which weights stay, by name."""
 Scores = Mapping[str, Tensor]
 """How much each weight matters, by parameter name; not negative, of the weight's shape."""
 ScoringMethod = Callable[[Subject, Any], Scores]
@@ -109,29 +117,13 @@ def prune(
         return prune_channels(teacher, section, seed=seed, dreams=dreams, start=start, device=device, report=report)
     if section.sparsity == "auto":
         raise _undecided()
-    original = _original(teacher, start)
-    weights = prunable_weights(original, section.exclude)
-    if isinstance(section, SemiStructuredSection):
-        weights = in_groups(original, weights, section.group)
-    alive = still_there(weights, section.sparsity, start)
-    if section.method in IN_GROUPS:
-        own = section.model_dump(exclude={"method", *PruningBase.model_fields})
-        found = IN_GROUPS[section.method](weights, section.sparsity, **own)
-        keep = found if alive is None else {name: kept & alive[name] for name, kept in found.items()}
-    elif section.method in BY_WEIGHTS:
-        generator = torch.Generator().manual_seed(seed)
-        keep = BY_WEIGHTS[section.method](weights, section.sparsity, generator, alive)
-    else:
-        subject = _subject(teacher, weights, alive, section.sparsity, start, dreams, seed, device, report)
-        if isinstance(section, GuidedSection):
-            scores = _scores(subject, section) if scores is None else scores
-            keep = keep_best(scores, subject.num_gone, subject.alive, normalisation=section.normalisation)
-        else:
-            with _repeatable():
-                keep = BY_NETWORK[section.method](subject, section)
+    asked = _Asked(teacher, start, dreams, seed, device or precision.best_device(), report)
+    keep = _kept(asked, section, section.sparsity, scores)
     refuse_dead_layers(keep, section.sparsity, section.method)
     channels = None if start is None else start.channels
-    student = Student(teacher.info, copy.deepcopy(original).eval().requires_grad_(False), PruningMask(keep), channels)
+    student = Student(
+        teacher.info, copy.deepcopy(asked.original).eval().requires_grad_(False), PruningMask(keep), channels
+    )
     apply_mask(student.network, student.mask)
     return student
 
@@ -155,31 +147,61 @@ def score(
     Raises:
         RecipeError, ArtifactError, UnsupportedModelError: as `prune`, but for those that are about a sparsity.
     """
-    weights = prunable_weights(_original(teacher, start), section.exclude)
-    alive = still_there(weights, 1.0, start)
-    return _scores(_subject(teacher, weights, alive, 1.0, start, dreams, seed, device, report), section)
+    asked = _Asked(teacher, start, dreams, seed, device or precision.best_device(), report)
+    weights = prunable_weights(asked.original, section.exclude)
+    return _scores(asked.subject(weights, still_there(weights, start)), section)
 
 
-def _original(teacher: Teacher, start: Student | None) -> nn.Module:
-    return teacher.network if start is None else start.network
+@dataclass(frozen=True)
+class _Asked:
+    """What `prune` and `score` are called with, whatever the method."""
+
+    teacher: Teacher
+    start: Student | None
+    dreams: DreamSet | None
+    seed: int
+    device: torch.device
+    report: Report
+
+    @property
+    def original(self) -> nn.Module:
+        """The network whose weights are chosen from."""
+        return self.teacher.network if self.start is None else self.start.network
+
+    def subject(self, weights: Mapping[str, Tensor], alive: Alive) -> Subject:
+        """What criteria see that look at more than weights."""
+        return Subject(
+            self.teacher,
+            network=precision.frozen_copy(self.original, torch.float32, self.device),
+            alive=alive or {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()},
+            is_teacher=is_the_teacher(self.teacher.network, self.start),
+            dreams=self.dreams,
+            seed=self.seed,
+            device=self.device,
+            report=self.report,
+        )
 
 
-def _subject(
-    teacher: Teacher,
-    weights: Mapping[str, Tensor],
-    alive: Alive,
-    sparsity: float,
-    start: Student | None,
-    dreams: DreamSet | None,
-    seed: int,
-    device: torch.device | None,
-    report: Report,
-) -> Subject:
-    device = device or precision.best_device()
-    network = precision.frozen_copy(_original(teacher, start), torch.float32, device)
-    left = alive or {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
-    same = is_the_teacher(teacher.network, start)
-    return Subject(teacher, network, left, sparsity, same, dreams, seed, device, report)
+def _kept(asked: _Asked, section: MaskingSection, sparsity: float, scores: Scores | None) -> dict[str, Tensor]:
+    """Which weights stay, by parameter name."""
+    weights = prunable_weights(asked.original, section.exclude)
+    if isinstance(section, SemiStructuredSection):
+        weights = in_groups(asked.original, weights, section.group)
+    alive = still_there(weights, asked.start)
+    refuse_growth(alive, sparsity)
+    if section.method in IN_GROUPS:
+        own = section.model_dump(exclude={"method", *PruningBase.model_fields})
+        found = IN_GROUPS[section.method](weights, sparsity, **own)
+        return found if alive is None else {name: kept & alive[name] for name, kept in found.items()}
+    if section.method in BY_WEIGHTS:
+        return BY_WEIGHTS[section.method](weights, sparsity, torch.Generator().manual_seed(asked.seed), alive)
+    subject = asked.subject(weights, alive)
+    if isinstance(section, GuidedSection):
+        scores = _scores(subject, section) if scores is None else scores
+        num_gone = round(sparsity * subject.num_weights)
+        return keep_best(scores, num_gone, subject.alive, normalisation=section.normalisation)
+    with _repeatable():
+        return BY_NETWORK[section.method](subject, sparsity, section)
 
 
 def _scores(subject: Subject, section: GuidedSection) -> Scores:

@@ -20,16 +20,15 @@ def is_the_teacher(teacher: nn.Module, start: Student | None) -> bool:
     return all(torch.equal(value.cpu(), theirs[name].cpu()) for name, value in start.network.state_dict().items())
 
 
-def still_there(weights: Mapping[str, Tensor], sparsity: float, start: Student | None) -> Alive:
+def still_there(weights: Mapping[str, Tensor], start: Student | None) -> Alive:
     """Which of the maskable weights a student still has.
 
     Args:
         weights: parameter name -> its maskable weights.
-        sparsity: the share that is to be gone.
         start: the student, or None, which has lost nothing.
 
     Raises:
-        RecipeError: more are gone than asked, or some that are excluded now.
+        RecipeError: some are gone that are excluded now.
     """
     if start is None:
         return None
@@ -41,7 +40,13 @@ def still_there(weights: Mapping[str, Tensor], sparsity: float, start: Student |
                 why="a weight that is gone stays gone",
                 now="exclude what was excluded before",
             )
-    alive = {name: keep.get(name, torch.ones_like(weight, dtype=torch.bool)) for name, weight in weights.items()}
+    return {name: keep.get(name, torch.ones_like(weight, dtype=torch.bool)) for name, weight in weights.items()}
+
+
+def refuse_growth(alive: Alive, sparsity: float) -> None:
+    """Raise RecipeError when more weights are gone already than the sparsity asks for."""
+    if alive is None:
+        return
     count = sum(left.numel() for left in alive.values())
     gone = count - sum(int(left.sum()) for left in alive.values())
     if gone > round(sparsity * count):
@@ -50,4 +55,3 @@ def still_there(weights: Mapping[str, Tensor], sparsity: float, start: Student |
             why="a weight that is gone stays gone",
             now="raise the sparsity, or start from the teacher",
         )
-    return alive

@@ -24,7 +24,6 @@ class Subject:
         teacher: answers images.
         network: whose weights are chosen from: a copy of the teacher's, or of a student's; on `device`.
         alive: which of its maskable weights are not yet gone, on the CPU.
-        sparsity: the share of its maskable weights that is to be gone, in (0, 1).
         is_teacher: whether the network is the teacher's, bit for bit.
         dreams: images, dreamt or real, with targets.
         seed: what labels and batches are drawn from.
@@ -33,7 +32,6 @@ class Subject:
     teacher: Teacher
     network: nn.Module
     alive: Mapping[str, Tensor]
-    sparsity: float
     is_teacher: bool
     dreams: DreamSet | None
     seed: int
@@ -48,11 +46,6 @@ class Subject:
     def num_weights(self) -> int:
         """How many maskable weights there were at first."""
         return sum(left.numel() for left in self.alive.values())
-
-    @property
-    def num_gone(self) -> int:
-        """How many of them are to be gone in the end."""
-        return round(self.sparsity * self.num_weights)
 
     def weights(self) -> dict[str, Tensor]:
         """The maskable weights, by name, float64 on the network's device."""

@@ -16,8 +16,11 @@ from resprout.pruning.subject import Subject, keep_best
 from resprout.recipe import SynflowSection
 
 
-def synflow(subject: Subject, section: SynflowSection) -> dict[str, Tensor]:
+def synflow(subject: Subject, sparsity: float, section: SynflowSection) -> dict[str, Tensor]:
     """Remove the weights with the smallest synaptic flow, a share of those left in each round, then score anew.
+
+    Args:
+        sparsity: the share of the maskable weights that is to be gone, in (0, 1).
 
     Returns:
         Parameter name -> bool tensor of the weight's shape, True where it stays.
@@ -26,7 +29,8 @@ def synflow(subject: Subject, section: SynflowSection) -> dict[str, Tensor]:
         UnsupportedModelError: nothing flows through the network, or more than float64 holds.
     """
     network, keep = linearised(subject.network), dict(subject.alive)
-    due, gone = subject.num_gone, subject.num_weights - sum(int(left.sum()) for left in keep.values())
+    due = round(sparsity * subject.num_weights)
+    gone = subject.num_weights - sum(int(left.sum()) for left in keep.values())
     while gone < due:
         scores = synaptic_flow(network, keep, tuple(subject.teacher.info.input.shape))
         gone = min(due, gone + max(1, round((subject.num_weights - gone) * section.share_per_round)))

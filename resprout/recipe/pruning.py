@@ -287,7 +287,7 @@ class StructuredSection(AnyPruning):
         return {name: ratio for name, ratio in named.items() if ratio is not None}
 
 
-PruningSection = Annotated[
+MaskingSection = (
     GlobalMagnitudeSection
     | LayerMagnitudeSection
     | LampSection
@@ -299,7 +299,11 @@ PruningSection = Annotated[
     | TeacherGuidedSection
     | SemiStructuredSection
     | BlockSection
-    | StructuredSection,
+)
+"""What sets single weights to zero."""
+
+PruningSection = Annotated[
+    MaskingSection | StructuredSection,
     Field(discriminator="method"),
     BeforeValidator(method_or("global_magnitude")),
 ]

@@ -387,7 +387,7 @@ def test_a_student_equal_to_its_teacher_has_a_zero_gradient(tiny_teacher: Teache
 
 def subject_of(teacher: Teacher, dreams: DreamSet) -> Subject:
     alive = {name: torch.ones_like(w, dtype=torch.bool) for name, w in teacher.network.named_parameters() if w.ndim > 1}
-    return Subject(teacher, copy.deepcopy(teacher.network), alive, 0.5, True, dreams, 0, CPU, silent)
+    return Subject(teacher, copy.deepcopy(teacher.network), alive, True, dreams, 0, CPU, silent)
 
 
 def test_labels_are_targets_or_draws_from_the_teachers_softmax(tiny_teacher: Teacher, dreams: DreamSet) -> None:
