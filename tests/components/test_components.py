@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,127 +11,26 @@ import pytest
 import torch
 from kfp import dsl
 
-from components.collect_images import collect_images
 from components.evaluate import evaluate
-from components.extract_statistics import extract_statistics
 from components.fetch_teacher import fetch_teacher
-from components.fetch_test_set import fetch_test_set
 from components.merge_dreams import merge_dreams
-from components.plan_shards import plan_shards
 from components.prune import prune
 from components.prune_on_dreams import prune_on_dreams
 from components.recover import recover
 from components.scan_sensitivity import scan_sensitivity
-from components.synthesize import synthesize
-from resprout import artifacts, datasets, provenance
+from resprout import artifacts, provenance
 from resprout.errors import ResproutError
-from resprout.types import Evaluation, LabelledImages, Teacher
-
-# as KFP hands them over: ints inside a dict are floats
-SYNTHESIS = {
-    "method": "deep_inversion",
-    "num_images": 12.0,
-    "num_held_out": 4.0,
-    "group_size": 8.0,
-    "iterations": 3.0,
-    "precision": "float32",
-}
-RECOVERY = {"method": "distillation", "epochs": 2.0, "batch_size": 6.0, "precision": "float32"}
-PRUNING = {"method": "global_magnitude", "sparsity": 0.5}
-
-
-class Stage:
-    """Runs components in a folder, each output named as in the pipeline."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __call__(self, kind: type[dsl.Artifact], name: str) -> Any:
-        return kind(name=name, uri=str(self.folder / name), metadata={})
-
-    def metrics(self) -> dsl.Metrics:
-        return self(dsl.Metrics, "metrics")
-
-
-@pytest.fixture
-def stage(tmp_path: Path, tiny_teacher: Teacher) -> Stage:
-    made = Stage(tmp_path)
-    artifacts.save_teacher(tiny_teacher, tmp_path / "teacher")
-    extract_statistics.python_func(
-        teacher=made(dsl.Model, "teacher"), statistics=made(dsl.Artifact, "statistics"), metrics=made.metrics()
-    )
-    return made
-
-
-def pruned(stage: Stage) -> dsl.Model:
-    student = stage(dsl.Model, "student")
-    prune.python_func(
-        teacher=stage(dsl.Model, "teacher"), section=PRUNING, seed=0, student=student, metrics=stage.metrics()
-    )
-    return student
-
-
-IMAGES = {"method": "images", "data": "s3://bucket/train", "num_images": 24.0, "num_held_out": 8.0}
-
-
-def planned(synthesis: dict[str, Any], num_shards: int, student_aware: bool = False, **others: Any) -> list[int]:
-    sections = {"pruning": PRUNING, "recovery": {}, "evaluation": {}, "gate": {}, "publishing": {}}
-    sections |= {"teacher": {"source": "torchvision://resnet18"}, "synthesis": synthesis}
-    switches = {"collected": False, "student_aware": student_aware, "pruned_on_dreams": False, "published": False}
-    switches["num_shards"] = num_shards
-    numbers: list[int] = plan_shards.python_func(**(sections | switches | others))
-    return numbers
-
-
-@pytest.mark.parametrize(
-    ("inputs", "said"),
-    [
-        ({"recovery": {"epoch": 3}}, "recovery.epoch: no such field; did you mean epochs?"),
-        ({"gate": {"min_agreement": 2.0}, "pruning": {"sparsity": 1.5}}, "pruning.sparsity"),
-        ({"gate": {"min_agreement": 2.0}, "pruning": {"sparsity": 1.5}}, "gate.min_agreement"),
-        ({"gate": {"max_latency_ratio": 1.0}}, "needs evaluation.measure_latency"),
-        ({"student_aware": True}, "synthesis.student_weight is 0"),
-        ({"synthesis": SYNTHESIS | {"student_weight": 1.0}}, "student_aware: is false"),
-        ({"pruned_on_dreams": True}, "pruned_on_dreams: is true, and the pruning section says otherwise"),
-        ({"pruning": PRUNING | {"rounds": 3}}, "set pruned_on_dreams to true"),
-        ({"published": True}, "publishing.to says nowhere"),
-        ({"collected": True}, "collected: is true, and synthesis.method is deep_inversion"),
-        ({"synthesis": IMAGES}, "collected: is false, and synthesis.method is images"),
-        (
-            {"synthesis": IMAGES, "collected": True, "evaluation": {"data": "s3://bucket/train/"}},
-            "synthesis.data: is evaluation.data",
-        ),
-        ({"num_shards": 9}, "num_shards"),
-    ],
+from resprout.types import Evaluation, Teacher
+from tests.components.stages import (
+    PRUNING,
+    RECOVERY,
+    SYNTHESIS,
+    Stage,
+    dreamt,
+    labelled,
+    pruned,
+    save_images,
 )
-def test_inputs_that_make_no_sense_together_are_refused(inputs: dict[str, Any], said: str):
-    with pytest.raises(ResproutError, match=re.escape(said)):
-        planned(**({"synthesis": SYNTHESIS, "num_shards": 1} | inputs))
-
-
-def test_real_images_need_no_shard_however_many_are_wanted():
-    assert planned(IMAGES, 4, collected=True) == []
-
-
-def dreamt(stage: Stage, section: dict[str, Any] = SYNTHESIS, num_shards: int = 1, **inputs: Any) -> dsl.Metrics:
-    shards = []
-    for index in planned(section, num_shards, "student" in inputs):
-        shards.append(stage(dsl.Dataset, f"shard-{index}-of-{num_shards}"))
-        synthesize.python_func(
-            teacher=stage(dsl.Model, "teacher"),
-            statistics=stage(dsl.Artifact, "statistics"),
-            section=section,
-            seed=0,
-            shard_index=index,
-            num_shards=num_shards,
-            checkpoints="",
-            shard=shards[-1],
-            metrics=stage.metrics(),
-            **inputs,
-        )
-    metrics = stage.metrics()
-    merge_dreams.python_func(shards=shards, dreams=stage(dsl.Dataset, "dreams"), metrics=metrics)
-    return metrics
 
 
 def input_names(directory: Path) -> list[str]:
@@ -361,58 +259,6 @@ def assert_costs_are_logged(evaluation: Evaluation, metrics: dsl.Metrics, recove
     assert evaluation.latency is not None
     assert evaluation.latency.batch_size == 2
     assert metrics.metadata["recovered_latency_ratio"] == evaluation.latency.ratio > 0
-
-
-def labelled(stage: Stage, section: dict[str, Any]) -> dsl.Dataset:
-    test_set = stage(dsl.Dataset, "test_set")
-    fetch_test_set.python_func(
-        teacher=stage(dsl.Model, "teacher"), section=section, test_set=test_set, metrics=stage.metrics()
-    )
-    return test_set
-
-
-def test_real_images_take_the_place_of_dreams(stage: Stage, tiny_images: Any, tiny_teacher: Teacher):
-    save_images(stage.folder / "train.safetensors", tiny_images, tiny_teacher)
-    section = IMAGES | {"data": str(stage.folder / "train.safetensors")}
-    dreams, metrics = stage(dsl.Dataset, "dreams"), stage.metrics()
-    collect_images.python_func(
-        teacher=stage(dsl.Model, "teacher"), section=section, seed=0, dreams=dreams, metrics=metrics
-    )
-
-    images = artifacts.load_dreams(dreams.path)
-    assert images.source == section["data"]
-    assert (images.num_training, images.num_held_out) == (24, 8)
-    assert metrics.metadata == {"images": 24, "held_out_images": 8}
-    assert dreams.metadata["display_name"] == "32 real images, in the place of dreams"
-    manifest = artifacts.read_manifest(Path(dreams.path))
-    assert manifest.section["method"] == "images"
-    assert manifest.seed == 0
-    assert not manifest.inputs, "read from outside"
-
-
-def test_without_a_test_set_there_is_an_artifact_that_says_so(stage: Stage):
-    nothing = labelled(stage, {})
-
-    assert artifacts.load_test_set(nothing.path) is None
-    assert nothing.metadata["display_name"] == "no labelled test set"
-
-
-def test_how_a_test_set_is_evaluated_is_not_part_of_it(stage: Stage, tiny_images: Any, tiny_teacher: Teacher):
-    save_images(stage.folder / "data.safetensors", tiny_images, tiny_teacher)
-    section = {"data": str(stage.folder / "data.safetensors")}
-
-    digests = {artifacts.digest_of(labelled(stage, {**section, "batch_size": size}).path) for size in (7.0, 250.0)}
-    assert len(digests) == 1
-    images = artifacts.load_test_set(stage.folder / "test_set")
-    assert images is not None
-    assert torch.equal(images.labels, tiny_images[1])
-    assert images.class_names == tiny_teacher.info.class_names
-
-
-def save_images(path: Path, tiny_images: Any, teacher: Teacher) -> None:
-    images, labels = tiny_images
-    pixels = (teacher.info.input.to_pixels(images) * 255).round().to(torch.uint8)
-    datasets.save_labelled(LabelledImages(pixels, labels, teacher.info.class_names), path)
 
 
 def test_custom_code_that_the_teacher_stage_let_in_runs_in_later_stages(tmp_path: Path, tiny_teacher: Teacher):

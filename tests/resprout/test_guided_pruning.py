@@ -16,16 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from resprout import recipe
-from resprout.errors import ArtifactError, RecipeError, UnsupportedModelError
+from resprout.errors import ArtifactError, RecipeError
 from resprout.progress import Progress, silent
 from resprout.pruning import prune
 from resprout.pruning.gradients import Examples, damped, squared_gradients
 from resprout.pruning.guidance import EPS, briefly_trained, ca_kld, cross_entropy, examples_of, guided_loss
 from resprout.pruning.subject import Subject, keep_best
-from resprout.pruning.synflow import linearised, synaptic_flow
 from resprout.pruning.teacher_guided import guided_scores
 from resprout.seeding import generator
-from resprout.types import DreamSet, InputSpec, ModelInfo, PruningMask, Student, Teacher
+from resprout.types import DreamSet, PruningMask, Student, Teacher
 
 GUIDED = ["taylor", "fisher", "teacher_guided"]
 NETWORK = ["synflow", *GUIDED]
@@ -192,67 +191,6 @@ def test_fisher_with_sampled_labels_is_that_of_the_closed_form() -> None:
     torch.testing.assert_close(sampled, closed, rtol=0.1, atol=0.01)
 
 
-# --- SynFlow
-
-
-def paths(weights: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """The sum over all paths through linear layers of the product of magnitudes; and of those through each weight."""
-    through = [torch.zeros_like(weight) for weight in weights]
-    total = torch.zeros((), dtype=torch.float64)
-    sizes = [weights[0].shape[1], *(weight.shape[0] for weight in weights)]
-    for path in np.ndindex(*sizes):
-        steps = [(layer, path[layer + 1], path[layer]) for layer in range(len(weights))]
-        product = torch.stack([weights[layer][to, source].abs() for layer, to, source in steps]).prod()
-        total += product
-        for layer, to, source in steps:
-            through[layer][to, source] += product
-    return total, through
-
-
-def test_synflow_is_the_share_of_all_paths_products_that_pass_a_weight() -> None:
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2))
-    names = ["1.weight", "3.weight", "5.weight"]
-    found = synaptic_flow(linearised(network), names, (1, 2, 2))
-    total, through = paths([network.get_parameter(name).detach().double() for name in names])
-    assert_same(found, {name: part / total for name, part in zip(names, through, strict=True)})
-
-
-def test_what_flows_into_a_unit_flows_out_and_each_layer_carries_all() -> None:
-    torch.manual_seed(0)
-    network = nn.Sequential(
-        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 2)
-    )
-    network[1].running_mean.normal_()
-    network[1].running_var.uniform_(0.5, 2)
-    network[1].weight.detach().normal_()
-    before = state(network)
-    flow = synaptic_flow(linearised(network), ["0.weight", "3.weight", "6.weight"], (3, 8, 8))
-    for scores in flow.values():
-        assert float(scores.sum()) == pytest.approx(1, rel=1e-12)
-    torch.testing.assert_close(flow["0.weight"].sum((1, 2, 3)), flow["3.weight"].sum((0, 2, 3)))
-    torch.testing.assert_close(flow["3.weight"].sum((1, 2, 3)), flow["6.weight"].view(2, 4, 16).sum((0, 2)))
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-
-
-def test_synflow_in_rounds_empties_no_layer_of_a_chain_where_one_round_does(tiny_teacher: Teacher) -> None:
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 64, 3, 7), nn.Flatten(), nn.Linear(256, 4))
-    teacher = Teacher(tiny_teacher.info, network.eval().requires_grad_(False))
-    assert min(prune(teacher, section("synflow", 0.97), seed=0).mask.density().values()) > 0
-    with pytest.raises(RecipeError, match=r"would remove all weights of 2.weight \(4608\)"):
-        prune(teacher, section("synflow", 0.97, share_per_round=0.99), seed=0)
-
-
-def test_synflow_refuses_a_network_that_nothing_flows_through(tiny_teacher: Teacher) -> None:
-    tiny_teacher.network.fc.weight.zero_()
-    with pytest.raises(UnsupportedModelError, match=r"synaptic flow(.|\n)*is 0"):
-        prune(tiny_teacher, section("synflow"), seed=0)
-
-
-# --- selection
-
-
 def test_lamps_normalisation_spares_a_layer_that_small_scores_would_empty() -> None:
     scores = {"large": torch.tensor([4.0, 3, 2, 1]), "small": torch.tensor([0.4, 0.3])}
     alive = {name: torch.ones_like(score, dtype=torch.bool) for name, score in scores.items()}
@@ -311,12 +249,6 @@ def test_pruning_further_keeps_what_is_gone_and_prunes_the_students_own_weights(
         there = student.mask.keep.get(name, torch.ones_like(value, dtype=torch.bool))
         assert torch.equal(value, torch.where(there, before[name], torch.zeros_like(value))), name
     assert all(torch.equal(value, before[name]) for name, value in start.network.state_dict().items())
-
-
-def test_synflow_in_rounds_of_less_than_a_weight_still_ends() -> None:
-    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2), nn.Linear(2, 2)).eval()
-    teacher = Teacher(ModelInfo("custom", 2, InputSpec((1, 2, 2), (0.5,), (0.5,)), ("a", "b")), network)
-    assert prune(teacher, section("synflow", 0.5, share_per_round=0.01), seed=0).mask.num_kept == 6
 
 
 @pytest.mark.parametrize("method", NETWORK)

@@ -1,0 +1,57 @@
+"""Images that come from outside: those to be judged on, and those in the place of dreams."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from kfp import dsl
+
+from components.collect_images import collect_images
+from resprout import artifacts
+from resprout.types import Teacher
+from tests.components.stages import (
+    IMAGES,
+    Stage,
+    labelled,
+    save_images,
+)
+
+
+def test_real_images_take_the_place_of_dreams(stage: Stage, tiny_images: Any, tiny_teacher: Teacher):
+    save_images(stage.folder / "train.safetensors", tiny_images, tiny_teacher)
+    section = IMAGES | {"data": str(stage.folder / "train.safetensors")}
+    dreams, metrics = stage(dsl.Dataset, "dreams"), stage.metrics()
+    collect_images.python_func(
+        teacher=stage(dsl.Model, "teacher"), section=section, seed=0, dreams=dreams, metrics=metrics
+    )
+
+    images = artifacts.load_dreams(dreams.path)
+    assert images.source == section["data"]
+    assert (images.num_training, images.num_held_out) == (24, 8)
+    assert metrics.metadata == {"images": 24, "held_out_images": 8}
+    assert dreams.metadata["display_name"] == "32 real images, in the place of dreams"
+    manifest = artifacts.read_manifest(Path(dreams.path))
+    assert manifest.section["method"] == "images"
+    assert manifest.seed == 0
+    assert not manifest.inputs, "read from outside"
+
+
+def test_without_a_test_set_there_is_an_artifact_that_says_so(stage: Stage):
+    nothing = labelled(stage, {})
+
+    assert artifacts.load_test_set(nothing.path) is None
+    assert nothing.metadata["display_name"] == "no labelled test set"
+
+
+def test_how_a_test_set_is_evaluated_is_not_part_of_it(stage: Stage, tiny_images: Any, tiny_teacher: Teacher):
+    save_images(stage.folder / "data.safetensors", tiny_images, tiny_teacher)
+    section = {"data": str(stage.folder / "data.safetensors")}
+
+    digests = {artifacts.digest_of(labelled(stage, {**section, "batch_size": size}).path) for size in (7.0, 250.0)}
+    assert len(digests) == 1
+    images = artifacts.load_test_set(stage.folder / "test_set")
+    assert images is not None
+    assert torch.equal(images.labels, tiny_images[1])
+    assert images.class_names == tiny_teacher.info.class_names
