@@ -163,6 +163,12 @@ class DistillationSection(Section):
     """Augmentation: mirror each image with probability 1/2."""
     mixup: float = Field(default=1.0, ge=0)
     """Augmentation: blend pairs of dreams with a Beta(mixup, mixup) share; 0 is off."""
+    zoom: float = Field(default=1.0, ge=1, le=4)
+    """Augmentation: stretch each side of an image by a factor from 1/zoom to zoom; 1 is off."""
+    rotation: float = Field(default=0.0, ge=0, le=180)
+    """Augmentation: turn each image by up to this many degrees each way."""
+    cutmix: float = Field(default=0.0, ge=0, le=1)
+    """Augmentation: in this share of batches, paste a box of another dream into each in place of blending."""
     keep: Literal["best", "last"] = "best"
     """Which student to keep: the start or the epoch with the lowest KL on held-out dreams and their blends, or the last
     epoch."""

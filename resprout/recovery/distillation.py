@@ -139,7 +139,14 @@ def _epoch(
         for step, batch in enumerate(_shuffled(*training, steps, state.generator)):
             _set_learning_rate(state.optimizer, section, (epoch * steps + step) / (section.epochs * steps))
             views, targets = augment(
-                *batch, jitter=section.jitter, flip=section.flip, mixup=section.mixup, generator=state.generator
+                *batch,
+                jitter=section.jitter,
+                flip=section.flip,
+                mixup=section.mixup,
+                zoom=section.zoom,
+                rotation=section.rotation,
+                cutmix=section.cutmix,
+                generator=state.generator,
             )
             views = views.contiguous(memory_format=torch.channels_last)
             with torch.no_grad():

@@ -22,7 +22,11 @@ CHANGES: dict[str, dict[str, Any]] = {
     "student-aware": {"synthesis.student_weight": 1.0},
     "lamp": {"pruning.method": "lamp"},
     "rounds-3": {"pruning.rounds": 3},
-    **{f"temperature-{value}": {"recovery.temperature": value} for value in (1, 2, 8)},
+    **{f"temperature-{value}": {"recovery.temperature": value} for value in (1, 2, 8, 16)},
+    "epochs-160": {"recovery.epochs": 160},
+    "zoom-1.3": {"recovery.zoom": 1.3},
+    "rotation-15": {"recovery.rotation": 15},
+    "cutmix-0.5": {"recovery.cutmix": 0.5},
 }
 
 

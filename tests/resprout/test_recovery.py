@@ -216,47 +216,6 @@ def test_feature_distance_has_the_gradient_that_autograd_finds() -> None:
     torch.testing.assert_close(distance(*features), torch.stack(plain).mean())
 
 
-def test_augmentation_shifts_and_mirrors_each_image_on_its_own() -> None:
-    images = torch.arange(2 * 3 * 5 * 5, dtype=torch.float32).view(2, 3, 5, 5) + 1
-    shown = torch.eye(2).repeat(20, 1)
-    views, targets = augment(
-        images.repeat(20, 1, 1, 1), shown, jitter=1, flip=True, mixup=0.0, generator=torch.Generator().manual_seed(0)
-    )
-    assert torch.equal(targets, shown)
-    padded = functional.pad(images, (1, 1, 1, 1))
-    for view, source in zip(views, list(padded) * 20, strict=True):
-        crops = [source[:, y : y + 5, x : x + 5] for y in range(3) for x in range(3)]
-        assert any(torch.equal(view, crop) or torch.equal(view, crop.flip(2)) for crop in crops)
-    assert len({view.numpy().tobytes() for view in views}) > 10
-
-
-def test_mixup_keeps_every_pixel_between_its_sources() -> None:
-    images = torch.rand(16, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    generator = torch.Generator().manual_seed(1)
-    mixed, _ = augment(images, torch.ones(16, 1), jitter=0, flip=False, mixup=1.0, generator=generator)
-    assert (mixed <= images.amax(0) + 1e-6).all()
-    assert (mixed >= images.amin(0) - 1e-6).all()
-    assert not torch.equal(mixed, images)
-
-
-def test_a_blend_shows_both_classes_by_the_share_of_each_image() -> None:
-    labels = torch.tensor([0, 1, 2, 2, 4, 3, 0, 1])
-    one_hot = torch.eye(5)[labels]
-    painted = one_hot[:, :, None, None].expand(-1, -1, 4, 4)  # channel c is lit where the class is c
-    generator = torch.Generator().manual_seed(1)
-    mixed, targets = augment(painted, one_hot, jitter=0, flip=False, mixup=1.0, generator=generator)
-    assert torch.equal(targets, mixed[:, :, 2, 2])
-
-    again = torch.Generator().manual_seed(1)
-    gammas = torch._standard_gamma(torch.full((2, 8), 1.0), generator=again)
-    share, partner = gammas[0] / gammas.sum(0), torch.randperm(8, generator=again)
-    assert (labels[partner] != labels).any(), "the test needs blends of two classes"
-    logits = torch.randn(8, 5, generator=again)
-    own, other = (functional.cross_entropy(logits, of, reduction="none") for of in (labels, labels[partner]))
-    explicit = (share * own + (1 - share) * other).mean()
-    torch.testing.assert_close(functional.cross_entropy(logits, targets), explicit)
-
-
 def _an_epoch_by_hand(teacher: Teacher, student: Student, dreams: DreamSet, weights: dict[str, float]) -> nn.Module:
     network = copy.deepcopy(student.network).to(memory_format=torch.channels_last).requires_grad_(True).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-4, fused=True)
