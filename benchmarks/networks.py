@@ -15,6 +15,8 @@ ROWS = {
     "reconstruction": "**ours**: layers solved on dreams, no training",
     "ours": "**ours**: distillation on dreams",
     "ceiling": "distillation on real training images (not data-free)",
+    "plain": "**ours**, plain: distillation on dreams at temperature 4, in views less varied",
+    "plain_ceiling": "plain distillation on real training images (not data-free)",
 }
 USUAL_PRUNING = "global_magnitude"
 PRUNING = {
@@ -33,6 +35,7 @@ GUIDES = {USUAL_GUIDE: "", "real": " on real training images (not data-free)"}
 USUAL_SCHEDULE = "cubic"
 SCHEDULES = {USUAL_SCHEDULE: "rounds", "geometric": "geometric rounds"}
 USUAL_NUM_IMAGES = 1024
+USUAL_ITERATIONS = 50
 
 
 def criterion(document: Document) -> str:
@@ -40,7 +43,9 @@ def criterion(document: Document) -> str:
     words = PRUNING[document.get("pruning", USUAL_PRUNING)] + GUIDES[document.get("guide", USUAL_GUIDE)]
     rounds, schedule, num_images = _rounds(document), _schedule(document), document["num_images"]
     words += "" if rounds == 1 else f", {rounds} {SCHEDULES[schedule]}"
-    return words if num_images == USUAL_NUM_IMAGES else f"{words}, {num_images:,} dreams"
+    words += "" if num_images == USUAL_NUM_IMAGES else f", {num_images:,} dreams"
+    iterations = _iterations(document)
+    return words if iterations == USUAL_ITERATIONS else f"{words}, {iterations} iterations"
 
 
 def network(documents: Sequence[Document]) -> str:
@@ -78,9 +83,10 @@ def table(
 def _in_order(documents: Iterable[Document]) -> list[Document]:
     order = list(PRUNING)
 
-    def key(document: Document) -> tuple[int, int, int, int]:
+    def key(document: Document) -> tuple[int, ...]:
         schedule = list(SCHEDULES).index(_schedule(document))
-        return document["num_images"], _rounds(document), schedule, order.index(_pruning(document))
+        dreams = document["num_images"], _iterations(document)
+        return *dreams, _rounds(document), schedule, order.index(_pruning(document))
 
     return sorted(documents, key=key)
 
@@ -95,6 +101,10 @@ def _rounds(document: Document) -> int:
 
 def _schedule(document: Document) -> str:
     return str(document.get("schedule", USUAL_SCHEDULE))
+
+
+def _iterations(document: Document) -> int:
+    return int(document.get("iterations", USUAL_ITERATIONS))
 
 
 def _lines(document: Document, sparsities: Sequence[float], rows: Iterable[str]) -> Iterator[str]:
@@ -122,6 +132,8 @@ def _command(document: Document) -> str:
         parts += [f"--schedule {schedule}"]
     if (num_images := document["num_images"]) != USUAL_NUM_IMAGES:
         parts += [f"--num-images {num_images}"]
+    if (iterations := _iterations(document)) != USUAL_ITERATIONS:
+        parts += [f"--iterations {iterations}"]
     parts += ["--sparsities", *(f"{sparsity:g}" for sparsity in sorted({cell["sparsity"] for cell in cells}))]
     parts += ["--rows", *(row for row in ROWS if any(cell["row"] == row for cell in cells))]
     return " ".join([*parts, f"--seeds {len({cell['seed'] for cell in cells})}"])

@@ -6,11 +6,12 @@
     python benchmarks/recovery.py --pruning teacher_guided --guide real    # scored on real images, as in its paper
     python benchmarks/recovery.py --pruning lamp --rounds 3 --rows ours ceiling            # recovered in between
     python benchmarks/recovery.py --num-images 4096 --rows ours            # more dreams, and as much longer training
+    python benchmarks/recovery.py --num-images 4096 --iterations 100 --rows ours           # and better ones
     python benchmarks/recovery.py --table                # print the table of what has been measured
 
 Every cell is kept as soon as it is measured, in benchmarks/results/recovery-NAME.json, with -PRUNING, -real, -N-rounds
-(-N-geometric-rounds) and -N-dreams after NAME where these are not the usual ones. Rounds recover on what the row
-recovers on.
+(-N-geometric-rounds), -N-dreams and -N-iterations after NAME where these are not the usual ones. Rounds recover on what
+the row recovers on.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ from resprout.types import DreamSet, LabelledImages, Student, Teacher
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-DREAMS_OF = {"paper": {"paper"}, "ours": {"dreams", "reconstruction", "ours"}}
+DREAMS_OF = {"paper": {"paper"}, "ours": {"dreams", "reconstruction", "ours", "plain"}}
+PLAIN = DistillationSection(temperature=4.0, zoom=1.0, rotation=0.0, cutmix=0.0)
+"""What the defaults were before views were varied more."""
 FIXED_ROWS = {"none", "noise", "paper"}
 """What does not change with our defaults."""
 SPARSITIES = (0.5, 0.75, 0.9, 0.95, 0.98)
@@ -75,6 +78,7 @@ class Setting:
     rounds: int = 1
     schedule: str = networks.USUAL_SCHEDULE
     num_images: int = networks.USUAL_NUM_IMAGES
+    iterations: int = networks.USUAL_ITERATIONS
 
     @property
     def work(self) -> Path:
@@ -87,7 +91,7 @@ class Setting:
     def synthesis(self, method: str) -> SynthesisSection:
         if method == "paper":
             return PaperSynthesisSection(num_images=self.num_images, num_held_out=0)
-        return DeepInversionSection(num_images=self.num_images)
+        return DeepInversionSection(num_images=self.num_images, iterations=self.iterations)
 
     @property
     def results(self) -> Path:
@@ -96,7 +100,8 @@ class Setting:
         kind = "" if self.schedule == networks.USUAL_SCHEDULE else f"{self.schedule}-"
         rounds = "" if self.rounds == 1 else f"-{self.rounds}-{kind}rounds"
         dreams = "" if self.num_images == networks.USUAL_NUM_IMAGES else f"-{self.num_images}-dreams"
-        return RESULTS / f"recovery-{self.name}{method}{guide}{rounds}{dreams}.json"
+        iterations = "" if self.iterations == networks.USUAL_ITERATIONS else f"-{self.iterations}-iterations"
+        return RESULTS / f"recovery-{self.name}{method}{guide}{rounds}{dreams}{iterations}.json"
 
     def section(self, sparsity: float) -> PruningSection:
         fields = {"method": self.pruning, "sparsity": sparsity, "rounds": self.rounds, "schedule": self.schedule}
@@ -179,14 +184,15 @@ def _images_of(setting: Setting, row: str, teacher: Teacher, seed: int) -> Dream
     """What a row recovers on."""
     if row in ("none", "noise"):
         return None
-    if row == "ceiling":
+    if row in ("ceiling", "plain_ceiling"):
         return _real_images(setting, teacher, seed)
     return artifacts.load_dreams(setting.dreams("paper" if row == "paper" else "ours", seed))
 
 
 def _section_of(row: str) -> RecoverySection:
-    sections = {"reconstruction": ReconstructionSection, "paper": PaperRecoverySection}
-    return sections.get(row, DistillationSection)()
+    others = {"reconstruction": ReconstructionSection(), "paper": PaperRecoverySection()}
+    plain = dict.fromkeys(("plain", "plain_ceiling"), PLAIN)
+    return (others | plain).get(row, DistillationSection())
 
 
 def _noise(setting: Setting, teacher: Teacher, seed: int) -> DreamSet:
@@ -250,6 +256,7 @@ def _read(setting: Setting) -> dict[str, Any]:
             "teacher": artifacts.digest_of(setting.teacher),
             "machine": machine.describe(),
             "num_images": setting.num_images,
+            "iterations": setting.iterations,
             "recipe": settings,
             "cells": [],
         }
@@ -277,6 +284,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1, help="prune in so many, recovered in between")
     parser.add_argument("--schedule", choices=networks.SCHEDULES, default=networks.USUAL_SCHEDULE, help="of rounds")
     parser.add_argument("--num-images", type=int, default=networks.USUAL_NUM_IMAGES, help="how many dreams")
+    parser.add_argument("--iterations", type=int, default=networks.USUAL_ITERATIONS, help="how long each is made")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sparsities", type=float, nargs="+", default=SPARSITIES)
     parser.add_argument("--rows", nargs="+", choices=networks.ROWS, default=list(networks.ROWS))
@@ -286,7 +294,7 @@ def main() -> None:
     options = parser.parse_args()
     paths = (options.teacher, options.data)
     criterion = (options.pruning, options.guide, options.rounds, options.schedule)
-    setting = Setting(options.name, *paths, options.threads, *criterion, options.num_images)
+    setting = Setting(options.name, *paths, options.threads, *criterion, options.num_images, options.iterations)
     if options.guide != networks.USUAL_GUIDE and not setting.section(0.5).looks_at_images:
         parser.error(f"--guide: {options.pruning} looks at no images")
     if not options.table:

@@ -139,8 +139,9 @@ class DistillationSection(Section):
     """The share of all steps spent warming up, in [0, 1)."""
     weight_decay: float = Field(default=1e-4, ge=0)
     """Decoupled for AdamW, L2 for SGD."""
-    temperature: float = Field(default=4.0, gt=0)
-    """Softens both logits; KL is scaled by its square (Hinton et al., arXiv 1503.02531)."""
+    temperature: float = Field(default=16.0, gt=0)
+    """Softens both logits; KL is scaled by its square (Hinton et al., arXiv 1503.02531). The higher, the more it asks
+    for the teacher's logits themselves, up to a constant, and not only for its ranking."""
     distillation_weight: float = Field(default=1.0, ge=0)
     """Weight of the KL from the teacher's answers."""
     feature_weight: float = Field(default=5.0, ge=0)
@@ -163,11 +164,11 @@ class DistillationSection(Section):
     """Augmentation: mirror each image with probability 1/2."""
     mixup: float = Field(default=1.0, ge=0)
     """Augmentation: blend pairs of dreams with a Beta(mixup, mixup) share; 0 is off."""
-    zoom: float = Field(default=1.0, ge=1, le=4)
+    zoom: float = Field(default=1.3, ge=1, le=4)
     """Augmentation: stretch each side of an image by a factor from 1/zoom to zoom; 1 is off."""
-    rotation: float = Field(default=0.0, ge=0, le=180)
+    rotation: float = Field(default=10.0, ge=0, le=180)
     """Augmentation: turn each image by up to this many degrees each way."""
-    cutmix: float = Field(default=0.0, ge=0, le=1)
+    cutmix: float = Field(default=0.5, ge=0, le=1)
     """Augmentation: in this share of batches, paste a box of another dream into each in place of blending."""
     keep: Literal["best", "last"] = "best"
     """Which student to keep: the start or the epoch with the lowest KL on held-out dreams and their blends, or the last

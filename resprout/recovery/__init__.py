@@ -20,7 +20,7 @@ from resprout.recovery.reconstruction import reconstruct, solvable
 from resprout.recovery.start import settle
 from resprout.types import DreamSet, Student, Teacher
 
-# The recipe released with arXiv 2511.20702
+# The recipe released with arXiv 2511.20702, every field of it, so that no default of ours changes it
 PAPER = DistillationSection(
     epochs=15,
     batch_size=32,
@@ -30,12 +30,17 @@ PAPER = DistillationSection(
     warmup=0.0,
     weight_decay=0.0,
     temperature=3.0,
+    distillation_weight=1.0,
     feature_weight=0.0,
+    target_weight=0.0,
     start="pruned",
     keep_batchnorm_frozen=True,
     jitter=0,
     flip=False,
     mixup=0.0,
+    zoom=1.0,
+    rotation=0.0,
+    cutmix=0.0,
     keep="last",
     precision="float32",
 )

@@ -76,8 +76,9 @@ def _zoom_and_turn(images: Tensor, zoom: float, rotation: float, generator: torc
     # From where each pixel of the view comes, in units of half the width and half the height
     from_x = torch.stack([across * angle.cos(), -down * angle.sin() * (height / width), torch.zeros(batch)], dim=1)
     from_y = torch.stack([across * angle.sin() * (width / height), down * angle.cos(), torch.zeros(batch)], dim=1)
-    grid = functional.affine_grid(torch.stack([from_x, from_y], dim=1), list(images.shape), align_corners=False)
-    return functional.grid_sample(images, grid.to(images), padding_mode="reflection", align_corners=False)
+    sources = torch.stack([from_x, from_y], dim=1).to(images)
+    grid = functional.affine_grid(sources, list(images.shape), align_corners=False)
+    return functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 
 def _blend(images: Tensor, targets: Tensor, mixup: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -69,7 +69,7 @@ def test_show_fills_in_defaults_and_takes_changes(recipe: Path):
     assert code == 0
     assert "epochs: 7" in output
     assert "seed: 3" in output
-    assert "temperature: 4.0" in output
+    assert "temperature: 16.0" in output
     assert "num_images: 1024" in output
 
 
@@ -86,7 +86,7 @@ def test_a_method_can_be_set_where_the_recipe_leaves_the_section_out(recipe: Pat
 def test_explain_gives_meaning_default_and_limits():
     _, output, _ = invoke("recipe", "explain", "recovery.temperature")
 
-    assert output.startswith("recovery.temperature (distillation) = 4.0, above 0\n    Softens both logits")
+    assert output.startswith("recovery.temperature (distillation) = 16.0, above 0\n    Softens both logits")
     assert output.count("recovery.") == 1
 
 

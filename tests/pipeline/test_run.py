@@ -40,7 +40,7 @@ def test_a_run_leaves_everything_in_its_place_and_nothing_else(unbroken: tuple[P
     assert not (folder / ".work").exists()
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["recovered.sparsity"] == pytest.approx(0.6, abs=1e-3)
-    assert yaml.safe_load((folder / "recipe.yaml").read_text())["recovery"]["temperature"] == 4.0
+    assert yaml.safe_load((folder / "recipe.yaml").read_text())["recovery"]["temperature"] == 16.0
 
 
 def test_the_teacher_and_the_result_go_through_the_runs_own_object_store(unbroken: tuple[Path, Path, str]):

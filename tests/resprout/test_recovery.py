@@ -92,6 +92,25 @@ def test_the_papers_recipe_leaves_batch_norm_frozen(
     assert len(result.curves["train_kl"]) == 15
 
 
+def test_the_papers_recipe_is_what_it_is_by_hand_to_the_bit(
+    tiny_teacher: Teacher, tiny_student: Student, tiny_dreams: DreamSet
+) -> None:
+    network = copy.deepcopy(tiny_student.network).to(memory_format=torch.channels_last).requires_grad_(True)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
+    draws, images = seeded(0, "recovery"), tiny_dreams.training[0].float()
+    for _ in range(15):
+        for chosen in torch.randperm(len(images), generator=draws).tensor_split(max(1, len(images) // 32)):
+            views = images[chosen].contiguous(memory_format=torch.channels_last)
+            loss = kl_divergence(network(views), tiny_teacher.network(views).detach(), 3.0)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            apply_mask(network, tiny_student.mask)
+    result = recover(tiny_teacher, tiny_student, tiny_dreams, PaperRecoverySection(), seed=0)
+    for name, tensor in result.recovered.network.state_dict().items():
+        assert torch.equal(tensor, network.state_dict()[name]), name
+
+
 def test_the_epoch_with_the_lowest_held_out_kl_is_kept(
     tiny_teacher: Teacher, tiny_student: Student, tiny_dreams: DreamSet
 ) -> None:
@@ -222,13 +241,14 @@ def _an_epoch_by_hand(teacher: Teacher, student: Student, dreams: DreamSet, weig
     draws = seeded(0, "recovery")
     images, labels = dreams.training
     blocks = block_names(network)
+    views_of = {"jitter": 4, "flip": True, "mixup": 1.0, "zoom": 1.3, "rotation": 10.0, "cutmix": 0.5}
     for chosen in torch.randperm(len(images), generator=draws).tensor_split(len(images) // 32):
         one_hot = torch.eye(dreams.num_classes)[labels[chosen]]
-        views, targets = augment(images[chosen].float(), one_hot, jitter=4, flip=True, mixup=1.0, generator=draws)
+        views, targets = augment(images[chosen].float(), one_hot, **views_of, generator=draws)
         views = views.contiguous(memory_format=torch.channels_last)
         with capture_features(teacher.network, blocks) as wanted, capture_features(network, blocks) as found:
             answers, logits = teacher.network(views), network(views)
-            loss = kl_divergence(logits, answers, 4.0) + weights.get("feature_weight", 5.0) * feature_distance(
+            loss = kl_divergence(logits, answers, 16.0) + weights.get("feature_weight", 5.0) * feature_distance(
                 found, {name: feature.detach() for name, feature in wanted.items()}
             )
         if weights:
