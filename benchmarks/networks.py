@@ -36,6 +36,8 @@ USUAL_SCHEDULE = "cubic"
 SCHEDULES = {USUAL_SCHEDULE: "rounds", "geometric": "geometric rounds"}
 USUAL_NUM_IMAGES = 1024
 USUAL_ITERATIONS = 50
+USUAL_COARSEST = 1
+"""Dreams whose pyramid ends at more pixels than one are called plain."""
 
 
 def criterion(document: Document) -> str:
@@ -43,9 +45,18 @@ def criterion(document: Document) -> str:
     words = PRUNING[document.get("pruning", USUAL_PRUNING)] + GUIDES[document.get("guide", USUAL_GUIDE)]
     rounds, schedule, num_images = _rounds(document), _schedule(document), document["num_images"]
     words += "" if rounds == 1 else f", {rounds} {SCHEDULES[schedule]}"
-    words += "" if num_images == USUAL_NUM_IMAGES else f", {num_images:,} dreams"
+    plain = "" if coarsest(document) == USUAL_COARSEST else "plain "
+    if num_images != USUAL_NUM_IMAGES:
+        words += f", {num_images:,} {plain}dreams"
+    elif plain:
+        words += f", {plain}dreams"
     iterations = _iterations(document)
     return words if iterations == USUAL_ITERATIONS else f"{words}, {iterations} iterations"
+
+
+def coarsest(document: Document) -> int:
+    """Where the pyramid of its dreams ended."""
+    return int(document.get("coarsest", USUAL_COARSEST))
 
 
 def network(documents: Sequence[Document]) -> str:
@@ -85,7 +96,7 @@ def _in_order(documents: Iterable[Document]) -> list[Document]:
 
     def key(document: Document) -> tuple[int, ...]:
         schedule = list(SCHEDULES).index(_schedule(document))
-        dreams = document["num_images"], _iterations(document)
+        dreams = document["num_images"], _iterations(document), coarsest(document)
         return *dreams, _rounds(document), schedule, order.index(_pruning(document))
 
     return sorted(documents, key=key)
@@ -134,6 +145,8 @@ def _command(document: Document) -> str:
         parts += [f"--num-images {num_images}"]
     if (iterations := _iterations(document)) != USUAL_ITERATIONS:
         parts += [f"--iterations {iterations}"]
+    if coarsest(document) != USUAL_COARSEST:
+        parts += [f"--coarsest {coarsest(document)}"]
     parts += ["--sparsities", *(f"{sparsity:g}" for sparsity in sorted({cell["sparsity"] for cell in cells}))]
     parts += ["--rows", *(row for row in ROWS if any(cell["row"] == row for cell in cells))]
     return " ".join([*parts, f"--seeds {len({cell['seed'] for cell in cells})}"])

@@ -22,7 +22,7 @@ PICTURE = ROOT / "docs" / "images" / "cost-resnet20.svg"
 SPARSITIES = (0.75, 0.9, 0.95)
 SHOWN = ("dreams", "paper", "reconstruction", "ours", "ceiling", "plain", "plain_ceiling")
 BETTER = {"plain": "ours", "plain_ceiling": "ceiling"}
-"""Hollow, and shown where what took its place was not measured."""
+"""What is shown in its stead, where that was measured."""
 LEFT_OUT = {"random", "LAMP, 3 geometric rounds", "LAMP, 3 rounds, 4,096"}
 """What would only crowd the picture; the table has it."""
 # of Okabe and Ito, which colour-blind readers tell apart; shapes say the same
@@ -32,8 +32,6 @@ STYLES = {
     "reconstruction": ("#56b4e9", "s"),
     "ours": ("#0072b2", "o"),
     "ceiling": ("#009e73", "*"),
-    "plain": ("#0072b2", "o"),
-    "plain_ceiling": ("#009e73", "*"),
 }
 
 
@@ -45,29 +43,30 @@ class Point(NamedTuple):
     sparsity: float
     seconds: float
     top1: float
+    plain: bool
+    """By plain distillation, or on plain dreams."""
 
 
 def points(documents: Iterable[Mapping[str, Any]]) -> list[Point]:
-    """Every measured way at the sparsities that are shown."""
-    found = []
-    for document in documents:
-        for row in SHOWN if _name(document) not in LEFT_OUT else ():
+    """Every measured way at the sparsities that are shown; what is plain only where nothing took its place."""
+    found: dict[tuple[str, str, float], Point] = {}
+    for document in sorted(documents, key=networks.coarsest):
+        name = _name(document)
+        for row in SHOWN if name not in LEFT_OUT else ():
             for sparsity in SPARSITIES:
-                cells = _cells(document, row, sparsity)
-                if cells and not (row in BETTER and _cells(document, BETTER[row], sparsity)):
+                cells = [cell for cell in document["cells"] if cell["row"] == row and cell["sparsity"] == sparsity]
+                if cells:
                     # other work on the machine only ever adds time
                     seconds, top1 = min(c["seconds"] for c in cells), mean(c["top1"] for c in cells)
-                    found.append(Point(_name(document), row, sparsity, seconds, top1))
-    return found
-
-
-def _cells(document: Mapping[str, Any], row: str, sparsity: float) -> list[Mapping[str, Any]]:
-    return [cell for cell in document["cells"] if cell["row"] == row and cell["sparsity"] == sparsity]
+                    plain = row in BETTER or networks.coarsest(document) > networks.USUAL_COARSEST
+                    point = Point(name, BETTER.get(row, row), sparsity, seconds, top1, plain)
+                    found.setdefault((name, point.row, sparsity), point)
+    return list(found.values())
 
 
 def _name(document: Mapping[str, Any]) -> str:
     """Which weights went, in few words; a star itself says that real images were looked at, a number is of dreams."""
-    words = networks.criterion({**document, "guide": networks.USUAL_GUIDE})
+    words = networks.criterion({**document, "guide": networks.USUAL_GUIDE, "coarsest": networks.USUAL_COARSEST})
     return (
         words.replace("guided by the teacher (2511.16653)", "guided")
         .replace(" dreams, 100 iterations", "*")
@@ -101,7 +100,7 @@ def draw(found: list[Point], teacher_top1: float) -> plt.Figure:
         panel.annotate("teacher", (1.0, teacher_top1), (4, 3), textcoords="offset points", fontsize=8)
         for point, height in beside(shown, gap=0.034 * (100 - lowest)):
             colour, shape = STYLES[point.row]
-            face = "none" if point.row in BETTER else colour
+            face = "none" if point.plain else colour
             panel.scatter(point.seconds, point.top1, edgecolors=colour, facecolors=face, marker=shape, s=40, zorder=3)
             label = panel.annotate(
                 point.criterion, (point.seconds, height), (6, -3), textcoords="offset points", fontsize=7
@@ -120,7 +119,6 @@ def draw(found: list[Point], teacher_top1: float) -> plt.Figure:
             color=colour,
             marker=shape,
             linestyle="",
-            markerfacecolor="none" if row in BETTER else colour,
             label=networks.ROWS[row].replace("**", ""),
         )
         for row, (colour, shape) in STYLES.items()

@@ -7,11 +7,12 @@
     python benchmarks/recovery.py --pruning lamp --rounds 3 --rows ours ceiling            # recovered in between
     python benchmarks/recovery.py --num-images 4096 --rows ours            # more dreams, and as much longer training
     python benchmarks/recovery.py --num-images 4096 --iterations 100 --rows ours           # and better ones
+    python benchmarks/recovery.py --coarsest 4 --rows ours                 # plain dreams, alike in brightness
     python benchmarks/recovery.py --table                # print the table of what has been measured
 
 Every cell is kept as soon as it is measured, in benchmarks/results/recovery-NAME.json, with -PRUNING, -real, -N-rounds
-(-N-geometric-rounds), -N-dreams and -N-iterations after NAME where these are not the usual ones. Rounds recover on what
-the row recovers on.
+(-N-geometric-rounds), -N-dreams, -N-iterations and -coarsest-N after NAME where these are not the usual ones. Rounds
+recover on what the row recovers on.
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ class Setting:
     schedule: str = networks.USUAL_SCHEDULE
     num_images: int = networks.USUAL_NUM_IMAGES
     iterations: int = networks.USUAL_ITERATIONS
+    coarsest: int = networks.USUAL_COARSEST
 
     @property
     def work(self) -> Path:
@@ -91,7 +93,7 @@ class Setting:
     def synthesis(self, method: str) -> SynthesisSection:
         if method == "paper":
             return PaperSynthesisSection(num_images=self.num_images, num_held_out=0)
-        return DeepInversionSection(num_images=self.num_images, iterations=self.iterations)
+        return DeepInversionSection(num_images=self.num_images, iterations=self.iterations, coarsest=self.coarsest)
 
     @property
     def results(self) -> Path:
@@ -101,7 +103,8 @@ class Setting:
         rounds = "" if self.rounds == 1 else f"-{self.rounds}-{kind}rounds"
         dreams = "" if self.num_images == networks.USUAL_NUM_IMAGES else f"-{self.num_images}-dreams"
         iterations = "" if self.iterations == networks.USUAL_ITERATIONS else f"-{self.iterations}-iterations"
-        return RESULTS / f"recovery-{self.name}{method}{guide}{rounds}{dreams}{iterations}.json"
+        coarsest = "" if self.coarsest == networks.USUAL_COARSEST else f"-coarsest-{self.coarsest}"
+        return RESULTS / f"recovery-{self.name}{method}{guide}{rounds}{dreams}{iterations}{coarsest}.json"
 
     def section(self, sparsity: float) -> PruningSection:
         fields = {"method": self.pruning, "sparsity": sparsity, "rounds": self.rounds, "schedule": self.schedule}
@@ -257,6 +260,7 @@ def _read(setting: Setting) -> dict[str, Any]:
             "machine": machine.describe(),
             "num_images": setting.num_images,
             "iterations": setting.iterations,
+            "coarsest": setting.coarsest,
             "recipe": settings,
             "cells": [],
         }
@@ -285,6 +289,7 @@ def main() -> None:
     parser.add_argument("--schedule", choices=networks.SCHEDULES, default=networks.USUAL_SCHEDULE, help="of rounds")
     parser.add_argument("--num-images", type=int, default=networks.USUAL_NUM_IMAGES, help="how many dreams")
     parser.add_argument("--iterations", type=int, default=networks.USUAL_ITERATIONS, help="how long each is made")
+    parser.add_argument("--coarsest", type=int, default=networks.USUAL_COARSEST, help="where their pyramid ends")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sparsities", type=float, nargs="+", default=SPARSITIES)
     parser.add_argument("--rows", nargs="+", choices=networks.ROWS, default=list(networks.ROWS))
@@ -294,7 +299,8 @@ def main() -> None:
     options = parser.parse_args()
     paths = (options.teacher, options.data)
     criterion = (options.pruning, options.guide, options.rounds, options.schedule)
-    setting = Setting(options.name, *paths, options.threads, *criterion, options.num_images, options.iterations)
+    dreams = (options.num_images, options.iterations, options.coarsest)
+    setting = Setting(options.name, *paths, options.threads, *criterion, *dreams)
     if options.guide != networks.USUAL_GUIDE and not setting.section(0.5).looks_at_images:
         parser.error(f"--guide: {options.pruning} looks at no images")
     if not options.table:

@@ -31,7 +31,8 @@ ABLATIONS = {
     "zoom-1.3": "sides stretched by up to 1.3",
     "rotation-10": "turned by up to 10 degrees",
     "cutmix-0.5": "boxes of other dreams in half of the batches",
-    "together": "all four of these, which are the defaults",
+    "coarsest-1": "dreams that differ in brightness: pyramids down to one pixel",
+    "together": "all five of these, which are the defaults",
     "sanity-50": "50 % sparsity",
     "features-0": "no feature matching",
     "mixup-0": "no blends",
@@ -140,6 +141,24 @@ def images(document: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"{document['repeats']} starts. {networks.machine(document['machine'])}."])
 
 
+def diversity(document: dict[str, Any]) -> str:
+    """How much images differ from each other as Markdown: themselves, and layers that are as far apart as can be."""
+    kinds = document["spread"]
+    layers = list(next(iter(kinds.values())))
+    shown = ["images", *layers[1 :: (len(layers) - 2) // 4]]
+    lines = [
+        f"{document['name']}, {document['num_images']:,} images of each kind, seed {document['seed']}: brightness / "
+        f"contrast, in standard deviations of the channel. {networks.machine(document['machine'])}.",
+        "",
+        f"| | {' | '.join(shown)} |",
+        "|---|" + "---:|" * len(shown),
+    ]
+    for kind, found in kinds.items():
+        figures = (f"{found[layer][0]:.2f} / {found[layer][1]:.2f}" for layer in shown)
+        lines.append(f"| {kind} | {' | '.join(figures)} |")
+    return "\n".join(lines)
+
+
 def ablations(cells: list[dict[str, Any]]) -> list[str]:
     """What each recipe of recipes/ablations gave, as Markdown: a table per machine; none where nothing was measured."""
     machines = sorted({networks.machine(cell["machine"]) for cell in cells})
@@ -199,7 +218,7 @@ def documents() -> dict[Path, str]:
     holds = {
         ROOT / "README.md": ("results", "images"),
         ROOT / "docs" / "benchmarks.md": ("synthesis", "storage", "images"),
-        ROOT / "docs" / "results.md": ("recovery", "structured", "ablations"),
+        ROOT / "docs" / "results.md": ("recovery", "structured", "ablations", "diversity"),
     }
     texts = {path: path.read_text() for path in holds}
     for path, marks in holds.items():
@@ -214,14 +233,20 @@ def _read(pattern: str) -> list[dict[str, Any]]:
 
 def _front(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What the README shows: the example's teacher, pruned as by default, and in rounds."""
-    many = ", 4,096 dreams, 100 iterations"
+    many = ", 4,096 plain dreams, 100 iterations"
     shown = ("global L1", f"global L1{many}", "LAMP, 3 rounds", f"LAMP, 3 rounds{many}")
     return [document for document in found if document["name"] == "resnet20" and networks.criterion(document) in shown]
 
 
-FRONT = ("none", "dreams", "paper", "reconstruction", "ours", "plain"), (0.5, 0.75, 0.9, 0.95, 0.98)
+FRONT = ("none", "dreams", "paper", "reconstruction", "ours"), (0.5, 0.75, 0.9, 0.95, 0.98)
 """The rows and the columns of the README's table."""
-_KINDS = {"structured": structured, "synthesis": synthesis, "storage": storage, "images": images}
+_KINDS = {
+    "structured": structured,
+    "synthesis": synthesis,
+    "storage": storage,
+    "images": images,
+    "diversity": diversity,
+}
 
 
 def main() -> None:

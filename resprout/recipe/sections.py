@@ -76,6 +76,9 @@ class DeepInversionSection(Section):
     """Weight of an image's mean square."""
     pyramid: bool = True
     """Optimise images as a sum of resolutions instead of single pixels: dreams get the spectrum of photographs."""
+    coarsest: int = Field(default=1, ge=1)
+    """The pyramid's coarsest level: sides are halved until the shorter one is at most this many pixels. 1 makes an
+    image brighter or darker as a whole, so that dreams differ in that as photographs do."""
     jitter: int = Field(default=2, ge=0)
     """Roll images by up to this many pixels each way, anew in each iteration."""
     flip: bool = True

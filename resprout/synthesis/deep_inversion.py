@@ -37,7 +37,7 @@ def synthesize_group(
     device = statistics.layers[0].mean.device
     generator = group.generator(seed)
     targets = group.targets(num_classes, generator)
-    start = [level.to(device) for level in _start(group.size, space.shape, section.pyramid, generator)]
+    start = [level.to(device) for level in _start(group.size, space.shape, section, generator)]
     lower, upper = (space.normalise(torch.full((1, space.shape[0], 1, 1), value)).to(device) for value in (0.0, 1.0))
     descent = Descent(section.iterations, section.learning_rate, jitter=section.jitter, flip=section.flip)
     with capture_moments(network) as moments:
@@ -46,8 +46,12 @@ def synthesize_group(
     return GroupResult(images.cpu(), targets, curves)
 
 
-def _start(batch: int, shape: tuple[int, int, int], as_pyramid: bool, generator: torch.Generator) -> list[Tensor]:
-    return pyramid.noise(batch, shape, generator) if as_pyramid else [torch.randn(batch, *shape, generator=generator)]
+def _start(
+    batch: int, shape: tuple[int, int, int], section: DeepInversionSection, generator: torch.Generator
+) -> list[Tensor]:
+    if not section.pyramid:
+        return [torch.randn(batch, *shape, generator=generator)]
+    return pyramid.noise(batch, shape, section.coarsest, generator)
 
 
 def _objective(

@@ -14,25 +14,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-COARSEST_SIZE = 4
 FINEST_DEVIATION, COARSEST_DEVIATION = 0.3, 0.6
 
 
-def noise(batch: int, shape: tuple[int, int, int], generator: torch.Generator) -> list[Tensor]:
+def noise(batch: int, shape: tuple[int, int, int], coarsest: int, generator: torch.Generator) -> list[Tensor]:
     """A random pyramid to start from.
 
     Args:
         batch: the number of images.
         shape: (channels, height, width) of an image.
+        coarsest: sides are halved until the shorter one has at most this many pixels.
         generator: on the CPU.
 
     Returns:
-        Levels, finest first, each half the size of the one before (rounded up) down to about 4 pixels: float32,
-        shape (batch, channels, h, w). Coarser levels vary more, as in photographs.
+        Levels, finest first, each half the size of the one before (rounded up): float32, shape
+        (batch, channels, h, w). Coarser levels vary more, as in photographs.
     """
     channels, height, width = shape
     sizes = [(height, width)]
-    while min(sizes[-1]) > COARSEST_SIZE:
+    while min(sizes[-1]) > coarsest:
         sizes.append(tuple((side + 1) // 2 for side in sizes[-1]))  # type: ignore[arg-type]  # two sides give two
     deviations = torch.linspace(FINEST_DEVIATION, COARSEST_DEVIATION, len(sizes)).tolist()
     return [

@@ -11,7 +11,13 @@ from pipeline import recipes
 from resprout import recipe as recipe_module
 
 ROOT = Path(__file__).parents[2]
-VARIED = {"recovery.temperature": 16, "recovery.zoom": 1.3, "recovery.rotation": 10, "recovery.cutmix": 0.5}
+VARIED = {
+    "synthesis.coarsest": 1,
+    "recovery.temperature": 16,
+    "recovery.zoom": 1.3,
+    "recovery.rotation": 10,
+    "recovery.cutmix": 0.5,
+}
 CHANGES: dict[str, dict[str, Any]] = {
     "baseline": {},
     "bn-frozen": {"recovery.keep_batchnorm_frozen": True},
@@ -28,6 +34,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "zoom-1.3": {"recovery.zoom": 1.3},
     "rotation-10": {"recovery.rotation": 10},
     "cutmix-0.5": {"recovery.cutmix": 0.5},
+    "coarsest-1": {"synthesis.coarsest": 1},
     "together": VARIED,
 }
 
@@ -56,15 +63,16 @@ def test_an_ablation_changes_one_thing_and_asks_one_question(name: str):
     text = path.read_text()
     comments = [line for line in text.splitlines() if line.startswith("#")]
     assert len(comments) == 1
-    assert len(text.splitlines()) <= 20
+    assert len(text.splitlines()) <= 22
     assert len(recipes.headline(path)) > 20
     assert (ROOT / recipe_module.load(path).teacher.source).is_dir()
 
 
-def test_the_baseline_is_the_default_with_its_start_settled_and_plain_views():
+def test_the_baseline_is_the_default_with_its_start_settled_plain_dreams_and_plain_views():
     baseline = recipe_module.load(ROOT / "recipes" / "ablations" / "baseline.yaml")
     default = recipe_module.validate(recipe_module.Recipe, {"teacher": {"source": "any"}}, "default")
 
-    assert baseline.synthesis == default.synthesis
-    plain = {"start": "repaired", "temperature": 4.0, "zoom": 1.0, "rotation": 0.0, "cutmix": 0.0}
-    assert baseline.recovery == default.recovery.model_copy(update=plain)
+    assert baseline.synthesis == default.synthesis.model_copy(update={"coarsest": 4})
+    plain = {"zoom": 1.0, "rotation": 0.0, "cutmix": 0.0}
+    settled = {"start": "repaired", "temperature": 4.0, **plain}
+    assert baseline.recovery == default.recovery.model_copy(update=settled)

@@ -7,21 +7,33 @@ from torch.nn import functional
 from resprout.synthesis import pyramid
 
 
-def _levels(*shape: int, seed: int = 0) -> list[torch.Tensor]:
+def _levels(*shape: int, coarsest: int = 1, seed: int = 0) -> list[torch.Tensor]:
     channels, height, width = shape
-    return pyramid.noise(5, (channels, height, width), torch.Generator().manual_seed(seed))
+    return pyramid.noise(5, (channels, height, width), coarsest, torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize(
-    ("shape", "sizes"),
+    ("shape", "coarsest", "sizes"),
     [
-        ((3, 32, 32), [(32, 32), (16, 16), (8, 8), (4, 4)]),
-        ((1, 28, 20), [(28, 20), (14, 10), (7, 5), (4, 3)]),
-        ((3, 4, 9), [(4, 9)]),
+        ((3, 32, 32), 4, [(32, 32), (16, 16), (8, 8), (4, 4)]),
+        ((1, 28, 20), 4, [(28, 20), (14, 10), (7, 5), (4, 3)]),
+        ((3, 4, 9), 4, [(4, 9)]),
+        ((3, 8, 8), 1, [(8, 8), (4, 4), (2, 2), (1, 1)]),
+        ((1, 3, 5), 1, [(3, 5), (2, 3), (1, 2)]),
     ],
 )
-def test_levels_halve_down_to_a_few_pixels(shape: tuple[int, int, int], sizes: list[tuple[int, int]]) -> None:
-    assert [tuple(level.shape) for level in _levels(*shape)] == [(5, shape[0], *size) for size in sizes]
+def test_levels_halve_down_to_as_few_pixels_as_asked(
+    shape: tuple[int, int, int], coarsest: int, sizes: list[tuple[int, int]]
+) -> None:
+    levels = _levels(*shape, coarsest=coarsest)
+    assert [tuple(level.shape) for level in levels] == [(5, shape[0], *size) for size in sizes]
+
+
+def test_a_pyramid_down_to_one_pixel_starts_from_images_that_differ_in_brightness() -> None:
+    def spread(coarsest: int) -> float:
+        return float(pyramid.compose(_levels(3, 32, 32, coarsest=coarsest)).mean((2, 3)).std(0).mean())
+
+    assert spread(1) > 3 * spread(4)
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 20), (2, 15, 33)])
