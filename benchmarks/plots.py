@@ -123,6 +123,8 @@ def draw(found: list[Point], teacher_top1: float) -> plt.Figure:
         )
         for row, (colour, shape) in STYLES.items()
     ]
+    hollow = {"color": "#444444", "marker": "o", "linestyle": "", "markerfacecolor": "none"}
+    handles.append(plt.Line2D([], [], **hollow, label="hollow: plain dreams, or plain distillation"))
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return figure
 
