@@ -77,8 +77,8 @@ class DeepInversionSection(Section):
     pyramid: bool = True
     """Optimise images as a sum of resolutions instead of single pixels: dreams get the spectrum of photographs."""
     coarsest: int = Field(default=1, ge=1)
-    """The pyramid's coarsest level: sides are halved until the shorter one is at most this many pixels. 1 makes an
-    image brighter or darker as a whole, so that dreams differ in that as photographs do."""
+    """Where the pyramid ends: sides are halved until the shorter one is at most this many pixels. At 1, an image can
+    become brighter or darker as a whole, and dreams differ in that. Without the pyramid it has no meaning."""
     jitter: int = Field(default=2, ge=0)
     """Roll images by up to this many pixels each way, anew in each iteration."""
     flip: bool = True
