@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -10,18 +10,34 @@ from torch import Tensor, nn
 from resprout.types import PruningMask
 
 
-@torch.no_grad()
 def apply_mask(network: nn.Module, mask: PruningMask) -> None:
     """Set every pruned weight to exactly +0.0, in place.
 
     Raises:
         ValueError: the mask names a parameter that the network lacks, or has another shape.
     """
+    holder(network, mask)()
+
+
+def holder(network: nn.Module, mask: PruningMask) -> Callable[[], None]:
+    """What does as `apply_mask` as often as it is called, as a training loop does: the mask moves to the device once.
+
+    Raises:
+        ValueError: as `apply_mask`.
+    """
     parameters = dict(network.named_parameters())
+    pruned = []
     for name, kept in mask.keep.items():
         if name not in parameters or parameters[name].shape != kept.shape:
             raise ValueError(f"the mask's {name} {list(kept.shape)} does not fit the network")
-        parameters[name].masked_fill_(~kept.to(parameters[name].device), 0.0)
+        pruned.append((parameters[name], ~kept.to(parameters[name].device)))
+
+    @torch.no_grad()
+    def hold() -> None:
+        for parameter, gone in pruned:
+            parameter.masked_fill_(gone, 0.0)
+
+    return hold
 
 
 def whole_layers(tensors: Mapping[str, Tensor], mask: PruningMask) -> list[str]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from resprout.batchnorm import BatchNorm
 
@@ -44,8 +44,26 @@ def frozen_copy(network: Network, dtype: torch.dtype, device: torch.device) -> N
 @contextmanager
 def strict_float32() -> Iterator[None]:
     """No gradients, and no TF32: on a GPU it would cut the mantissas in float32 convolutions to 10 bits."""
-    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+    with torch.inference_mode(), repeatable(allow_tf32=False):
         yield
+
+
+@contextmanager
+def repeatable(*, allow_tf32: bool = True) -> Iterator[None]:
+    """The same bits each time on one kind of machine: of its algorithms, cuDNN takes those that add in a fixed order.
+
+    Args:
+        allow_tf32: cut the mantissas in float32 convolutions to 10 bits on a GPU, as torch does unless it is told.
+    """
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=allow_tf32):
+        yield
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """A small CPU tensor on `device`; a copy to a GPU is queued there behind earlier work, and not waited for."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def best_device() -> torch.device:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -200,17 +199,13 @@ def _kept(asked: _Asked, section: MaskingSection, sparsity: float, scores: Score
         scores = _scores(subject, section) if scores is None else scores
         num_gone = round(sparsity * subject.num_weights)
         return keep_best(scores, num_gone, subject.alive, normalisation=section.normalisation)
-    with _repeatable():
+    with precision.repeatable(allow_tf32=False):
         return BY_NETWORK[section.method](subject, sparsity, section)
 
 
 def _scores(subject: Subject, section: GuidedSection) -> Scores:
-    with _repeatable():
+    with precision.repeatable(allow_tf32=False):
         return BY_SCORES[section.method](subject, section)
-
-
-def _repeatable() -> AbstractContextManager[None]:
-    return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
 
 
 def _undecided() -> RecipeError:

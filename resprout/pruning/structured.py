@@ -119,7 +119,7 @@ def _scores(
         return magnitudes(teacher.network, groups)
     images, _ = images_to_look_at(teacher, dreams)
     draws = generator(seed, "pruning")
-    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+    with precision.repeatable(allow_tf32=False):
         return taylor_scores(teacher.network, groups, images, generator=draws, device=device, report=report)
 
 

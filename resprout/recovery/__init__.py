@@ -100,7 +100,7 @@ def recover(
         return Recovery(solved, repair(student, dreams, device), section, {}, metrics)
     plain = PAPER if isinstance(section, PaperRecoverySection) else section
     repaired = repair(student, dreams, device)
-    settled = settle(plain, teacher, repaired, dreams)
+    settled = settle(plain, teacher, repaired, dreams, device)
     if settled.start == "reconstructed":
         first, _ = _solved(teacher, student, dreams, ReconstructionSection(), device, report, checkpoint)
     else:
@@ -142,18 +142,19 @@ def _solved(
             "no pruned layer is a plain nn.Conv2d or nn.Linear, so none can be solved",
             now="recover by distillation with start: repaired",
         )
-    network, errors = reconstruct(
-        teacher.network,
-        student.network,
-        student.mask,
-        dreams.training[0].float(),
-        channels=student.channels,
-        ridge=section.ridge,
-        device=device,
-        watch=lambda done, total, figures: report(Progress("recovery", done, total, "layers", figures)),
-        checkpoint=checkpoint,
-        key=f"solved-{fingerprint(teacher.network, student.network, dreams.images, section.model_dump())}",
-    )
+    with precision.repeatable(allow_tf32=False):
+        network, errors = reconstruct(
+            teacher.network,
+            student.network,
+            student.mask,
+            dreams.training[0].float(),
+            channels=student.channels,
+            ridge=section.ridge,
+            device=device,
+            watch=lambda done, total, figures: report(Progress("recovery", done, total, "layers", figures)),
+            checkpoint=checkpoint,
+            key=f"solved-{fingerprint(teacher.network, student.network, dreams.images, section.model_dump())}",
+        )
     return replace(student, network=network.requires_grad_(False)), sum(errors.values()) / len(errors)
 
 
@@ -161,7 +162,8 @@ def repair(student: Student, dreams: DreamSet, device: torch.device | None = Non
     """A copy of the student with its BatchNorm statistics re-estimated on the training dreams."""
     device = device or precision.best_device()
     network = copy.deepcopy(student.network).to(device).to(memory_format=torch.channels_last)
-    reestimate(network, dreams.training[0].to(device=device, dtype=torch.float32))
+    with precision.repeatable(allow_tf32=False):
+        reestimate(network, dreams.training[0].to(device=device, dtype=torch.float32))
     return replace(student, network=network.cpu().eval().requires_grad_(False))
 
 

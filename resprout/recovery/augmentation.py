@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from resprout.precision import moved
+
 
 def augment(
     images: Tensor,
@@ -61,11 +63,10 @@ def _shift_and_flip(images: Tensor, jitter: int, flip: bool, generator: torch.Ge
     if flip:
         mirrored = torch.rand(batch, 1, generator=generator) < 0.5
         columns = torch.where(mirrored, width - 1 - columns, columns)
-    columns = columns + left
-    device = images.device
-    index = torch.arange(batch)[:, None, None, None].to(device)
-    channel = torch.arange(channels)[None, :, None, None].to(device)
-    return padded[index, channel, rows[:, None, :, None].to(device), columns[:, None, None, :].to(device)]
+    rows, columns = (moved(places, images.device) for places in (rows, columns + left))
+    index = torch.arange(batch, device=images.device)[:, None, None, None]
+    channel = torch.arange(channels, device=images.device)[None, :, None, None]
+    return padded[index, channel, rows[:, None, :, None], columns[:, None, None, :]]
 
 
 def _zoom_and_turn(images: Tensor, zoom: float, rotation: float, generator: torch.Generator) -> Tensor:
@@ -76,7 +77,7 @@ def _zoom_and_turn(images: Tensor, zoom: float, rotation: float, generator: torc
     # From where each pixel of the view comes, in units of half the width and half the height
     from_x = torch.stack([across * angle.cos(), -down * angle.sin() * (height / width), torch.zeros(batch)], dim=1)
     from_y = torch.stack([across * angle.sin() * (width / height), down * angle.cos(), torch.zeros(batch)], dim=1)
-    sources = torch.stack([from_x, from_y], dim=1).to(images)
+    sources = moved(torch.stack([from_x, from_y], dim=1), images.device).to(images.dtype)
     grid = functional.affine_grid(sources, list(images.shape), align_corners=False)
     return functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
@@ -86,8 +87,8 @@ def _blend(images: Tensor, targets: Tensor, mixup: float, generator: torch.Gener
     # A Beta variate as a ratio of Gammas, because torch.distributions takes no generator
     shape = torch.full((2, batch), mixup)
     gammas = torch._standard_gamma(shape, generator=generator)
-    share = (gammas[0] / gammas.sum(0).clamp_min(1e-12)).view(-1, 1, 1, 1).to(images)
-    partner = torch.randperm(batch, generator=generator).to(images.device)
+    share = moved(gammas[0] / gammas.sum(0).clamp_min(1e-12), images.device).view(-1, 1, 1, 1).to(images.dtype)
+    partner = moved(torch.randperm(batch, generator=generator), images.device)
     of_target = share.view(-1, 1)
     return (
         share * images + (1 - share) * images[partner],
@@ -101,7 +102,7 @@ def _paste(images: Tensor, targets: Tensor, generator: torch.Generator) -> tuple
     half = area.sqrt() / 2  # of a side, in units of the image's: the box has its shape
     rows = ((torch.arange(height) + 0.5) / height - middle_y).abs() < half
     columns = ((torch.arange(width) + 0.5) / width - middle_x).abs() < half
-    box = (rows[:, :, None] & columns[:, None, :])[:, None].to(images.device)
-    partner = torch.randperm(batch, generator=generator).to(images.device)
+    box = moved((rows[:, :, None] & columns[:, None, :])[:, None], images.device)
+    partner = moved(torch.randperm(batch, generator=generator), images.device)
     share = 1 - box.float().mean((1, 2, 3))[:, None]
     return torch.where(box, images[partner], images), share * targets + (1 - share) * targets[partner]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,8 +17,9 @@ from resprout import precision
 from resprout.batchnorm import batch_norm_layers
 from resprout.checkpoints import Checkpoint
 from resprout.heldout import with_blends
-from resprout.masking import apply_mask
+from resprout.masking import holder
 from resprout.recipe import DistillationSection
+from resprout.recording import Recorded
 from resprout.recovery.augmentation import augment
 from resprout.recovery.features import block_names, capture_features, feature_distance, kept_features
 from resprout.seeding import generator as seeded
@@ -90,16 +91,19 @@ def distil(
     if state.epoch == 0:
         _judge(state, held_out, answers, section, dtype)  # where the start is already best, training may only lose
     blocks = _blocks(teacher, state.network, channels, images[:2]) if section.feature_weight else {}
-    every = math.ceil(section.epochs / 20)
-    for epoch in range(state.epoch, section.epochs):
-        figures = _epoch(state, frozen_teacher, (images, targets), blocks, mask, section, epoch, dtype)
-        figures |= _judge(state, held_out, answers, section, dtype)
-        for name, value in figures.items():
-            state.curves.setdefault(name, []).append(value)
-        state.epoch = epoch + 1
-        if checkpoint is not None and (state.epoch % every == 0 or state.epoch == section.epochs):
-            _keep(state, checkpoint, key)
-        watch(state.epoch, figures)
+    looked_at = {"train_kl": True, "train_features": bool(blocks), "train_target": section.target_weight > 0}
+    every, totals, hold = math.ceil(section.epochs / 20), torch.zeros(3, device=device), holder(state.network, mask)
+    with precision.repeatable(), _stepping(state, frozen_teacher, blocks, hold, totals, section, dtype) as step:
+        for epoch in range(state.epoch, section.epochs):
+            means = _epoch(state, (images, targets), step, totals, section, epoch)
+            figures = {name: mean for name, mean in means.items() if looked_at[name]}
+            figures |= _judge(state, held_out, answers, section, dtype)
+            for name, value in figures.items():
+                state.curves.setdefault(name, []).append(value)
+            state.epoch = epoch + 1
+            if checkpoint is not None and (state.epoch % every == 0 or state.epoch == section.epochs):
+                _keep(state, checkpoint, key)
+            watch(state.epoch, figures)
     state.network.load_state_dict(state.best)
     return state.network.cpu().eval(), {name: torch.tensor(values) for name, values in state.curves.items()}
 
@@ -114,41 +118,66 @@ def _optimizer(network: nn.Module, section: DistillationSection) -> torch.optim.
     peak = section.learning_rate
     if peak is None:
         raise ValueError("the section is not settled: it names no learning_rate")
-    groups = [{"params": list(network.parameters()), "initial_lr": peak}]
+    parameters = list(network.parameters())
+    groups = [{"params": parameters, "initial_lr": peak}]
+    on_gpu = parameters[0].device.type == "cuda"
+    # a recorded step reads its size from the GPU
+    rate: float | Tensor = torch.tensor(peak, device=parameters[0].device) if on_gpu else peak
     if section.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=peak, weight_decay=section.weight_decay, fused=True)
-    return torch.optim.SGD(groups, lr=peak, momentum=0.9, weight_decay=section.weight_decay)
+        return torch.optim.AdamW(groups, lr=rate, weight_decay=section.weight_decay, fused=True, capturable=on_gpu)
+    return torch.optim.SGD(groups, lr=rate, momentum=0.9, weight_decay=section.weight_decay, fused=on_gpu)
 
 
 def _epoch(
     state: _State,
-    teacher: nn.Module,
     training: tuple[Tensor, Tensor],
-    blocks: Mapping[str, Tensor | None],
-    mask: PruningMask,
+    step: Recorded,
+    totals: Tensor,
     section: DistillationSection,
     epoch: int,
-    dtype: torch.dtype,
 ) -> dict[str, float]:
     _training_mode(state.network, bool(section.keep_batchnorm_frozen))
     steps = max(1, len(training[0]) // section.batch_size)
-    totals = torch.zeros(3, device=training[0].device)
+    totals.zero_()
+    for number, batch in enumerate(_shuffled(*training, steps, state.generator)):
+        _set_learning_rate(state.optimizer, section, (epoch * steps + number) / (section.epochs * steps))
+        views, targets = augment(
+            *batch,
+            jitter=section.jitter,
+            flip=section.flip,
+            mixup=section.mixup,
+            zoom=section.zoom,
+            rotation=section.rotation,
+            cutmix=section.cutmix,
+            generator=state.generator,
+        )
+        step(views.contiguous(memory_format=torch.channels_last), targets)
+    return dict(zip(("train_kl", "train_features", "train_target"), (totals / steps).tolist(), strict=True))
+
+
+@contextmanager
+def _stepping(
+    state: _State,
+    teacher: nn.Module,
+    blocks: Mapping[str, Tensor | None],
+    hold: Callable[[], None],
+    totals: Tensor,
+    section: DistillationSection,
+    dtype: torch.dtype,
+) -> Iterator[Recorded]:
+    """A step of the optimiser: of views, shape (batch, channels, height, width), and how much of each class they show.
+
+    Args:
+        teacher: frozen, computes in `dtype`.
+        blocks: where features are matched, and on which of the teacher's channels.
+        hold: keeps pruned weights at 0.
+        totals: float32, shape (3,): each step adds its KL, its features' distance and its cross-entropy.
+    """
     with ExitStack() as hooks:
         student_features = hooks.enter_context(capture_features(state.network, blocks))
         teacher_features = hooks.enter_context(capture_features(teacher, blocks))
-        for step, batch in enumerate(_shuffled(*training, steps, state.generator)):
-            _set_learning_rate(state.optimizer, section, (epoch * steps + step) / (section.epochs * steps))
-            views, targets = augment(
-                *batch,
-                jitter=section.jitter,
-                flip=section.flip,
-                mixup=section.mixup,
-                zoom=section.zoom,
-                rotation=section.rotation,
-                cutmix=section.cutmix,
-                generator=state.generator,
-            )
-            views = views.contiguous(memory_format=torch.channels_last)
+
+        def step(views: Tensor, targets: Tensor) -> None:
             with torch.no_grad():
                 answers = teacher(views.to(dtype)).float()
             with torch.autocast(views.device.type, dtype, enabled=dtype != torch.float32):
@@ -163,11 +192,10 @@ def _epoch(
             state.optimizer.zero_grad()
             loss.backward()
             state.optimizer.step()
-            apply_mask(state.network, mask)
-            totals += torch.stack([kl.detach(), features.detach(), target.detach()]) / steps
-    figures = dict(zip(("train_kl", "train_features", "train_target"), totals.tolist(), strict=True))
-    looked_at = {"train_kl": True, "train_features": bool(blocks), "train_target": section.target_weight > 0}
-    return {name: value for name, value in figures.items() if looked_at[name]}
+            hold()
+            totals.add_(torch.stack([kl.detach(), features.detach(), target.detach()]))
+
+        yield Recorded(step, totals.device)
 
 
 def _blocks(
@@ -217,7 +245,7 @@ def _shuffled(
     images: Tensor, targets: Tensor, steps: int, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The images and their targets in random order, in `steps` batches as even as can be."""
-    order = torch.randperm(len(images), generator=generator).to(images.device)
+    order = precision.moved(torch.randperm(len(images), generator=generator), images.device)
     for chosen in order.tensor_split(steps):
         yield images[chosen], targets[chosen]
 
@@ -230,7 +258,10 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, section: DistillationSe
     else:
         factor = 0.5 * (1 + math.cos(math.pi * (done - section.warmup) / (1 - section.warmup)))
     for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * factor
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(group["initial_lr"] * factor)
+        else:
+            group["lr"] = group["initial_lr"] * factor
 
 
 def _snapshot(network: nn.Module) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from resprout import precision
 from resprout.heldout import with_blends
 from resprout.recipe import DistillationSection
 from resprout.recovery.reconstruction import solvable
@@ -15,7 +16,13 @@ MENDABLE_AGREEMENT = 0.5
 get further, at 90 % (0.3) training anew does. Agreement passes 0.5 between 80 and 85 %."""
 
 
-def settle(section: DistillationSection, teacher: Teacher, repaired: Student, dreams: DreamSet) -> DistillationSection:
+def settle(
+    section: DistillationSection,
+    teacher: Teacher,
+    repaired: Student,
+    dreams: DreamSet,
+    device: torch.device | None = None,
+) -> DistillationSection:
     """The section with its start chosen, and the step size and BatchNorm mode that follow from it filled in.
 
     Solved layers need little more, and fit the teacher's BatchNorm statistics: a small step keeps what solving gained,
@@ -27,20 +34,22 @@ def settle(section: DistillationSection, teacher: Teacher, repaired: Student, dr
         repaired: the pruned student with its BatchNorm statistics re-estimated; whether its weights are still the
             teacher's, and how well it still answers, decides.
         dreams: the held-out ones and their blends are asked; where none are held out, some of the others.
+        device: default: the first GPU, or the CPU.
     """
-    start = section.start if section.start != "auto" else _fitting_start(teacher, repaired, dreams)
+    device = device or precision.best_device()
+    start = section.start if section.start != "auto" else _fitting_start(teacher, repaired, dreams, device)
     solved = start == "reconstructed"
     frozen = solved if section.keep_batchnorm_frozen is None else section.keep_batchnorm_frozen
     learning_rate = section.learning_rate or (1e-3 if solved else 3e-3)
     return section.model_copy(update={"start": start, "keep_batchnorm_frozen": frozen, "learning_rate": learning_rate})
 
 
-def _fitting_start(teacher: Teacher, repaired: Student, dreams: DreamSet) -> str:
+def _fitting_start(teacher: Teacher, repaired: Student, dreams: DreamSet, device: torch.device) -> str:
     if _was_trained(teacher, repaired) or not solvable(repaired.network, repaired.mask):
         return "repaired"
     held_out = dreams.held_out[0]
     images = with_blends(held_out if len(held_out) else dreams.training[0][:128])
-    return "reconstructed" if _agreement(teacher, repaired, images) >= MENDABLE_AGREEMENT else "repaired"
+    return "reconstructed" if _agreement(teacher, repaired, images, device) >= MENDABLE_AGREEMENT else "repaired"
 
 
 def _was_trained(teacher: Teacher, student: Student) -> bool:
@@ -50,10 +59,8 @@ def _was_trained(teacher: Teacher, student: Student) -> bool:
 
 
 @torch.no_grad()
-def _agreement(teacher: Teacher, student: Student, images: Tensor) -> float:
+def _agreement(teacher: Teacher, student: Student, images: Tensor, device: torch.device) -> float:
     """The share of `images`, in [0, 1], for which both networks name the same class."""
-    pairs = [
-        (teacher.network(batch).argmax(1), student.network(batch).argmax(1))
-        for batch in (part.contiguous(memory_format=torch.channels_last) for part in images.split(128))
-    ]
-    return float(torch.cat([ours == theirs for theirs, ours in pairs]).float().mean())
+    theirs, ours = (precision.frozen_copy(each.network, torch.float32, device) for each in (teacher, student))
+    batches = (part.to(device).contiguous(memory_format=torch.channels_last) for part in images.split(128))
+    return float(torch.cat([theirs(batch).argmax(1) == ours(batch).argmax(1) for batch in batches]).float().mean())

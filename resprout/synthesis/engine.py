@@ -1,8 +1,9 @@
 """The loop that turns noise into dreams: gradient descent on images through a frozen network.
 
 What makes it fast: the network runs in bfloat16 and channels_last with frozen weights (no weight
-gradients), BatchNorm statistics take one pass each way (`resprout.batchnorm`), and the loop never waits for
-the device: losses stay on it, and are read ten times a group, for the progress line.
+gradients), BatchNorm statistics take one pass each way (`resprout.batchnorm`), an iteration is one launch on a GPU
+(`resprout.recording`), and the loop never waits for the device: losses stay on it, and are read ten times a group, for
+the progress line.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from resprout.precision import repeatable
+from resprout.recording import Recorded
 from resprout.synthesis import pyramid
 
 Objective = Callable[[Tensor], Mapping[str, Tensor]]
@@ -66,36 +69,72 @@ def descend(
         The images (detached) and each term's curve, float32, shape (iterations,), on the CPU.
     """
     parameters = [level.detach().clone(memory_format=torch.contiguous_format).requires_grad_() for level in levels]
-    optimizer = torch.optim.Adam(parameters, lr=descent.learning_rate, betas=descent.betas, fused=True)
-    shifts = torch.randint(-descent.jitter, descent.jitter + 1, (descent.iterations, 2), generator=generator).tolist()
-    mirrored = (torch.rand(descent.iterations, generator=generator) < 0.5).tolist()
-    names: list[str] = []
-    curves = torch.zeros(0)
-    for iteration in range(descent.iterations):
-        if descent.cosine:
-            optimizer.param_groups[0]["lr"] = _cosine(descent.learning_rate, iteration / descent.iterations)
+    device = parameters[0].device
+    optimizer = _optimizer(parameters, descent)
+    rows, columns = (places.to(device) for places in _sources(levels[0].shape[2:], descent, generator))
+    latest: dict[str, Tensor] = {}
+
+    def step(row: Tensor, column: Tensor) -> None:
         images = pyramid.compose(parameters)
-        terms = objective(_augment(images, shifts[iteration], descent.flip and mirrored[iteration]))
-        losses = torch.stack(list(terms.values()))
+        source = (row[:, None] * len(column) + column).flatten()
+        terms = objective(images.flatten(2).index_select(2, source).view_as(images))
+        if not latest:
+            latest.update({name: torch.zeros((), device=device) for name in terms})
         optimizer.zero_grad()
-        losses.sum().backward()
+        torch.stack(list(terms.values())).sum().backward()
         optimizer.step()
         pyramid.project(parameters, lower, upper)
-        if not names:
-            names = list(terms)
-            curves = torch.zeros(descent.iterations, len(names), device=images.device)
-        curves[iteration] = losses.detach()
-        if (iteration + 1) % max(1, descent.iterations // 10) == 0:
-            watch(iteration + 1, dict(zip(names, curves[iteration].tolist(), strict=True)))
+        for name, term in terms.items():
+            latest[name].copy_(term.detach())
+
+    curves = torch.zeros(0)
+    recorded = Recorded(step, device)
+    with repeatable():
+        for iteration in range(descent.iterations):
+            _set_step_size(optimizer, descent, iteration / descent.iterations)
+            recorded(rows[iteration], columns[iteration])
+            if not iteration:
+                curves = torch.zeros(descent.iterations, len(latest), device=device)
+            curves[iteration] = torch.stack(list(latest.values()))
+            if (iteration + 1) % max(1, descent.iterations // 10) == 0:
+                watch(iteration + 1, dict(zip(latest, curves[iteration].tolist(), strict=True)))
     by_name = curves.cpu().unbind(1)
-    return pyramid.compose(parameters).detach(), dict(zip(names, by_name, strict=True))
+    return pyramid.compose(parameters).detach(), dict(zip(latest, by_name, strict=True))
+
+
+def _optimizer(parameters: list[Tensor], descent: Descent) -> torch.optim.Adam:
+    device = parameters[0].device
+    if device.type == "cuda":  # a recorded iteration reads its step size from there
+        rate = torch.tensor(descent.learning_rate, device=device)
+        return torch.optim.Adam(parameters, lr=rate, betas=descent.betas, fused=True, capturable=True)
+    return torch.optim.Adam(parameters, lr=descent.learning_rate, betas=descent.betas, fused=True)
+
+
+def _set_step_size(optimizer: torch.optim.Adam, descent: Descent, done: float) -> None:
+    if descent.cosine:
+        size, group = _cosine(descent.learning_rate, done), optimizer.param_groups[0]
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(size)
+        else:
+            group["lr"] = size
 
 
 def _cosine(peak: float, done: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def _augment(images: Tensor, shift: list[int], mirror: bool) -> Tensor:
-    if shift != [0, 0]:
-        images = torch.roll(images, shifts=shift, dims=(2, 3))
-    return images.flip(3) if mirror else images
+def _sources(size: Sequence[int], descent: Descent, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """For each iteration, from which row and column of an image its view's come: rolled, and perhaps mirrored.
+
+    Args:
+        size: (height, width).
+
+    Returns:
+        int64, shapes (iterations, height) and (iterations, width).
+    """
+    height, width = size
+    shifts = torch.randint(-descent.jitter, descent.jitter + 1, (descent.iterations, 2), generator=generator)
+    mirrored = (torch.rand(descent.iterations, 1, generator=generator) < 0.5) & descent.flip
+    columns = torch.arange(width).expand(descent.iterations, width)
+    columns = torch.where(mirrored, width - 1 - columns, columns)
+    return (torch.arange(height) - shifts[:, :1]) % height, (columns - shifts[:, 1:]) % width
