@@ -2,11 +2,13 @@
 
     python benchmarks/structured.py                      # ResNet-20, both importances, seed 0; resumes where it stopped
     python benchmarks/structured.py --seeds 3 --importances taylor
-    python benchmarks/structured.py --epochs 160 --name resnet20-160-epochs
+    python benchmarks/structured.py --name resnet18      # the teacher in benchmarks/teachers/resnet18
+    python benchmarks/structured.py --epochs 160 --name 160-epochs --teacher examples/resnet20-cifar10/teacher
     python benchmarks/structured.py --table              # print the table of what has been measured
 
 Accuracy is on the 10,000 CIFAR-10 test images. Times are those of the student against its teacher, which take turns, on
-the processor. Every cell is kept as soon as it is measured, in benchmarks/results/structured-NAME.json.
+the processor with --threads threads, and on the GPU too where there is one. Every cell is kept as soon as it is
+measured, in benchmarks/results/structured-NAME.json, and in benchmarks/results/cuda where there is a GPU.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import machine
+import networks
 import tables
 import torch
 from recovery import RESULTS, ROOT, Setting, make_dreams
@@ -28,6 +31,7 @@ from resprout import artifacts, datasets
 from resprout.artifacts.folder import write_atomically
 from resprout.evaluation import evaluate
 from resprout.latency import measure_latency
+from resprout.precision import best_device
 from resprout.pruning import prune
 from resprout.recipe import DistillationSection, ReconstructionSection, StructuredSection
 from resprout.recovery import recover, repair
@@ -74,7 +78,7 @@ def measure(bench: Bench, importance: str, macs_ratio: float, seed: int) -> dict
         "macs": [cost.dense_macs for cost in costs],
         "parameters": [cost.parameters for cost in costs],
         "size": [dataclasses.asdict(size) for size in _sizes(bench.teacher, students[f"distilled_{chosen}"])],
-        "latency_ratio": {str(size): _latency(bench.teacher, pruned, size) for size in BATCH_SIZES},
+        "latency_ratio": _latency_ratios(bench.teacher, pruned),
         "seconds": round(seconds, 1),
     }
 
@@ -94,9 +98,19 @@ def _sizes(teacher: Teacher, student: Student) -> list[StoredSize]:
         return [artifacts.stored_size(Path(folder) / name) for name in ("teacher", "student")]
 
 
-def _latency(teacher: Teacher, student: Student, batch_size: int) -> float:
+def _latency_ratios(teacher: Teacher, student: Student) -> dict[str, dict[str, float]]:
+    """By kind of device, the CPU first, and by batch size: how long the student takes, in units of its teacher."""
+    devices = {device.type: device for device in (torch.device("cpu"), best_device())}
+    return {
+        kind: {str(size): _latency_ratio(teacher, student, size, device) for size in BATCH_SIZES}
+        for kind, device in devices.items()
+    }
+
+
+def _latency_ratio(teacher: Teacher, student: Student, batch_size: int, device: torch.device) -> float:
     shape = teacher.info.input.shape
-    return round(measure_latency(student.network, teacher.network, shape, batch_size=batch_size).ratio, 3)
+    measured = measure_latency(student.network, teacher.network, shape, batch_size=batch_size, device=device)
+    return round(measured.ratio, 3)
 
 
 def run(bench: Bench, path: Path, options: argparse.Namespace) -> None:
@@ -111,11 +125,12 @@ def run(bench: Bench, path: Path, options: argparse.Namespace) -> None:
     done = {(cell["importance"], cell["macs_ratio"], cell["seed"]) for cell in document["cells"]}
     for importance, macs_ratio, seed in (cell for cell in wanted if cell not in done):
         make_dreams(bench.setting, "ours", seed)
-        document["cells"].append(measure(bench, importance, macs_ratio, seed))
+        cell = measure(bench, importance, macs_ratio, seed)
+        document["cells"].append(cell)
         document["cells"].sort(key=lambda cell: (-cell["macs_ratio"], cell["importance"], cell["seed"]))
         with write_atomically(path) as temporary:
             temporary.write_text(json.dumps(document, indent=1) + "\n")
-        print(importance, macs_ratio, seed, document["cells"], flush=True)
+        print(cell, flush=True)
 
 
 def _document(bench: Bench, path: Path, name: str) -> dict[str, Any]:
@@ -140,26 +155,46 @@ def _document(bench: Bench, path: Path, name: str) -> dict[str, Any]:
     }
 
 
+def _teacher_of(name: str) -> Path:
+    return ROOT / ("examples/resnet20-cifar10/teacher" if name == "resnet20" else f"benchmarks/teachers/{name}")
+
+
+def _results_of(name: str) -> Path:
+    """Apart on machines with a GPU, so that they never overwrite what machines without one have measured."""
+    return RESULTS / ("cuda" if torch.cuda.is_available() else "") / f"structured-{name}.json"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--name", default="resnet20", help="what the results are called")
-    parser.add_argument("--dreams-of", default="resnet20", help="the name under which recovery.py keeps the dreams")
-    parser.add_argument("--teacher", type=Path, default=ROOT / "examples/resnet20-cifar10/teacher")
+    parser.add_argument("--name", default="resnet20", help="of the network, and what the results are called")
+    parser.add_argument("--dreams-of", help="the name under which recovery.py keeps the dreams; default: --name")
+    parser.add_argument("--teacher", type=Path, help="default: of that name, in benchmarks/teachers or the example")
     parser.add_argument("--data", type=Path, default=ROOT / "data/cifar10", help="what `make cifar10` fetched")
+    parser.add_argument("--num-images", type=int, default=networks.USUAL_NUM_IMAGES, help="how many dreams")
+    parser.add_argument("--iterations", type=int, default=networks.USUAL_ITERATIONS, help="how long each is made")
+    parser.add_argument("--coarsest", type=int, default=networks.USUAL_COARSEST, help="where their pyramid ends")
     parser.add_argument("--importances", nargs="+", default=["magnitude", "taylor"])
     parser.add_argument("--macs-ratios", type=float, nargs="+", default=[0.5, 0.25])
     parser.add_argument("--starts", nargs="*", choices=STARTS, default=[], help="besides the one that auto chooses")
     parser.add_argument("--epochs", type=int, default=DistillationSection().epochs)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="of the processor, for all networks alike")
     parser.add_argument("--table", action="store_true", help="measure nothing, print the table")
     options = parser.parse_args()
-    path = RESULTS / f"structured-{options.name}.json"
+    path = _results_of(options.name)
     if not options.table:
         torch.set_num_threads(options.threads)
-        teacher = artifacts.load_teacher(options.teacher)
-        test = datasets.load_labelled(options.data / "test.safetensors", info=teacher.info)
-        setting = Setting(options.dreams_of, options.teacher, options.data, options.threads)
+        setting = Setting(
+            options.dreams_of or options.name,
+            options.teacher or _teacher_of(options.name),
+            options.data,
+            options.threads,
+            num_images=options.num_images,
+            iterations=options.iterations,
+            coarsest=options.coarsest,
+        )
+        teacher = artifacts.load_teacher(setting.teacher)
+        test = datasets.load_labelled(setting.data / "test.safetensors", info=teacher.info)
         run(Bench(setting, teacher, test, options.epochs, tuple(options.starts)), path, options)
     print(tables.structured(json.loads(path.read_text())))
 

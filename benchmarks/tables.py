@@ -40,27 +40,48 @@ ABLATIONS = {
     "lamp": "LAMP",
     "rounds-3": "3 rounds",
 }
+_STRUCTURED = "MACs", "importance", "weights", "BatchNorm re-estimated", "layers solved", "distilled", "stored", "bzip2"
+_DEVICES = {"cpu": "CPU", "cuda": "GPU"}
+"""How devices are called that times were measured on, in the order of their columns."""
 
 
 def structured(document: dict[str, Any]) -> str:
     """One network with whole channels gone as Markdown: accuracy, size and time beside those of the dense teacher."""
     cells, epochs = document["cells"], document["recipe"]["recovery"]["epochs"]
+    timed = list(dict.fromkeys(pair for cell in cells for pair in _timed(cell)))
+    columns = [*_STRUCTURED, *(f"{_DEVICES[kind]}, batch {batch}" for kind, batch in timed)]
     threads = "1 thread" if document["threads"] == 1 else f"{document['threads']} threads"
     lines = [
         f"{document['name']}, teacher {document['teacher_top1']:.2f} %; top-1 in percent on the 10,000 CIFAR-10 test "
-        f"images; {document['num_images']:,} dreams, {epochs} epochs, {_seeds(len({cell['seed'] for cell in cells}))}. "
+        f"images; {_dreams(document)}, {epochs} epochs, {_seeds(len({cell['seed'] for cell in cells}))}. "
         f"{networks.machine(document['machine'])}, {threads}.",
         "",
-        "| MACs | importance | weights | BatchNorm re-estimated | layers solved | distilled | stored | bzip2 "
-        "| time, batch 1 | time, batch 64 |",
-        "|---:|---|" + "---:|" * 8,
+        f"| {' | '.join(columns)} |",
+        "|---:|---|" + "---:|" * (len(columns) - 2),
     ]
     for key in dict.fromkeys((cell["macs_ratio"], cell["importance"]) for cell in cells):
-        lines.append(_structured_row([cell for cell in cells if (cell["macs_ratio"], cell["importance"]) == key]))
-    return "\n".join([*lines, "", "All but accuracy is in units of the teacher's, in the same run."])
+        alike = [cell for cell in cells if (cell["macs_ratio"], cell["importance"]) == key]
+        lines.append(_structured_row(alike, timed))
+    units = "All but accuracy is in units of the teacher's, in the same run; the last columns are times."
+    return "\n".join([*lines, "", units])
 
 
-def _structured_row(cells: list[dict[str, Any]]) -> str:
+def _timed(cell: dict[str, Any]) -> list[tuple[str, str]]:
+    """The kinds of device and the batch sizes that were measured."""
+    ratios = cell["latency_ratio"]
+    return [(kind, batch) for kind in _DEVICES if kind in ratios for batch in ratios[kind]]
+
+
+def _dreams(document: dict[str, Any]) -> str:
+    """How many, and of what kind where it is not the usual one."""
+    synthesis = document["recipe"]["synthesis"]
+    plain = "" if networks.coarsest(synthesis) == networks.USUAL_COARSEST else "plain "
+    iterations = synthesis["iterations"]
+    words = f"{document['num_images']:,} {plain}dreams"
+    return words if iterations == networks.USUAL_ITERATIONS else f"{words} of {iterations} iterations"
+
+
+def _structured_row(cells: list[dict[str, Any]], timed: list[tuple[str, str]]) -> str:
     shares = [_share([(cell[what][1], cell[what][0]) for cell in cells]) for what in ("macs", "parameters")]
     top1 = [[cell["top1"][row] for cell in cells] for row in ("dreams", "reconstruction")]
     top1.append([cell["top1"][f"distilled_{cell['start']}"] for cell in cells])
@@ -68,7 +89,7 @@ def _structured_row(cells: list[dict[str, Any]]) -> str:
         _share([(cell["size"][1][what], cell["size"][0][what]) for cell in cells])
         for what in ("size_bytes", "compressed_size_bytes")
     ]
-    times = [_time([cell["latency_ratio"][batch] for cell in cells]) for batch in ("1", "64")]
+    times = [_time([cell["latency_ratio"][kind][batch] for cell in cells]) for kind, batch in timed]
     return (
         "| "
         + " | ".join([shares[0], cells[0]["importance"], shares[1], *map(networks.summary, top1), *sizes, *times])
@@ -81,7 +102,7 @@ def _share(pairs: list[tuple[int, int]]) -> str:
 
 
 def _time(ratios: list[float]) -> str:
-    ratio = mean(ratios)
+    ratio = round(mean(ratios), 2)
     return f"{ratio:.2f}" + (" (slower)" if ratio > 1 else "")
 
 

@@ -59,16 +59,22 @@ def latency_ratio(
 
 
 def measure_latency(
-    student: nn.Module, teacher: nn.Module, input_shape: tuple[int, int, int], *, batch_size: int
+    student: nn.Module,
+    teacher: nn.Module,
+    input_shape: tuple[int, int, int],
+    *,
+    batch_size: int,
+    device: torch.device | None = None,
 ) -> Latency:
-    """Time a student against its teacher on the best device, in float32, as evaluation runs them.
+    """Time a student against its teacher on one device, in float32, as evaluation runs them.
 
     Args:
         student, teacher: are not changed.
         input_shape: (channels, height, width).
         batch_size: images per forward pass; the images are noise, since no dense kernel minds what it multiplies.
+        device: default: the first GPU, or the CPU.
     """
-    device = best_device()
+    device = device or best_device()
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(batch_size, *input_shape, generator=generator).to(device, memory_format=torch.channels_last)
 

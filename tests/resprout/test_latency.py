@@ -88,6 +88,23 @@ def test_both_networks_see_the_same_batch_equally_often_and_are_left_as_they_wer
         assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
 
 
+@pytest.mark.parametrize(("asked", "expected"), [(None, "meta"), (torch.device("cpu"), "cpu")])
+def test_both_networks_and_the_images_are_on_the_device_that_is_asked_for(
+    tiny_teacher: Teacher, monkeypatch: pytest.MonkeyPatch, asked: torch.device | None, expected: str
+):
+    used: list[str] = []
+
+    def spying(network: torch.nn.Module, dtype: torch.dtype, device: torch.device) -> Callable[[torch.Tensor], None]:
+        used.append(device.type)
+        return lambda images: used.append(images.device.type)
+
+    monkeypatch.setattr(latency, "frozen_copy", spying)
+    monkeypatch.setattr(latency, "best_device", lambda: torch.device("meta"))
+    network = tiny_teacher.network
+    assert measure_latency(network, network, (3, 16, 16), batch_size=5, device=asked).device == expected
+    assert used == [expected] * 2 * (1 + PAIRS + WARM_UP)
+
+
 def test_latency_is_measured_only_where_it_is_asked_for(
     tiny_teacher: Teacher, tiny_student: Student, tiny_dreams: DreamSet
 ):
