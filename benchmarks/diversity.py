@@ -15,7 +15,7 @@ from pathlib import Path
 
 import machine
 import torch
-from recovery import RESULTS, ROOT, Setting, make_dreams
+from cells import RESULTS, ROOT, Setting, make_dreams
 from torch import Tensor, nn
 
 from resprout import artifacts, storage

@@ -36,6 +36,8 @@ USUAL_SCHEDULE = "cubic"
 SCHEDULES = {USUAL_SCHEDULE: "rounds", "geometric": "geometric rounds"}
 USUAL_NUM_IMAGES = 1024
 USUAL_ITERATIONS = 50
+USUAL_EPOCHS = 40
+USUAL_BATCH_SIZE = 64
 USUAL_COARSEST = 1
 """Dreams whose pyramid ends at more pixels than one are called plain."""
 
@@ -50,8 +52,14 @@ def criterion(document: Document) -> str:
         words += f", {num_images:,} {plain}dreams"
     elif plain:
         words += f", {plain}dreams"
-    iterations = _iterations(document)
-    return words if iterations == USUAL_ITERATIONS else f"{words}, {iterations} iterations"
+    for name, usual, unit in (("iterations", USUAL_ITERATIONS, "{} iterations"), *_TRAINING):
+        number = document.get(name, usual)
+        words += "" if number == usual else f", {unit.format(number)}"
+    return words
+
+
+_TRAINING = (("epochs", USUAL_EPOCHS, "{} epochs"), ("batch_size", USUAL_BATCH_SIZE, "batches of {}"))
+"""What else a training may have had than the defaults: its name, the usual number, what to say of another."""
 
 
 def coarsest(document: Document) -> int:
@@ -97,7 +105,8 @@ def _in_order(documents: Iterable[Document]) -> list[Document]:
     def key(document: Document) -> tuple[int, ...]:
         schedule = list(SCHEDULES).index(_schedule(document))
         dreams = document["num_images"], _iterations(document), coarsest(document)
-        return *dreams, _rounds(document), schedule, order.index(_pruning(document))
+        training = (int(document.get(name, usual)) for name, usual, _ in _TRAINING)
+        return *dreams, *training, _rounds(document), schedule, order.index(_pruning(document))
 
     return sorted(documents, key=key)
 
@@ -132,7 +141,7 @@ def _command(document: Document) -> str:
     cells, name = document["cells"], document["name"]
     parts = ["python benchmarks/recovery.py"]
     if name != "resnet20":
-        parts += [f"--name {name} --teacher benchmarks/teachers/{name}"]
+        parts += [f"--name {name}"]
     if (pruning := _pruning(document)) != USUAL_PRUNING:
         parts += [f"--pruning {pruning}"]
     if (guide := document.get("guide", USUAL_GUIDE)) != USUAL_GUIDE:
@@ -147,6 +156,9 @@ def _command(document: Document) -> str:
         parts += [f"--iterations {iterations}"]
     if coarsest(document) != USUAL_COARSEST:
         parts += [f"--coarsest {coarsest(document)}"]
+    for name, usual, _ in _TRAINING:
+        if (number := document.get(name, usual)) != usual:
+            parts += [f"--{name.replace('_', '-')} {number}"]
     parts += ["--sparsities", *(f"{sparsity:g}" for sparsity in sorted({cell["sparsity"] for cell in cells}))]
     parts += ["--rows", *(row for row in ROWS if any(cell["row"] == row for cell in cells))]
     return " ".join([*parts, f"--seeds {len({cell['seed'] for cell in cells})}"])

@@ -25,7 +25,7 @@ import machine
 import networks
 import tables
 import torch
-from recovery import RESULTS, ROOT, Setting, make_dreams
+from cells import RESULTS, ROOT, Setting, make_dreams
 
 from resprout import artifacts, datasets
 from resprout.artifacts.folder import write_atomically

@@ -51,26 +51,29 @@ def test_a_network_has_one_table_and_the_commands_that_made_it(tables: ModuleTyp
     guided = {**document, "pruning": "fisher", "guide": "real"}
     geometric, more = {**rounds, "schedule": "geometric"}, {**document, "num_images": 4096}
     plain, longer = {**document, "coarsest": 4}, {**more, "iterations": 100, "coarsest": 4}
-    (made,) = tables.networks.by_network([longer, more, plain, geometric, rounds, document, guided])
+    trained = {**more, "epochs": 120, "batch_size": 256}
+    (made,) = tables.networks.by_network([longer, trained, more, plain, geometric, rounds, document, guided])
     lines = made.splitlines()
-    assert [line.split(" | ")[0] for line in lines[6:13]] == [
+    assert [line.split(" | ")[0] for line in lines[6:14]] == [
         "| global L1",
         "| Fisher on real training images (not data-free)",
         "| LAMP, 3 rounds",
         "| LAMP, 3 geometric rounds",
         "| global L1, plain dreams",
         "| global L1, 4,096 dreams",
+        "| global L1, 4,096 dreams, 120 epochs, batches of 256",
         "| global L1, 4,096 plain dreams, 100 iterations",
     ]
-    common = "python benchmarks/recovery.py --name net --teacher benchmarks/teachers/net"
+    common = "python benchmarks/recovery.py --name net"
     measured = "--sparsities 0.9 --rows ours --seeds 1"
-    assert lines[-8:-1] == [
+    assert lines[-9:-1] == [
         f"{common} {measured}",
         f"{common} --pruning fisher --guide real {measured}",
         f"{common} --pruning lamp --rounds 3 {measured}",
         f"{common} --pruning lamp --rounds 3 --schedule geometric {measured}",
         f"{common} --coarsest 4 {measured}",
         f"{common} --num-images 4096 {measured}",
+        f"{common} --num-images 4096 --epochs 120 --batch-size 256 {measured}",
         f"{common} --num-images 4096 --iterations 100 --coarsest 4 {measured}",
     ]
 
