@@ -26,16 +26,19 @@ def holder(network: nn.Module, mask: PruningMask) -> Callable[[], None]:
         ValueError: as `apply_mask`.
     """
     parameters = dict(network.named_parameters())
-    pruned = []
     for name, kept in mask.keep.items():
         if name not in parameters or parameters[name].shape != kept.shape:
             raise ValueError(f"the mask's {name} {list(kept.shape)} does not fit the network")
-        pruned.append((parameters[name], ~kept.to(parameters[name].device)))
+    covered: list[Tensor] = [parameters[name] for name in mask.keep]
+    # laid out as the weights are, since a GPU then takes all of them at once
+    factors: list[Tensor] = [
+        torch.empty_like(p).copy_(kept) for p, kept in zip(covered, mask.keep.values(), strict=True)
+    ]
 
     @torch.no_grad()
     def hold() -> None:
-        for parameter, gone in pruned:
-            parameter.masked_fill_(gone, 0.0)
+        torch._foreach_mul_(covered, factors)
+        torch._foreach_add_(covered, 0.0)  # a negative weight times 0 is -0.0
 
     return hold
 

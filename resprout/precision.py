@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +57,39 @@ def repeatable(*, allow_tf32: bool = True) -> Iterator[None]:
     """
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=allow_tf32):
         yield
+
+
+@contextmanager
+def sound_gradients(network: nn.Module) -> Iterator[None]:
+    """Keep oneDNN's kernel for weight gradients from writing past its memory, on a CPU.
+
+    It does for a strided 1x1 convolution of fewer than 16 channels (uxlfoundation/oneDNN issue 6035): results are
+    wrong, or the process dies. Networks get one by losing channels: the projection of a residual block. Such a layer
+    is handed, while the context lasts, only the pixels that it looks at, and takes no strides.
+    """
+    strides = {layer: layer.stride for layer in network.modules() if _is_unsound(layer)}
+    hooks = []
+    for layer, stride in strides.items():
+        hooks.append(layer.register_forward_pre_hook(_only_seen(*stride)))
+        layer.stride = (1, 1)
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for layer, stride in strides.items():
+            layer.stride = stride
+
+
+def _is_unsound(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
+    if not isinstance(layer, nn.Conv2d) or layer.weight.device.type != "cpu":
+        return False
+    projects = set(layer.kernel_size) == {1} and layer.padding in (0, (0, 0), "valid")
+    return projects and max(layer.stride) > 1 and layer.in_channels // layer.groups < 16
+
+
+def _only_seen(down: int, across: int) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
+    return lambda _layer, inputs: (inputs[0][..., ::down, ::across],)
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:

@@ -34,7 +34,7 @@ TEACHERS = {
     # a GPU's work: minutes there, many hours of two cores
     "resnet18": Plan("cifar_resnet18"),
     "vgg16_bn": Plan("cifar_vgg16_bn", small_share=0.0),
-    "mobilenet_v2": Plan("cifar_mobilenet_v2", small_share=0.0),
+    "mobilenet_v2": Plan("cifar_mobilenet_v2", epochs=20, small_share=0.0),
     # five max-pools leave nothing of a 24x24 image
     "vgg11_half": Plan("cifar_vgg11_bn", {"width": 0.5}, small_share=0.0),
     # torchvision's own with strides for 32x32: 16x16 after the stem, 4x4 at the end; a third of what cifar_mobilenet_v2

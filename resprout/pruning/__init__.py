@@ -204,7 +204,7 @@ def _kept(asked: _Asked, section: MaskingSection, sparsity: float, scores: Score
 
 
 def _scores(subject: Subject, section: GuidedSection) -> Scores:
-    with precision.repeatable(allow_tf32=False):
+    with precision.repeatable(allow_tf32=False), precision.sound_gradients(subject.network):
         return BY_SCORES[section.method](subject, section)
 
 

@@ -93,7 +93,10 @@ def distil(
     blocks = _blocks(teacher, state.network, channels, images[:2]) if section.feature_weight else {}
     looked_at = {"train_kl": True, "train_features": bool(blocks), "train_target": section.target_weight > 0}
     every, totals, hold = math.ceil(section.epochs / 20), torch.zeros(3, device=device), holder(state.network, mask)
-    with precision.repeatable(), _stepping(state, frozen_teacher, blocks, hold, totals, section, dtype) as step:
+    with ExitStack() as contexts:
+        contexts.enter_context(precision.repeatable())
+        contexts.enter_context(precision.sound_gradients(state.network))
+        step = contexts.enter_context(_stepping(state, frozen_teacher, blocks, hold, totals, section, dtype))
         for epoch in range(state.epoch, section.epochs):
             means = _epoch(state, (images, targets), step, totals, section, epoch)
             figures = {name: mean for name, mean in means.items() if looked_at[name]}

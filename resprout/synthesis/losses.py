@@ -29,11 +29,7 @@ def batch_norm_distance(moments: Sequence[Moments], target: BNStatistics) -> Ten
         ValueError: the number of layers or of channels differs; the message names the first layer that does.
     """
     _check(moments, target)
-    distances = [
-        _norm(batch.mean - layer.mean) + _norm(batch.variance - layer.variance)
-        for batch, layer in zip(moments, target.layers, strict=True)
-    ]
-    return torch.stack(distances).sum()
+    return _norms(*_errors(moments, target), target).sum()
 
 
 def normalised_batch_norm_distance(
@@ -48,14 +44,12 @@ def normalised_batch_norm_distance(
     Args, returns and errors as `batch_norm_distance`; the first layer counts `first_layer_multiplier` times.
     """
     _check(moments, target)
-    weights = [first_layer_multiplier] + [1.0] * (len(moments) - 1)
-    distances = []
-    for weight, batch, layer in zip(weights, moments, target.layers, strict=True):
-        spread = layer.variance + layer.eps
-        mean_error = _norm((batch.mean - layer.mean) * spread.rsqrt())
-        variance_error = _norm((batch.variance - layer.variance) / spread)
-        distances.append((mean_error + variance_error) * (weight / layer.channels**0.5))
-    return torch.stack(distances).sum() / sum(weights)
+    mean_error, variance_error = _errors(moments, target)
+    teacher = target.all_channels
+    norms = _norms(mean_error * teacher.spread.rsqrt(), variance_error / teacher.spread, target)
+    distances = norms.sum(0) * teacher.sizes.rsqrt()
+    total = distances.sum() + (first_layer_multiplier - 1) * distances[0]
+    return total / (len(moments) - 1 + first_layer_multiplier)
 
 
 def total_variation(images: Tensor) -> Tensor:
@@ -92,10 +86,20 @@ def disagreement(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
     return 1 - (divergences[0] + divergences[1]) / 2
 
 
-def _norm(vector: Tensor) -> Tensor:
-    # vector_norm's gradient at exactly zero is 0; a square root of a sum of squares gives NaN there
-    norm: Tensor = torch.linalg.vector_norm(vector)
-    return norm
+def _errors(moments: Sequence[Moments], target: BNStatistics) -> tuple[Tensor, Tensor]:
+    """By how much means and variances are off: float32, shapes (channels of all layers,)."""
+    mean, variance = (torch.cat(parts) for parts in zip(*((m.mean, m.variance) for m in moments), strict=True))
+    return mean - target.all_channels.mean, variance - target.all_channels.variance
+
+
+def _norms(mean_error: Tensor, variance_error: Tensor, target: BNStatistics) -> Tensor:
+    """Each layer's L2 norm of both, shape (2, layers); of all layers at once, which takes few kernels."""
+    squares = torch.stack([mean_error, variance_error]).square() @ target.all_channels.membership
+    # where nothing is off, the root would have a slope of infinity, and clamping gives 0
+    return squares.clamp_min(_TINY).sqrt() - math.sqrt(_TINY)
+
+
+_TINY = 1e-30
 
 
 def _check(moments: Sequence[Moments], target: BNStatistics) -> None:

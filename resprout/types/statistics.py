@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -34,6 +35,24 @@ class LayerStatistics:
 
 
 @dataclass(frozen=True)
+class AllChannels:
+    """The running statistics of all layers in one piece, so that comparing with them takes few kernels.
+
+    Args:
+        mean, variance: float32, shape (channels of all layers,), in network order.
+        spread: variance + the layer's eps, likewise.
+        sizes: float32, shape (layers,): channels of each.
+        membership: float32, shape (channels of all layers, layers): 1 where a channel is one of a layer's.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    spread: Tensor
+    sizes: Tensor
+    membership: Tensor
+
+
+@dataclass(frozen=True)
 class BNStatistics:
     """The running statistics of every BatchNorm layer, in network order."""
 
@@ -51,3 +70,13 @@ class BNStatistics:
     @property
     def num_channels(self) -> int:
         return sum(layer.channels for layer in self.layers)
+
+    @cached_property
+    def all_channels(self) -> AllChannels:
+        """All layers' statistics in one piece, on their device."""
+        mean = torch.cat([layer.mean for layer in self.layers])
+        variance = torch.cat([layer.variance for layer in self.layers])
+        spread = torch.cat([layer.variance + layer.eps for layer in self.layers])
+        sizes = torch.tensor([layer.channels for layer in self.layers], dtype=torch.float32)
+        membership = torch.block_diag(*(torch.ones(layer.channels, 1) for layer in self.layers))
+        return AllChannels(mean, variance, spread, sizes.to(mean.device), membership.to(mean.device))

@@ -17,6 +17,7 @@ from resprout.checkpoints import FolderCheckpoint
 from resprout.errors import ArtifactError, RecipeError
 from resprout.heldout import with_blends
 from resprout.masking import apply_mask
+from resprout.precision import sound_gradients
 from resprout.recipe import DistillationSection, PaperRecoverySection, RecoverySection
 from resprout.recovery import METHODS, Recovery, recover, repair
 from resprout.recovery.augmentation import augment
@@ -24,7 +25,7 @@ from resprout.recovery.calibration import reestimate
 from resprout.recovery.distillation import kl_divergence
 from resprout.recovery.features import block_names, capture_features, feature_distance
 from resprout.seeding import generator as seeded
-from resprout.types import DreamSet, Student, Teacher
+from resprout.types import DreamSet, PruningMask, Student, Teacher
 
 SHORT = DistillationSection(epochs=3, batch_size=32, start="repaired", precision="float32")
 
@@ -98,14 +99,15 @@ def test_the_papers_recipe_is_what_it_is_by_hand_to_the_bit(
     network = copy.deepcopy(tiny_student.network).to(memory_format=torch.channels_last).requires_grad_(True)
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
     draws, images = seeded(0, "recovery"), tiny_dreams.training[0].float()
-    for _ in range(15):
-        for chosen in torch.randperm(len(images), generator=draws).tensor_split(max(1, len(images) // 32)):
-            views = images[chosen].contiguous(memory_format=torch.channels_last)
-            loss = kl_divergence(network(views), tiny_teacher.network(views).detach(), 3.0)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            apply_mask(network, tiny_student.mask)
+    with sound_gradients(network):
+        for _ in range(15):
+            for chosen in torch.randperm(len(images), generator=draws).tensor_split(max(1, len(images) // 32)):
+                views = images[chosen].contiguous(memory_format=torch.channels_last)
+                loss = kl_divergence(network(views), tiny_teacher.network(views).detach(), 3.0)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                apply_mask(network, tiny_student.mask)
     result = recover(tiny_teacher, tiny_student, tiny_dreams, PaperRecoverySection(), seed=0)
     for name, tensor in result.recovered.network.state_dict().items():
         assert torch.equal(tensor, network.state_dict()[name]), name
@@ -235,8 +237,9 @@ def test_feature_distance_has_the_gradient_that_autograd_finds() -> None:
     torch.testing.assert_close(distance(*features), torch.stack(plain).mean())
 
 
-def _an_epoch_by_hand(teacher: Teacher, student: Student, dreams: DreamSet, weights: dict[str, float]) -> nn.Module:
-    network = copy.deepcopy(student.network).to(memory_format=torch.channels_last).requires_grad_(True).train()
+def _an_epoch_by_hand(
+    network: nn.Module, mask: PruningMask, teacher: Teacher, dreams: DreamSet, weights: dict[str, float]
+) -> None:
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-4, fused=True)
     draws = seeded(0, "recovery")
     images, labels = dreams.training
@@ -256,8 +259,7 @@ def _an_epoch_by_hand(teacher: Teacher, student: Student, dreams: DreamSet, weig
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        apply_mask(network, student.mask)
-    return network
+        apply_mask(network, mask)
 
 
 @pytest.mark.parametrize("weights", [{}, {"target_weight": 0.7, "feature_weight": 2.0}])
@@ -267,7 +269,10 @@ def test_an_epoch_is_what_it_is_by_hand_to_the_bit(
     fields = {"epochs": 1, "batch_size": 32, "schedule": "constant", "warmup": 0.0, "start": "pruned", "keep": "last"}
     section = DistillationSection.model_validate({**fields, "precision": "float32", **weights})
     result = recover(tiny_teacher, tiny_student, tiny_dreams, section, seed=0)
-    by_hand = _an_epoch_by_hand(tiny_teacher, tiny_student, tiny_dreams, weights).state_dict()
+    network = copy.deepcopy(tiny_student.network).to(memory_format=torch.channels_last).requires_grad_(True).train()
+    with sound_gradients(network):
+        _an_epoch_by_hand(network, tiny_student.mask, tiny_teacher, tiny_dreams, weights)
+    by_hand = network.state_dict()
     for name, tensor in result.recovered.network.state_dict().items():
         assert torch.equal(tensor, by_hand[name]), name
     assert ("train_target" in result.curves) == bool(weights)

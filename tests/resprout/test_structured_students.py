@@ -19,6 +19,7 @@ from resprout import artifacts, figures
 from resprout.channels import shrink, whole_mask, zeroed
 from resprout.errors import ArtifactError, RecipeError
 from resprout.evaluation import evaluate
+from resprout.precision import sound_gradients
 from resprout.pruning import prune
 from resprout.recipe import DistillationSection, LampSection, ReconstructionSection, StructuredSection
 from resprout.recovery import recover
@@ -229,3 +230,18 @@ def test_weights_of_what_is_left_can_go_after_the_channels(cut: Student, tiny_te
     assert all(torch.equal(again.mask.keep[name], kept) for name, kept in both.mask.keep.items())
     with pytest.raises(RecipeError, match="cannot prune a student further"):
         prune(tiny_teacher, StructuredSection(macs_ratio=0.3), seed=0, start=cut)
+
+
+def test_weights_gradients_are_right_where_few_channels_are_projected_with_a_stride() -> None:
+    generator = torch.Generator().manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(6, 12, 1, stride=2, bias=False)).to(memory_format=torch.channels_last)
+    for _ in range(20):  # what is written past the end need not be noticed at once
+        images = torch.randn(32, 6, 16, 16, generator=generator).contiguous(memory_format=torch.channels_last)
+        network.zero_grad()
+        with sound_gradients(network):
+            network(images).sum().backward()
+        seen = images[:, :, ::2, ::2].double().sum((0, 2, 3))
+        for gradient in network[0].weight.grad.flatten(1):
+            torch.testing.assert_close(gradient.double(), seen, rtol=1e-4, atol=1e-3)
+    assert network[0].stride == (2, 2)
+    assert network(images).shape == (32, 12, 8, 8)
