@@ -68,14 +68,16 @@ def coarsest(document: Document) -> int:
 
 
 def network(documents: Sequence[Document]) -> str:
-    """One network's results: its table, then how to measure it again.
+    """One network's results on one machine: their table, then how to measure them again.
 
     Args:
-        documents: what the recovery benchmark left of it, one per criterion.
+        documents: what the recovery benchmark left of it there, one per criterion.
     """
     documents = _in_order(documents)
     commands = ["```", *map(_command, documents), "```"]
-    return "\n".join([f"### {documents[0]['name']}", "", table(documents), "", *commands])
+    gpu = documents[0]["machine"]["gpu"]
+    heading = f"### {documents[0]['name']}" + ("" if gpu == "none" else f", on an {gpu}")
+    return "\n".join([heading, "", table(documents), "", *commands])
 
 
 def table(
@@ -161,15 +163,16 @@ def _command(document: Document) -> str:
             parts += [f"--{name.replace('_', '-')} {number}"]
     parts += ["--sparsities", *(f"{sparsity:g}" for sparsity in sorted({cell["sparsity"] for cell in cells}))]
     parts += ["--rows", *(row for row in ROWS if any(cell["row"] == row for cell in cells))]
-    return " ".join([*parts, f"--seeds {len({cell['seed'] for cell in cells})}"])
+    return " ".join([*parts, f"--seeds {1 + max(cell['seed'] for cell in cells)}"])
 
 
 def by_network(documents: Iterable[Document]) -> list[str]:
-    """A table for each network, the ResNet-20 of the examples first."""
-    names: dict[str, list[Document]] = {}
+    """A table for each network and machine: those of a GPU first, and the ResNet-20 of the examples before others."""
+    found: dict[tuple[bool, bool, str], list[Document]] = {}
     for document in documents:
-        names.setdefault(document["name"], []).append(document)
-    return [network(names[name]) for name in sorted(names, key=lambda name: (name != "resnet20", name))]
+        name, on_cpu = document["name"], document["machine"]["gpu"] == "none"
+        found.setdefault((on_cpu, name != "resnet20", name), []).append(document)
+    return [network(found[key]) for key in sorted(found)]
 
 
 def summary(values: Sequence[float]) -> str:

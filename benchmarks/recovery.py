@@ -36,8 +36,10 @@ import networks
 from cells import DREAMS_OF, ROOT, Setting, make_dreams, measure, read, teacher_top1, write
 
 from resprout import artifacts
+from resprout.errors import ResproutError
 
 SPARSITIES = (0.5, 0.75, 0.9, 0.95, 0.98)
+TRIES = 3
 Job = tuple[Any, ...]
 """What is done once: ("top1", teacher), ("dreams", folder), or ("cell", results, row, sparsity, seed)."""
 
@@ -73,6 +75,7 @@ class Work:
     def __init__(self, lines: Sequence[Line]) -> None:
         self._lines = lines
         self._documents: dict[Path, dict[str, Any]] = {}
+        self._top1: dict[Path, float] = {}
         self._finished: set[Job] = set()
 
     def waits(self) -> bool:
@@ -94,27 +97,73 @@ class Work:
                     if job not in self._finished:
                         yield job, (make_dreams, setting, method, seed)
                 cell: Job = ("cell", setting.results, row, sparsity, seed)
-                if set(wanted) <= self._finished and cell not in self._finished:
+                if {top1, *wanted} <= self._finished and cell not in self._finished:
                     yield cell, (measure, setting, row, sparsity, seed)
 
     def finish(self, job: Job, result: Any) -> None:
-        """Keep what came of a job; None where it failed, and is not tried again."""
+        """Keep what came of a job; an exception where it failed, and is not tried again."""
         self._finished.add(job)
-        if result is None:
+        if isinstance(result, BaseException):
             return
-        for line in self._lines:
-            document = self._documents.get(line.setting.results)
-            if job[0] == "top1" and document is not None and line.setting.teacher == job[1]:
-                document["teacher_top1"] = result
-            if job[0] == "cell" and line.setting.results == job[1] and document is not None:
-                document["cells"].append(result)
-                write(line.setting, document)
-                return
+        if job[0] == "top1":
+            self._top1[job[1]] = result
+        if job[0] == "cell":
+            line = next(line for line in self._lines if line.setting.results == job[1])
+            self._documents[job[1]]["cells"].append(result)
+            write(line.setting, self._documents[job[1]] | {"teacher_top1": self._top1[line.setting.teacher]})
 
     def _document(self, setting: Setting) -> dict[str, Any] | None:
         if setting.results not in self._documents and (setting.teacher / artifacts.MANIFEST).exists():
             self._documents[setting.results] = read(setting)
         return self._documents.get(setting.results)
+
+
+class Slots:
+    """Processes that each do one job at a time; one in which something failed is replaced, and its job done again.
+
+    A process whose GPU failed once would fail all that it is given.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._idle = [_process() for _ in range(count)]
+        self._busy: dict[Future[Any], tuple[Job, Sequence[Any], ProcessPoolExecutor]] = {}
+        self._failures: dict[Job, int] = {}
+
+    def free(self) -> int:
+        return len(self._idle)
+
+    def jobs(self) -> list[Job]:
+        """What is running."""
+        return [job for job, _, _ in self._busy.values()]
+
+    def start(self, job: Job, call: Sequence[Any]) -> None:
+        process = self._idle.pop()
+        self._busy[process.submit(*call)] = job, call, process
+
+    def finished(self) -> Iterator[tuple[Job, Any]]:
+        """What is done since the last time: a job and its result; an exception, where it failed for good."""
+        for future in wait(self._busy, timeout=1, return_when=FIRST_COMPLETED).done if self._busy else ():
+            job, call, process = self._busy.pop(future)
+            error = future.exception()
+            if error is None:
+                self._idle.append(process)
+                yield job, future.result()
+                continue
+            process.shutdown(wait=False)
+            self._idle.append(_process())
+            self._failures[job] = self._failures.get(job, 0) + 1
+            if self._failures[job] < TRIES and not isinstance(error, ResproutError):
+                self.start(job, call)
+            else:
+                yield job, error
+
+    def close(self) -> None:
+        for process in self._idle:
+            process.shutdown()
+
+
+def _process() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
 
 
 def run(lines: Sequence[Line], workers: int, deadline: float) -> None:
@@ -123,29 +172,29 @@ def run(lines: Sequence[Line], workers: int, deadline: float) -> None:
     Args:
         deadline: in seconds; what is not finished by then is given up.
     """
-    started, work, running = time.monotonic(), Work(lines), dict[Future[Any], Job]()
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        while True:
-            for job, call in work.ready():
-                if len(running) >= workers:
-                    break
-                if job not in running.values():
-                    running[pool.submit(*call)] = job
-            if not running and not work.waits():
-                return
-            finished = wait(running, timeout=1, return_when=FIRST_COMPLETED).done if running else []
-            if not running:
-                time.sleep(1)
-            seconds = time.monotonic() - started
-            for future in finished:
-                job, error = running.pop(future), future.exception()
-                work.finish(job, None if error else future.result())
-                print(f"{seconds:.0f} s: {job}: {error!r}" if error else f"{seconds:.0f} s: {job[0]} {future.result()}")
-            if seconds > deadline:
-                print(f"given up after {deadline:.0f} s: {list(running.values())}", flush=True)
-                for process in multiprocessing.active_children():
-                    process.terminate()
-                os._exit(0)  # the pool would wait for what it had begun
+    started, work, slots = time.monotonic(), Work(lines), Slots(workers)
+    while True:
+        for job, call in work.ready():
+            if not slots.free():
+                break
+            if job not in slots.jobs():
+                slots.start(job, call)
+        if not slots.jobs():
+            if not work.waits():
+                return slots.close()
+            time.sleep(1)
+        for job, result in slots.finished():
+            work.finish(job, result)
+            print(f"{time.monotonic() - started:.0f} s: {_told(job)}: {result!r}", flush=True)
+        if time.monotonic() - started > deadline:
+            print(f"given up after {deadline:.0f} s: {[_told(job) for job in slots.jobs()]}", flush=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
+            os._exit(0)  # executors would wait for what they had begun
+
+
+def _told(job: Job) -> str:
+    return " ".join(each.name if isinstance(each, Path) else str(each) for each in job)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

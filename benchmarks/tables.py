@@ -249,14 +249,21 @@ def documents() -> dict[Path, str]:
 
 
 def _read(pattern: str) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob(pattern))]
+    """What machines without a GPU measured, then what those with one did."""
+    paths = [*sorted(RESULTS.glob(pattern)), *sorted((RESULTS / "cuda").glob(pattern))]
+    return [json.loads(path.read_text()) for path in paths]
 
 
 def _front(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What the README shows: the example's teacher, pruned as by default, and in rounds."""
     many = ", 4,096 plain dreams, 100 iterations"
     shown = ("global L1", f"global L1{many}", "LAMP, 3 rounds", f"LAMP, 3 rounds{many}")
-    return [document for document in found if document["name"] == "resnet20" and networks.criterion(document) in shown]
+    of_example = (document for document in found if document["name"] == "resnet20")
+    return [
+        document
+        for document in of_example
+        if document["machine"]["gpu"] == "none" and networks.criterion(document) in shown
+    ]
 
 
 FRONT = ("none", "dreams", "paper", "reconstruction", "ours"), (0.5, 0.75, 0.9, 0.95, 0.98)
