@@ -5,7 +5,8 @@ from __future__ import annotations
 from resprout.recipe import DistillationSection, PruningBase, Recipe
 
 FEW_LEFT = 0.85
-"""The sparsity from which rounds are worth their time: at 75 % they gain nothing, at 90 % points (docs/results.md)."""
+"""The sparsity from which rounds may be worth their time: at 75 % they gain nothing, at 90 % points, but not where a
+network has room to spare (docs/results.md)."""
 
 
 def advice(recipe: Recipe) -> list[str]:
@@ -17,6 +18,6 @@ def advice(recipe: Recipe) -> list[str]:
         return []
     method = "--set pruning.method=lamp " if section.method == "global_magnitude" else ""
     return [
-        f"note: where {100 * section.sparsity:.3g} % of the weights go, rounds bring more accuracy back, "
-        f"in three times the time: {method}--set pruning.rounds=3"
+        f"note: where {100 * section.sparsity:.3g} % of the weights go, rounds bring more accuracy back to a network "
+        f"that is not large for its task, in three times the time: {method}--set pruning.rounds=3"
     ]
