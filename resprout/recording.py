@@ -21,7 +21,8 @@ class Recorded:
 
     Each call does what `step` does, the first ones too. What the step reads and writes besides its inputs must be the
     same tensors each time, written in place; what Python it runs besides, it runs only while it warms up and is
-    recorded, and nothing in it may wait for the GPU.
+    recorded. A step that waits for the GPU in its midst, as a network of a user's own may, cannot be recorded, and goes
+    on being run.
 
     Args:
         step: takes tensors, returns nothing.
@@ -73,11 +74,14 @@ class _Recording:
             self._step(*self._inputs)
         current.wait_stream(self._stream)
 
-    def _record(self) -> torch.cuda.CUDAGraph:
+    def _record(self) -> torch.cuda.CUDAGraph | None:
         graph = torch.cuda.CUDAGraph()
         pool = self._memory.pool()
-        with torch.cuda.graph(graph, pool, self._stream, capture_error_mode="thread_local"):
-            self._step(*self._inputs)
+        try:
+            with torch.cuda.graph(graph, pool, self._stream, capture_error_mode="thread_local"):
+                self._step(*self._inputs)
+        except RuntimeError:  # while it is recorded nothing runs, so that nothing is done by half
+            return None
         return graph
 
 

@@ -33,8 +33,8 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 SYNTHESIS = DeepInversionSection(num_images=16, num_held_out=8, group_size=8, iterations=8, precision="float32")
 
 
-def trained(recorded: bool, sizes: list[int]) -> dict[str, Tensor]:
-    """A network with BatchNorm after a step of Adam for each batch size."""
+def trained(recorded: bool, sizes: list[int], *, waits: bool = False) -> dict[str, Tensor]:
+    """A network with BatchNorm after a step of Adam for each batch size; one that waits for the GPU in its midst."""
     generator = torch.Generator().manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 4))
     for parameter in network.parameters():
@@ -44,7 +44,9 @@ def trained(recorded: bool, sizes: list[int]) -> dict[str, Tensor]:
 
     def step(images: Tensor, labels: Tensor) -> None:
         optimizer.zero_grad()
-        functional.cross_entropy(network(images), labels).backward()
+        loss = functional.cross_entropy(network(images), labels)
+        assert not waits or float(loss.detach()) > 0
+        loss.backward()
         optimizer.step()
 
     run = Recorded(step, GPU) if recorded else step
@@ -61,6 +63,12 @@ def test_a_replayed_step_does_what_the_step_does() -> None:
     assert max(sizes.count(4), sizes.count(5)) > WARM_UP + 2
     plain, replayed = trained(recorded=False, sizes=sizes), trained(recorded=True, sizes=sizes)
     assert all(torch.equal(tensor, replayed[name]) for name, tensor in plain.items())
+
+
+def test_a_step_that_cannot_be_recorded_goes_on_being_run() -> None:
+    sizes = [5] * (WARM_UP + 4)
+    plain, waiting = trained(recorded=False, sizes=sizes), trained(recorded=True, sizes=sizes, waits=True)
+    assert all(torch.equal(tensor, waiting[name]) for name, tensor in plain.items())
 
 
 def test_a_copy_that_is_not_waited_for_brings_the_values() -> None:
