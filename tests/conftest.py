@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import copy
 import gc
+import importlib.util
 import signal
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
+from types import ModuleType
 
 import docker
 import pytest
@@ -39,6 +43,27 @@ def _one_thread() -> None:
 def _interrupts_are_heeded() -> None:
     # a shell starts what it runs in the background with SIGINT ignored: a test that interrupts would wait for ever
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def script() -> Iterator[Callable[[str], ModuleType]]:
+    """Loads a script that no package holds, by its path from the repository's root, as if it were run where it lies."""
+    with pytest.MonkeyPatch.context() as loaded:
+
+        def load(path: str) -> ModuleType:
+            file = Path(__file__).parents[1] / path
+            name = ".".join(Path(path).with_suffix("").parts)
+            spec = importlib.util.spec_from_file_location(name, file)
+            assert spec is not None
+            assert spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            loaded.setitem(sys.modules, name, module)  # where its dataclasses look for themselves
+            with pytest.MonkeyPatch.context() as patch:
+                patch.syspath_prepend(str(file.parent))  # where it finds its neighbours
+                spec.loader.exec_module(module)
+            return module
+
+        yield load
 
 
 @pytest.fixture(scope="session")

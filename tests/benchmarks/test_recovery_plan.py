@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,20 +15,10 @@ from resprout import artifacts, recipe
 from resprout.errors import RecipeError
 from resprout.types import Teacher
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture(scope="module")
-def recovery() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("recovery", ROOT / "benchmarks" / "recovery.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "benchmarks"))  # where it finds its neighbours when it is run
-        patch.setitem(__import__("sys").modules, "recovery", module)  # where its dataclasses look for themselves
-        spec.loader.exec_module(module)
-        yield module
+def recovery(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("benchmarks/recovery.py")
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import re
-import sys
+from collections.abc import Callable
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -115,18 +115,14 @@ def test_small_images_first_and_all_samples_last() -> None:
 
 
 @pytest.mark.parametrize("name", ["vgg11_half", "mobilenet_v2_half"])
-def test_the_benchmark_teachers_can_be_trained_at_every_size(name: str, example: Path) -> None:
-    path = example.parents[1] / "benchmarks" / "teachers" / "train.py"
-    specification = spec_from_file_location("teachers", path)
-    assert specification is not None
-    assert specification.loader is not None
-    teachers = module_from_spec(specification)
-    sys.modules["teachers"] = teachers  # dataclasses look their module up there
-    specification.loader.exec_module(teachers)
+def test_the_benchmark_teachers_can_be_trained_at_every_size(
+    name: str, example: Path, script: Callable[[str], ModuleType]
+) -> None:
+    teachers = script("benchmarks/teachers/train.py")
 
     options, settings = train.parse(teachers.command(name)[2:])
     network = models.build(settings.architecture, num_classes=10, arguments=settings.arguments).eval()
 
-    assert options.out.parent == path.parent
+    assert options.out.parent == example.parents[1] / "benchmarks" / "teachers"
     for epoch in (0, settings.epochs - 1):
         assert network(torch.zeros(1, 3, *[settings.size(epoch)] * 2)).shape == (1, 10)
