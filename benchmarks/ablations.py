@@ -4,7 +4,8 @@
     python benchmarks/ablations.py bn-frozen --seeds 3     # some recipes, more seeds
     python benchmarks/tables.py                            # the table in docs/results.md, from what was measured
 
-Every cell is kept as soon as it is measured, in benchmarks/results/ablations/NAME-SEED.json; one that another recipe or
+Every cell is kept as soon as it is measured, in benchmarks/results/ablations/MACHINE/NAME-SEED.json, where MACHINE is
+cuda or the processor's instructions, since recipes are compared on one kind of machine; one that another recipe or
 other defaults gave is measured anew. Without data/cifar10 (`make cifar10`), the 2,000 images of the example judge.
 """
 
@@ -41,7 +42,7 @@ FIELDS = {"synthesis", "pruning", "recovery"}
 
 def cell_of(name: str, seed: int) -> Path:
     """Where a recipe's result of a seed is kept."""
-    return RESULTS / f"{name}-{seed}.json"
+    return RESULTS / machine.kind() / f"{name}-{seed}.json"
 
 
 def settings_of(chosen: Recipe) -> dict[str, Any]:

@@ -25,6 +25,11 @@ def describe() -> dict[str, str | int]:
     }
 
 
+def kind() -> str:
+    """What decides how numbers are rounded here: cuda, or the processor's instructions, as avx2."""
+    return "cuda" if torch.cuda.is_available() else torch.backends.cpu.get_cpu_capability().lower()
+
+
 def _processor() -> str:
     information = Path("/proc/cpuinfo")
     if information.exists():

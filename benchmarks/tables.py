@@ -233,7 +233,7 @@ def documents() -> dict[Path, str]:
     """Each document that holds results, with what it should say."""
     found = {kind: _read(f"{kind}-*.json") for kind in ("recovery", *_KINDS)}
     made = {kind: [of_kind(document) for document in found[kind]] for kind, of_kind in _KINDS.items()}
-    made["ablations"] = ablations(_read("ablations/*.json"))
+    made["ablations"] = ablations(_read("ablations/*/*.json"))
     made["recovery"] = networks.by_network(found["recovery"])
     made["results"] = [networks.table(documents, *FRONT) for documents in [_front(found["recovery"])] if documents]
     holds = {
