@@ -14,16 +14,13 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from resprout.channels import shrink
 from resprout.checkpoints import Checkpoint
+from resprout.patches import Layer, as_matrices, batch_size_for, groups_of, is_plain
 from resprout.types import ChannelPlan, PruningMask
 
-Layer = nn.Conv2d | nn.Linear
 LayerWatch = Callable[[int, int, dict[str, float]], None]
-PATCH_ELEMENTS = 2**26
-"""How many numbers a layer's unfolded inputs may take at a time: 256 MiB."""
 
 
 @dataclass
@@ -112,7 +109,7 @@ def _restore(network: nn.Module, checkpoint: Checkpoint | None, key: str) -> dic
 def solvable(network: nn.Module, mask: PruningMask) -> list[str]:
     """The names of the pruned layers whose outputs are known to be linear in their weights, in the mask's order."""
     names = [name.removesuffix(".weight") for name in mask.keep]
-    return [name for name in names if type(network.get_submodule(name)) in (nn.Conv2d, nn.Linear)]
+    return [name for name in names if is_plain(network.get_submodule(name))]
 
 
 def _in_running_order(network: nn.Module, names: list[str], images: Tensor) -> dict[str, Layer]:
@@ -162,7 +159,7 @@ def _moments(
     teacher: nn.Module, student: nn.Module, name: str, layer: Layer, images: Tensor, kept_outputs: Tensor | None
 ) -> _Moments:
     device = layer.weight.device
-    fan_in, groups = layer.weight[0].numel(), layer.groups if isinstance(layer, nn.Conv2d) else 1
+    fan_in, groups = layer.weight[0].numel(), groups_of(layer)
     nothing = torch.zeros((), dtype=torch.float64, device=device)
     per_group = len(layer.weight) // groups
     total = _Moments(nothing.new_zeros(groups, fan_in, fan_in), nothing.new_zeros(groups, fan_in, per_group), nothing)
@@ -173,7 +170,7 @@ def _moments(
         if kept_outputs is not None:
             axis = -1 if isinstance(layer, nn.Linear) else 1
             outputs = outputs.index_select(axis, kept_outputs.nonzero().flatten().to(device))
-        x, y = _as_matrices(layer, inputs, outputs)
+        x, y = as_matrices(layer, inputs, outputs)
         total.inputs += x @ x.mT
         total.products += x @ y.mT
         total.energy += y.square().sum(dtype=torch.float64)
@@ -181,43 +178,9 @@ def _moments(
 
 
 def _batches(network: nn.Module, name: str, layer: Layer, images: Tensor) -> tuple[Tensor, ...]:
-    x, _ = _as_matrices(layer, *_run_to(network, name, images[:1].to(layer.weight.device)))
-    batches: tuple[Tensor, ...] = images.split(max(1, min(128, PATCH_ELEMENTS // x.numel())))
+    x, _ = as_matrices(layer, *_run_to(network, name, images[:1].to(layer.weight.device)))
+    batches: tuple[Tensor, ...] = images.split(batch_size_for(x.numel()))
     return batches
-
-
-def _as_matrices(layer: Layer, inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
-    """A layer's inputs and outputs, without the bias, as the two sides of a matrix product.
-
-    Returns:
-        Shapes (groups, fan_in, positions) and (groups, out_channels / groups, positions).
-    """
-    if isinstance(layer, nn.Conv2d):
-        if layer.bias is not None:
-            outputs = outputs - layer.bias.view(1, -1, 1, 1)
-        padding = layer.padding
-        if isinstance(padding, str) or layer.padding_mode != "zeros":
-            # what forward() itself pads with, so that unfold need not
-            inputs = functional.pad(
-                inputs,
-                layer._reversed_padding_repeated_twice,
-                mode="constant" if layer.padding_mode == "zeros" else layer.padding_mode,
-            )
-            padding = (0, 0)
-        x = functional.unfold(inputs, layer.kernel_size, layer.dilation, padding, layer.stride)
-        y = outputs.flatten(2)
-        groups = layer.groups
-    else:
-        if layer.bias is not None:
-            outputs = outputs - layer.bias
-        x, y, groups = inputs.flatten(0, -2)[..., None], outputs.flatten(0, -2)[..., None], 1
-    return _by_group(x, groups), _by_group(y, groups)
-
-
-def _by_group(values: Tensor, groups: int) -> Tensor:
-    """(batch, channels, positions) to (groups, channels / groups, batch x positions)."""
-    grouped: Tensor = values.unflatten(1, (groups, -1))
-    return grouped.permute(1, 2, 0, 3).flatten(2)
 
 
 def _solve(moments: _Moments, original: Tensor, keep: Tensor, ridge: float) -> tuple[Tensor, float]:

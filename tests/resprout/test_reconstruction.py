@@ -91,7 +91,7 @@ def test_batches_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> No
     teacher = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3)).requires_grad_(False)
     images = torch.randn(32, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     whole = solve(teacher, images)
-    monkeypatch.setattr("resprout.recovery.reconstruction.PATCH_ELEMENTS", 3 * 27 * 36)
+    monkeypatch.setattr("resprout.patches.PATCH_ELEMENTS", 3 * 27 * 36)
     for left, right in zip(whole.parameters(), solve(teacher, images).parameters(), strict=True):
         assert torch.allclose(left, right, atol=1e-5)
 
