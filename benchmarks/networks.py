@@ -28,6 +28,7 @@ PRUNING = {
     "taylor": "Taylor",
     "fisher": "Fisher",
     "teacher_guided": "guided by the teacher (2511.16653)",
+    "optimal_brain": "Optimal Brain Compression",
 }
 USUAL_GUIDE = "dreams"
 GUIDES = {USUAL_GUIDE: "", "real": " on real training images (not data-free)"}

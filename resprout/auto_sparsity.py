@@ -13,7 +13,7 @@ from resprout.judging import Judge, judge_of
 from resprout.progress import Progress, Report, silent
 from resprout.pruning import Scores, prune, score
 from resprout.pruning.candidates import prunable_weights
-from resprout.recipe import GuidedSection, PruningBase, PruningSection
+from resprout.recipe import PruningBase, PruningSection, ScoredSection
 from resprout.recovery import repair
 from resprout.types import DreamSet, SparsityChoice, Teacher, Trial
 
@@ -73,7 +73,7 @@ def choose_sparsity(
     device = device or precision.best_device()
     judge = judge_of(teacher, dreams, device)
     promised = DEFAULT_AGREEMENT if section.min_agreement is None else section.min_agreement
-    if scores is None and isinstance(section, GuidedSection):
+    if scores is None and isinstance(section, ScoredSection):
         scores = score(teacher, section, seed=seed, dreams=dreams, device=device, report=report)
     trials: list[Trial] = []
 

@@ -17,7 +17,7 @@ from resprout.checkpoints import Checkpoint
 from resprout.errors import RecipeError
 from resprout.progress import Progress, Report, silent
 from resprout.pruning import Scores, prune, score
-from resprout.recipe import DistillationSection, GuidedSection, PruningBase, PruningSection, RecoverySection
+from resprout.recipe import DistillationSection, PruningBase, PruningSection, RecoverySection, ScoredSection
 from resprout.recovery import recover
 from resprout.types import DreamSet, SparsityChoice, Student, Teacher
 
@@ -70,7 +70,7 @@ def prune_on_dreams(
         return Pruned(prune(teacher, section, seed=seed, dreams=dreams, device=device, report=report))
     between = _between_rounds(section, recovery)
     scores: Scores | None = None
-    if isinstance(section, GuidedSection):  # of the teacher: for choosing a sparsity, and for the first round
+    if isinstance(section, ScoredSection):  # of the teacher: for choosing a sparsity, and for the first round
         scores = score(teacher, section, seed=seed, dreams=dreams, device=device, report=report)
     sparsity, choice = section.sparsity, None
     if sparsity == "auto":

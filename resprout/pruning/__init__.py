@@ -26,6 +26,7 @@ from resprout.pruning.erk import erk
 from resprout.pruning.fisher import fisher
 from resprout.pruning.lamp import lamp
 from resprout.pruning.magnitude import global_magnitude, layer_magnitude
+from resprout.pruning.optimal_brain import optimal_brain
 from resprout.pruning.random import uniformly_random
 from resprout.pruning.semi_structured import in_groups, semi_structured
 from resprout.pruning.start import is_the_teacher, refuse_growth, still_there
@@ -35,10 +36,10 @@ from resprout.pruning.synflow import synflow
 from resprout.pruning.taylor import taylor
 from resprout.pruning.teacher_guided import teacher_guided
 from resprout.recipe import (
-    GuidedSection,
     MaskingSection,
     PruningBase,
     PruningSection,
+    ScoredSection,
     SemiStructuredSection,
     StructuredSection,
 )
@@ -66,7 +67,12 @@ BY_WEIGHTS: dict[str, Method] = {
 }
 IN_GROUPS: dict[str, GroupMethod] = {"semi_structured": semi_structured, "block": block}
 BY_NETWORK: dict[str, NetworkMethod] = {"synflow": synflow}
-BY_SCORES: dict[str, ScoringMethod] = {"taylor": taylor, "fisher": fisher, "teacher_guided": teacher_guided}
+BY_SCORES: dict[str, ScoringMethod] = {
+    "taylor": taylor,
+    "fisher": fisher,
+    "teacher_guided": teacher_guided,
+    "optimal_brain": optimal_brain,
+}
 METHODS: dict[str, Method | GroupMethod | NetworkMethod | ScoringMethod] = {
     **BY_WEIGHTS,
     **IN_GROUPS,
@@ -129,7 +135,7 @@ def prune(
 
 def score(
     teacher: Teacher,
-    section: GuidedSection,
+    section: ScoredSection,
     *,
     seed: int,
     dreams: DreamSet | None,
@@ -195,7 +201,7 @@ def _kept(asked: _Asked, section: MaskingSection, sparsity: float, scores: Score
     if section.method in BY_WEIGHTS:
         return BY_WEIGHTS[section.method](weights, sparsity, torch.Generator().manual_seed(asked.seed), alive)
     subject = asked.subject(weights, alive)
-    if isinstance(section, GuidedSection):
+    if isinstance(section, ScoredSection):
         scores = _scores(subject, section) if scores is None else scores
         num_gone = round(sparsity * subject.num_weights)
         return keep_best(scores, num_gone, subject.alive, normalisation=section.normalisation)
@@ -203,7 +209,7 @@ def _kept(asked: _Asked, section: MaskingSection, sparsity: float, scores: Score
         return BY_NETWORK[section.method](subject, sparsity, section)
 
 
-def _scores(subject: Subject, section: GuidedSection) -> Scores:
+def _scores(subject: Subject, section: ScoredSection) -> Scores:
     with precision.repeatable(allow_tf32=False), precision.sound_gradients(subject.network):
         return BY_SCORES[section.method](subject, section)
 

@@ -17,6 +17,9 @@ from resprout.seeding import generator
 EPS = 1e-6
 """What logits' standard deviation is raised by, so that equal logits divide by something."""
 
+DRAWN_AT = 4.0
+"""The temperature at which labels are drawn: a teacher that is sure of its dreams still names more than one class."""
+
 
 def ca_kld(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """Context-aware KL divergence: KL(teacher || student) of logits that were standardised image by image.
@@ -51,6 +54,16 @@ def guided_loss(alpha: float, temperature: float) -> Loss:
         return alpha * ca_kld(logits, answers, temperature) + (1 - alpha) * functional.cross_entropy(logits, labels)
 
     return loss
+
+
+def drawn_loss(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """Cross-entropy, summed over the batch, against labels drawn from the answers themselves, softened.
+
+    Its squared gradients are the Fisher information, which does not vanish where a student is its teacher.
+    """
+    softened = logits / DRAWN_AT
+    drawn = torch.multinomial(softened.detach().softmax(1).cpu(), 1, generator=generator).squeeze(1)
+    return functional.cross_entropy(softened, drawn.to(logits.device), reduction="sum")
 
 
 def cross_entropy(logits: Tensor, _answers: Tensor, labels: Tensor) -> Tensor:

@@ -7,15 +7,11 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from resprout.precision import frozen_copy
 from resprout.progress import Progress, Report
 from resprout.pruning.groups import Group
-
-TEMPERATURE = 4.0
-"""What labels are drawn at: distillation's default, at which a teacher that is sure of its dreams still says more than
-one class."""
+from resprout.pruning.guidance import drawn_loss
 
 BATCH_SIZE = 64
 
@@ -72,7 +68,7 @@ def taylor_scores(
         for start in range(0, len(images), BATCH_SIZE):
             batch = images[start : start + BATCH_SIZE].to(device=device, dtype=torch.float32)
             logits = running(batch.contiguous(memory_format=torch.channels_last))
-            loss = _drawn_loss(logits, generator)
+            loss = drawn_loss(logits, generator)
             gradients = dict(zip(gates, torch.autograd.grad(loss, list(gates.values())), strict=True))
             effects = [torch.zeros(len(batch), group.channels, dtype=torch.float64) for group in groups]
             for number, member in takers:
@@ -82,13 +78,6 @@ def taylor_scores(
                 total[number] += effect.square().sum(0) / len(images)
             report(Progress("pruning", min(start + BATCH_SIZE, len(images)), len(images), "images"))
     return total
-
-
-def _drawn_loss(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """Cross-entropy, summed over the batch, against labels drawn from the answers themselves."""
-    softened = logits / TEMPERATURE
-    drawn = torch.multinomial(softened.detach().softmax(1).cpu(), 1, generator=generator).squeeze(1)
-    return functional.cross_entropy(softened, drawn.to(logits.device), reduction="sum")
 
 
 @contextmanager

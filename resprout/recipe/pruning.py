@@ -111,11 +111,21 @@ class SynflowSection(PruningBase):
     way to 1 % of the weights; fixed, instead of fit to the sparsity, so that masks of several sparsities nest."""
 
 
-class GuidedBase(PruningBase):
-    """What every pruner that looks at images is told."""
+class ScoredBase(PruningBase):
+    """What every pruner is told that looks at images."""
 
     num_images: int | None = Field(default=None, ge=1)
     """Look at so many of the training dreams at most; none: at all of them."""
+
+    @property
+    def looks_at_images(self) -> bool:
+        """Yes."""
+        return True
+
+
+class GuidedBase(ScoredBase):
+    """What every pruner is told that weighs magnitudes by gradients."""
+
     gradient_power: float = Field(default=0.25, gt=0, le=1)
     """How much gradients count beside the weights' own magnitudes: scores are weight² times gradient² to this power. 1
     is the criterion as published. The default is what recovered best at 95 % on the example's ResNet-20."""
@@ -178,7 +188,23 @@ class TeacherGuidedSection(GuidedBase):
     """Images per step of the training, and per gradient, whose squares are averaged."""
 
 
-GuidedSection = TaylorSection | FisherSection | TeacherGuidedSection
+class OptimalBrainSection(ScoredBase):
+    """The weights go without which the others can best make up for them: Optimal Brain Surgeon in each layer (Optimal
+    Brain Compression, arXiv 2208.11580), on dreams. What a layer's outputs then lack counts by how much the teacher's
+    answers depend on them.
+    """
+
+    method: Literal["optimal_brain"] = "optimal_brain"
+    gradient_power: float = Field(default=0.5, ge=0, le=1)
+    """What counts for a weight. 1: the effect on the teacher's answers alone. 0: the share in its layer's outputs
+    alone. Between: effect to this power, times share to the rest."""
+    ridge: float = Field(default=0.01, gt=0)
+    """How far to distrust what images say of how inputs go together, in units of the inputs' mean square."""
+    normalisation: Literal["none", "lamp"] = "none"
+    """none: errors are compared across layers as they are. lamp: each as its share in what is left of its layer."""
+
+
+ScoredSection = TaylorSection | FisherSection | TeacherGuidedSection | OptimalBrainSection
 
 
 class SemiStructuredSection(AnyPruning):
@@ -297,6 +323,7 @@ MaskingSection = (
     | TaylorSection
     | FisherSection
     | TeacherGuidedSection
+    | OptimalBrainSection
     | SemiStructuredSection
     | BlockSection
 )

@@ -88,7 +88,7 @@ def test_the_student_at_the_chosen_sparsity_keeps_the_promise_and_the_next_one_b
     assert all(torch.equal(before[name], value) for name, value in tiny_teacher.network.state_dict().items())
 
 
-@pytest.mark.parametrize("method", ["taylor", "fisher", "teacher_guided"])
+@pytest.mark.parametrize("method", ["taylor", "fisher", "teacher_guided", "optimal_brain"])
 def test_a_criterion_looks_at_the_dreams_once_for_all_that_is_tried(
     method: str, tiny_teacher: Teacher, tiny_dreams: DreamSet
 ) -> None:

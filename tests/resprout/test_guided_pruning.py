@@ -26,7 +26,7 @@ from resprout.pruning.teacher_guided import guided_scores
 from resprout.seeding import generator
 from resprout.types import DreamSet, PruningMask, Student, Teacher
 
-GUIDED = ["taylor", "fisher", "teacher_guided"]
+GUIDED = ["taylor", "fisher", "teacher_guided", "optimal_brain"]
 NETWORK = ["synflow", *GUIDED]
 CPU = torch.device("cpu")
 LOGITS = st.integers(0, 2**31).map(lambda seed: torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(seed)))
@@ -263,8 +263,8 @@ def test_progress_ends_where_the_work_does(method: str, tiny_teacher: Teacher, d
         report=seen.append,
     )
     units = {progress.unit: progress for progress in seen}
-    expected = {"synflow": {"weights"}, "teacher_guided": {"steps", "images"}}.get(method, {"images"})
-    assert set(units) == expected
+    other = {"synflow": {"weights"}, "teacher_guided": {"steps", "images"}, "optimal_brain": {"images", "layers"}}
+    assert set(units) == other.get(method, {"images"})
     assert all(progress.stage == "pruning" and progress.done == progress.total for progress in units.values())
 
 

@@ -1,0 +1,176 @@
+"""The weights go without which the others can best make up for them (Optimal Brain Compression, arXiv 2208.11580).
+
+There each layer is pruned by what its own outputs lack. So that one threshold serves all layers, that counts here in
+two units: by how much the network's answers depend on those outputs (their Fisher information, beside the inputs'
+second moments, as in K-FAC, arXiv 1503.05671), and as a share of what the outputs vary. The first alone spares early
+layers, the second alone knows nothing of the answers; their geometric mean is better than either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from resprout.patches import Layer, as_matrices, batch_size_for, groups_of, is_plain
+from resprout.progress import Progress
+from resprout.pruning.elimination import removal_errors
+from resprout.pruning.gradients import Examples, squared_gradients
+from resprout.pruning.guidance import drawn_loss
+from resprout.pruning.subject import Subject
+from resprout.recipe import OptimalBrainSection
+from resprout.seeding import generator
+
+TINY = torch.finfo(torch.float32).tiny
+
+
+@dataclass
+class Moments:
+    """What a layer's inputs and outputs say about its weights, in float64.
+
+    Args:
+        inputs: E[x xᵀ] over positions and images, shape (groups, fan_in, fan_in).
+        fisher: the squared gradient of the loss by an output, summed over an image's positions, the mean over images,
+            shape (out_channels,).
+        variance: of an output, the mean over channels, a scalar.
+    """
+
+    inputs: Tensor
+    fisher: Tensor
+    variance: Tensor
+
+
+def optimal_brain(subject: Subject, section: OptimalBrainSection) -> dict[str, Tensor]:
+    """What is lacking without each weight where the layer's others make up for it.
+
+    `effect`^power * `share`^(1 - power), with the effect on the loss to second order, in nats, and the share in the
+    variance of the layer's outputs.
+
+    Of layers that are neither exactly nn.Conv2d nor nn.Linear it is not known what others could make up for. There a
+    weight's effect is its Fisher information times its square, and its share that in its layer's squares.
+
+    Returns:
+        Parameter name -> float64 tensor of the weight's shape, not negative.
+
+    Raises:
+        RecipeError, ArtifactError: there are no images, or they do not fit the teacher.
+    """
+    images, _ = subject.images(section.num_images)
+    layers = {name: subject.network.get_submodule(name.removesuffix(".weight")) for name in subject.alive}
+    plain = {name: cast(Layer, layer) for name, layer in layers.items() if is_plain(layer)}
+    moments = moments_of(subject, plain, images)
+    scores = _alone(subject, [name for name in layers if name not in plain], images, section.gradient_power)
+    for done, (name, layer) in enumerate(plain.items(), start=1):
+        weight, alive = layer.weight.detach().double(), subject.alive[name].to(subject.device)
+        scores[name] = _scores(weight, alive, moments[name], section) if name in moments else 0 * weight
+        subject.report(Progress("pruning", done, len(plain), "layers"))
+    return scores
+
+
+def _scores(weight: Tensor, alive: Tensor, moments: Moments, section: OptimalBrainSection) -> Tensor:
+    size = moments.inputs.diagonal(dim1=1, dim2=2).mean(1).clamp_min(TINY)
+    unit = torch.eye(moments.inputs.shape[1], dtype=weight.dtype, device=weight.device)
+    grams = moments.inputs + section.ridge * size[:, None, None] * unit
+    errors = removal_errors(weight.flatten(1), grams, alive.flatten(1))
+    found = _weighed(
+        errors * moments.fisher[:, None], errors / moments.variance.clamp_min(TINY), section.gradient_power
+    )
+    return found.reshape(weight.shape)
+
+
+def _alone(subject: Subject, names: list[str], images: Tensor, power: float) -> dict[str, Tensor]:
+    """Scores of layers of another kind."""
+    if not names:
+        return {}
+    draws, nothing = generator(subject.seed, "pruning", "labels"), torch.zeros(len(images), 0, device=subject.device)
+    examples = Examples(images.to(device=subject.device, dtype=torch.float32), nothing, nothing)
+    fisher = squared_gradients(
+        subject.network, names, examples, lambda logits, *_: drawn_loss(logits, draws), batch_size=1
+    )
+    squares = {name: weight.square() for name, weight in subject.weights().items()}
+    row_means = {name: (square.sum() / len(square)).clamp_min(TINY) for name, square in squares.items()}
+    return {name: _weighed(fisher[name] * squares[name], squares[name] / row_means[name], power) for name in names}
+
+
+def _weighed(effect: Tensor, share: Tensor, power: float) -> Tensor:
+    return effect.pow(power) * share.pow(1 - power)
+
+
+def moments_of(subject: Subject, layers: Mapping[str, Layer], images: Tensor) -> dict[str, Moments]:
+    """Those of all layers at once, over all images; labels are drawn from the network's own answers.
+
+    Args:
+        layers: of `subject.network`, by the name of their weights.
+        images: shape (n, channels, height, width), normalised space.
+    """
+    draws, done = generator(subject.seed, "pruning", "labels"), 0
+    sums: dict[str, list[Tensor]] = {}
+    positions: dict[str, int] = {}
+    with _watched(layers) as seen:
+        for batch in images.split(_batch_size(subject, layers, seen, images)):
+            placed = batch.to(device=subject.device, dtype=torch.float32).contiguous(memory_format=torch.channels_last)
+            loss = drawn_loss(subject.network(placed), draws)
+            gradients = torch.autograd.grad(loss, [outputs for _, outputs in seen.values()])
+            for (name, (inputs, outputs)), gradient in zip(seen.items(), gradients, strict=True):
+                x, _ = as_matrices(layers[name], inputs, outputs.detach())
+                y, slope = (_by_channel(layers[name], values.detach()) for values in (outputs, gradient))
+                found = [(x @ x.mT).double(), y.sum(1), y.square().sum(1), slope.square().sum(1)]
+                before = sums.get(name, [torch.zeros_like(part) for part in found])
+                sums[name] = [total + part for total, part in zip(before, found, strict=True)]
+                positions[name] = positions.get(name, 0) + x.shape[2]
+            done += len(batch)
+            subject.report(Progress("pruning", done, len(images), "images"))
+    return {name: _moments(sums[name], positions[name], len(images)) for name in sums}
+
+
+def _moments(sums: list[Tensor], positions: int, num_images: int) -> Moments:
+    inputs, outputs, squares, slopes = sums
+    variance = (squares / positions - (outputs / positions).square()).mean()
+    return Moments(inputs / positions, slopes / num_images, variance)
+
+
+def _by_channel(layer: Layer, values: Tensor) -> Tensor:
+    """What a layer gives, or gradients by it, in float64, shape (channels, positions)."""
+    return values.movedim(-1 if isinstance(layer, nn.Linear) else 1, 0).flatten(1).double()
+
+
+@contextmanager
+def _watched(layers: Mapping[str, Layer]) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+    """What each layer took and gave in the last pass, with outputs that gradients can be asked for.
+
+    Yields:
+        Filled anew by each pass, in the order in which layers run; the hooks are gone when the block ends.
+    """
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def hook_for(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+        def hook(_layer: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> Tensor:
+            asked = outputs if outputs.requires_grad else outputs.requires_grad_()
+            seen[name] = inputs[0].detach(), asked
+            return asked.clone()  # what follows may work in place
+
+        return hook
+
+    handles = [layer.register_forward_hook(hook_for(name)) for name, layer in layers.items()]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _batch_size(
+    subject: Subject, layers: Mapping[str, Layer], seen: Mapping[str, tuple[Tensor, Tensor]], images: Tensor
+) -> int:
+    subject.network(images[:1].to(device=subject.device, dtype=torch.float32))
+    return batch_size_for(max(_unfolded(layers[name], *outputs) for name, outputs in seen.items()))
+
+
+def _unfolded(layer: Layer, inputs: Tensor, outputs: Tensor) -> int:
+    """How many numbers an image's unfolded inputs take."""
+    positions = outputs[0].numel() // (outputs.shape[-1] if isinstance(layer, nn.Linear) else outputs.shape[1])
+    return positions * layer.weight[0].numel() * groups_of(layer)

@@ -1,0 +1,156 @@
+"""Optimal Brain Surgeon in each layer, against removals that are tried out one by one."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as some
+from torch import Tensor, nn
+from torch.nn import functional
+
+from resprout.patches import Layer
+from resprout.progress import silent
+from resprout.pruning import prune, score
+from resprout.pruning.elimination import removal_errors
+from resprout.pruning.optimal_brain import moments_of
+from resprout.pruning.subject import Subject
+from resprout.recipe import GlobalMagnitudeSection, OptimalBrainSection, ReconstructionSection
+from resprout.recovery import recover
+from resprout.types import DreamSet, Teacher
+
+CPU = torch.device("cpu")
+
+
+def problem(rows: int, fan_in: int, seed: int, groups: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights, grams of inputs that go together, and which weights are there."""
+    drawn = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(groups, 3 * fan_in, fan_in, generator=drawn, dtype=torch.float64)
+    inputs = inputs @ torch.randn(fan_in, fan_in, generator=drawn, dtype=torch.float64)
+    alive = torch.rand(rows, fan_in, generator=drawn) > 0.25
+    weights = torch.randn(rows, fan_in, generator=drawn, dtype=torch.float64) * alive
+    return weights, inputs.mT @ inputs / inputs.shape[1], alive
+
+
+def least_error(weights: Tensor, gram: Tensor, stay: list[int]) -> float:
+    """What a row's output lacks at least, when only these places may be used: by solving the normal equations."""
+    best = torch.zeros_like(weights)
+    if stay:
+        best[stay] = torch.linalg.solve(gram[stay][:, stay], gram[stay] @ weights)
+    return float((best - weights) @ gram @ (best - weights))
+
+
+def tried_out(weights: Tensor, gram: Tensor, alive: Tensor) -> Tensor:
+    """The errors of a row whose weights go one by one, each time the one without which least is lacking."""
+    left, error, reached = alive.nonzero().flatten().tolist(), 0.0, 0.0
+    found = torch.zeros_like(weights)
+    while left:
+        without = {place: least_error(weights, gram, [other for other in left if other != place]) for place in left}
+        place = min(without, key=without.__getitem__)
+        reached = max(reached, without[place] - error)
+        found[place], error = reached, without[place]
+        left.remove(place)
+    return found
+
+
+@settings(max_examples=20, deadline=None)
+@given(rows=some.integers(1, 4), fan_in=some.integers(1, 9), seed=some.integers(0, 2**31))
+def test_one_by_one_it_is_what_trying_out_gives(rows: int, fan_in: int, seed: int) -> None:
+    weights, grams, alive = problem(2 * rows, fan_in, seed, groups=2)
+    found = removal_errors(weights, grams, alive, steps=fan_in)
+    expected = [tried_out(weights[row], grams[row // rows], alive[row]) for row in range(2 * rows)]
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-6, atol=1e-9)
+
+
+def test_rows_that_do_not_fit_into_memory_together_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, grams, alive = problem(6, 12, seed=3, groups=2)
+    whole = removal_errors(weights, grams, alive)
+    monkeypatch.setattr("resprout.pruning.elimination.MEMORY", 2 * 12 * 12 * 8)
+    torch.testing.assert_close(removal_errors(weights, grams, alive), whole)
+
+
+def test_some_at_a_time_lose_in_all_what_the_row_gives() -> None:
+    """However many go at a time, what is lacking in the end is all that there was: wᵀ H w."""
+    weights, grams, alive = problem(1, 30, seed=5)
+    found = removal_errors(weights, grams, alive, steps=7)
+    whole = float(weights[0] @ grams[0] @ weights[0])
+    assert float(found.sum()) >= whole * (1 - 1e-9), "errors are raised where they would fall, and never lowered"
+    assert float(found.sum()) < 1.5 * whole
+    assert (found[alive] > 0).all()
+    assert (found[~alive] == 0).all()
+
+
+def subject_of(network: nn.Module, images: Tensor, teacher: Teacher) -> Subject:
+    dreams = DreamSet(images.half(), torch.zeros(len(images)).long(), 0, teacher.info.num_classes)
+    return Subject(teacher, network, {}, True, dreams, 0, CPU, silent)
+
+
+def test_moments_are_those_of_each_layers_inputs_and_of_its_outputs_gradients(tiny_teacher: Teacher) -> None:
+    network = copy.deepcopy(tiny_teacher.network).eval().requires_grad_(False)
+    images = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    layers: dict[str, Layer] = {
+        f"{name}.weight": layer for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)
+    }
+    found = moments_of(subject_of(network, images, tiny_teacher), layers, images)
+    patches = functional.unfold(images, 3, padding=1).movedim(1, 0).flatten(1).double()
+    torch.testing.assert_close(
+        found["conv1.weight"].inputs[0], patches @ patches.T / patches.shape[1], rtol=1e-4, atol=1e-5
+    )
+    # the last layer's outputs are the logits; per image, (softmax - drawn) / temperature
+    logits = network(images) / 4
+    squares = [(logits.softmax(1) - functional.one_hot(torch.full((5,), label), 4)).square() / 16 for label in range(4)]
+    low, high = torch.stack(squares).amin((0, 1)), torch.stack(squares).amax((0, 1))
+    fisher = found["fc.weight"].fisher
+    assert ((fisher > low) & (fisher < high)).all()
+    variance = network.conv1(images).double().var((0, 2, 3), correction=0).mean()
+    torch.testing.assert_close(found["conv1.weight"].variance, variance, rtol=1e-4, atol=1e-6)
+    assert set(found) == set(layers)
+
+
+def test_less_is_lost_than_where_the_smallest_weights_go(tiny_teacher: Teacher, tiny_dreams: DreamSet) -> None:
+    chosen = prune(tiny_teacher, OptimalBrainSection(sparsity=0.8), seed=0, dreams=tiny_dreams, device=CPU)
+    smallest = prune(tiny_teacher, GlobalMagnitudeSection(sparsity=0.8), seed=0)
+    images = tiny_dreams.held_out[0].float()
+    answers = tiny_teacher.network(images)
+    lost = []
+    for student in (chosen, smallest):
+        solved = recover(tiny_teacher, student, tiny_dreams, ReconstructionSection(), seed=0, device=CPU).recovered
+        lost.append(float((solved.network(images) - answers).square().mean()))
+    assert lost[0] < 0.7 * lost[1]
+
+
+def test_a_weight_whose_input_another_carries_too_goes_first(tiny_teacher: Teacher) -> None:
+    """Two inputs that are the same: what one weight did the other can do, however large both are."""
+    weights = torch.tensor([[5.0, 5.0, 0.5]], dtype=torch.float64)
+    twins = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    found = removal_errors(weights, (twins + 1e-6 * torch.eye(3, dtype=torch.float64))[None], weights != 0, steps=3)
+    assert int(found.argmin()) in (0, 1)
+    assert int(found.argmax()) in (0, 1)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_layers_of_another_kind_are_scored_by_each_weight_alone(
+    tiny_teacher: Teacher, tiny_dreams: DreamSet, power: float
+) -> None:
+    class Twice(nn.Conv2d):
+        def forward(self, input: Tensor) -> Tensor:
+            return super().forward(input)
+
+    section, name = OptimalBrainSection(num_images=64, gradient_power=power), "layer1.0.conv1.weight"
+    plain = score(tiny_teacher, section, seed=0, dreams=tiny_dreams, device=CPU)
+    tiny_teacher.network.get_submodule("layer1.0.conv1").__class__ = Twice
+    found = score(tiny_teacher, section, seed=0, dreams=tiny_dreams, device=CPU)
+    torch.testing.assert_close(found.pop("fc.weight"), plain["fc.weight"])
+    weight = tiny_teacher.network.get_parameter(name)
+    assert found[name].shape == weight.shape
+    assert (found[name] > 0).all()
+    # of about the size that it has where the others may make up for it, so that one threshold serves both
+    assert 0.1 < float(found[name].median() / plain[name].median()) < 100
+
+
+def test_a_layer_that_never_runs_is_not_missed(tiny_teacher: Teacher, tiny_dreams: DreamSet) -> None:
+    tiny_teacher.network.register_module("idle", nn.Linear(3, 2))
+    scores = score(tiny_teacher, OptimalBrainSection(num_images=64), seed=0, dreams=tiny_dreams, device=CPU)
+    assert (scores["idle.weight"] == 0).all()
