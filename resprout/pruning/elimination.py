@@ -102,7 +102,10 @@ class _Left:
         return errors.masked_fill(~self.alive, math.inf).topk(count, largest=False).indices
 
     def without(self, gone: Tensor) -> tuple[_Left, Tensor]:
-        """The others, set to what is best without these places; and the squared error that adds, shape (rows, 1)."""
+        """The others, set to what is best without these places; and the squared error that adds, shape (rows, 1).
+
+        It takes the inverses along: this one is of no more use.
+        """
         places = self.inverses.shape[1]
         columns = self.inverses.gather(2, gone[:, None, :].expand(-1, places, -1))
         block = columns.gather(1, gone[:, :, None].expand(-1, -1, gone.shape[1]))
@@ -110,7 +113,7 @@ class _Left:
         solved = torch.linalg.solve(block, torch.cat([going, columns.mT], 2))
         errors = (going * solved[:, :, :1]).sum(1)
         weights = (self.weights - (columns @ solved[:, :, :1]).squeeze(2)).scatter(1, gone, 0.0)
-        inverses = torch.baddbmm(self.inverses, columns, solved[:, :, 1:], alpha=-1)
+        inverses = self.inverses.baddbmm_(columns, solved[:, :, 1:], alpha=-1)
         inverses.scatter_(1, gone[:, :, None].expand(-1, -1, places), 0.0)
         inverses.scatter_(2, gone[:, None, :].expand(-1, places, -1), 0.0)
         inverses.diagonal(dim1=1, dim2=2).scatter_(1, gone, 1.0)

@@ -8,6 +8,7 @@ layers, the second alone knows nothing of the answers; their geometric mean is b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ from resprout.recipe import OptimalBrainSection
 from resprout.seeding import generator
 
 TINY = torch.finfo(torch.float32).tiny
+BLOCK = 576
+"""Of how many neighbouring weights one can make up for another: 64 channels of a 3x3 convolution. Blocks of a row take
+time with their number, and with the cube of their size."""
 
 
 @dataclass
@@ -33,7 +37,8 @@ class Moments:
     """What a layer's inputs and outputs say about its weights, in float64.
 
     Args:
-        inputs: E[x xᵀ] over positions and images, shape (groups, fan_in, fan_in).
+        inputs: E[x xᵀ] over positions and images, of blocks of a group's inputs, shape (groups * blocks, size, size); 0
+            where the last block is not full.
         fisher: the squared gradient of the loss by an output, summed over an image's positions, the mean over images,
             shape (out_channels,).
         variance: of an output, the mean over channels, a scalar.
@@ -66,16 +71,19 @@ def optimal_brain(subject: Subject, section: OptimalBrainSection) -> dict[str, T
     scores = _alone(subject, [name for name in layers if name not in plain], images, section.gradient_power)
     for done, (name, layer) in enumerate(plain.items(), start=1):
         weight, alive = layer.weight.detach().double(), subject.alive[name].to(subject.device)
-        scores[name] = _scores(weight, alive, moments[name], section) if name in moments else 0 * weight
+        scores[name] = (
+            _scores(weight, alive, groups_of(layer), moments[name], section) if name in moments else 0 * weight
+        )
         subject.report(Progress("pruning", done, len(plain), "layers"))
     return scores
 
 
-def _scores(weight: Tensor, alive: Tensor, moments: Moments, section: OptimalBrainSection) -> Tensor:
+def _scores(weight: Tensor, alive: Tensor, groups: int, moments: Moments, section: OptimalBrainSection) -> Tensor:
     size = moments.inputs.diagonal(dim1=1, dim2=2).mean(1).clamp_min(TINY)
     unit = torch.eye(moments.inputs.shape[1], dtype=weight.dtype, device=weight.device)
     grams = moments.inputs + section.ridge * size[:, None, None] * unit
-    errors = removal_errors(weight.flatten(1), grams, alive.flatten(1))
+    rows = [_rows_of_blocks(values.flatten(1), groups) for values in (weight, alive)]
+    errors = _whole_rows(removal_errors(rows[0], grams, rows[1]), groups, weight.flatten(1).shape)
     found = _weighed(
         errors * moments.fisher[:, None], errors / moments.variance.clamp_min(TINY), section.gradient_power
     )
@@ -118,13 +126,37 @@ def moments_of(subject: Subject, layers: Mapping[str, Layer], images: Tensor) ->
             for (name, (inputs, outputs)), gradient in zip(seen.items(), gradients, strict=True):
                 x, _ = as_matrices(layers[name], inputs, outputs.detach())
                 y, slope = (_by_channel(layers[name], values.detach()) for values in (outputs, gradient))
+                x = _in_blocks(x)
                 found = [(x @ x.mT).double(), y.sum(1), y.square().sum(1), slope.square().sum(1)]
                 before = sums.get(name, [torch.zeros_like(part) for part in found])
                 sums[name] = [total + part for total, part in zip(before, found, strict=True)]
-                positions[name] = positions.get(name, 0) + x.shape[2]
+                positions[name] = positions.get(name, 0) + y.shape[1]
             done += len(batch)
             subject.report(Progress("pruning", done, len(images), "images"))
     return {name: _moments(sums[name], positions[name], len(images)) for name in sums}
+
+
+def _in_blocks(x: Tensor) -> Tensor:
+    """(groups, fan_in, ...) to (groups * blocks, size, ...), filled up with zeros."""
+    fan_in = x.shape[1]
+    blocks = math.ceil(fan_in / BLOCK)
+    size = math.ceil(fan_in / blocks)
+    missing = x.new_zeros(len(x), blocks * size - fan_in, *x.shape[2:])
+    split: Tensor = torch.cat([x, missing], 1).unflatten(1, (blocks, size))
+    return split.flatten(0, 1)
+
+
+def _rows_of_blocks(rows: Tensor, groups: int) -> Tensor:
+    """(groups * rows, fan_in) to (groups * blocks * rows, size): each block's rows together."""
+    by_group = rows.unflatten(0, (groups, -1))
+    return _in_blocks(by_group.transpose(1, 2)).transpose(1, 2).flatten(0, 1)
+
+
+def _whole_rows(rows: Tensor, groups: int, shape: torch.Size) -> Tensor:
+    """Undo `_rows_of_blocks`; `shape` is (groups * rows, fan_in)."""
+    by_block = rows.unflatten(0, (groups, -1, shape[0] // groups))
+    whole: Tensor = by_block.transpose(1, 2).flatten(2)[:, :, : shape[1]]
+    return whole.reshape(shape)
 
 
 def _moments(sums: list[Tensor], positions: int, num_images: int) -> Moments:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from resprout.recovery import recover
 from resprout.types import DreamSet, Teacher
 
 CPU = torch.device("cpu")
+criterion = sys.modules[moments_of.__module__]  # the package gives its name to the function in it
 
 
 def problem(rows: int, fan_in: int, seed: int, groups: int = 1) -> tuple[Tensor, Tensor, Tensor]:
@@ -80,6 +82,43 @@ def test_some_at_a_time_lose_in_all_what_the_row_gives() -> None:
     assert float(found.sum()) < 1.5 * whole
     assert (found[alive] > 0).all()
     assert (found[~alive] == 0).all()
+
+
+def test_long_rows_are_judged_block_by_block(
+    tiny_teacher: Teacher, tiny_dreams: DreamSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of layer1.0.conv1, with 8 channels of 3x3, the weights of 4 channels can make up for each other."""
+    section, name = OptimalBrainSection(num_images=64), "layer1.0.conv1.weight"
+    whole = score(tiny_teacher, section, seed=0, dreams=tiny_dreams, device=CPU)
+    monkeypatch.setattr(criterion, "BLOCK", 36)
+    blocks = score(tiny_teacher, section, seed=0, dreams=tiny_dreams, device=CPU)
+    layer = tiny_teacher.network.get_submodule(name.removesuffix(".weight"))
+    assert isinstance(layer, nn.Conv2d)
+    found = moments_of(
+        subject_of(tiny_teacher.network, tiny_dreams.training[0][:64], tiny_teacher),
+        {name: layer},
+        tiny_dreams.training[0][:64].float(),
+    )[name].inputs
+    assert found.shape == (2, 36, 36)
+    size = found.diagonal(dim1=1, dim2=2).mean(1)
+    rows = layer.weight.double().reshape(8, 2, 36)
+    for block in range(2):
+        gram = found[block] + section.ridge * size[block] * torch.eye(36, dtype=torch.float64)
+        alone = removal_errors(rows[:, block], gram[None], torch.ones(8, 36, dtype=torch.bool))
+        ratio = blocks[name].reshape(8, 2, 36)[:, block] / alone
+        assert float(ratio.std(1).max() / ratio.mean()) < 1e-6, "but for what a channel counts"
+    assert not torch.equal(whole[name], blocks[name])
+    torch.testing.assert_close(blocks["conv1.weight"], whole["conv1.weight"])
+
+
+def test_blocks_that_are_not_full_leave_no_trace(
+    tiny_teacher: Teacher, tiny_dreams: DreamSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(criterion, "BLOCK", 20)
+    scores = score(tiny_teacher, OptimalBrainSection(num_images=64), seed=0, dreams=tiny_dreams, device=CPU)
+    for name, found in scores.items():
+        assert found.shape == tiny_teacher.network.get_parameter(name).shape
+        assert (found > 0).all()
 
 
 def subject_of(network: nn.Module, images: Tensor, teacher: Teacher) -> Subject:
