@@ -44,7 +44,7 @@ def pipeline(placement: PlacementSection) -> Any:
         seed: int = 0,
         collected: bool = False,
         student_aware: bool = False,
-        pruned_on_dreams: bool = False,
+        pruned_on_dreams: bool = True,
         scanned: bool = False,
         published: bool = False,
         checkpoints: str = placement.checkpoints or "",

@@ -64,7 +64,7 @@ class Recipe(Section):
     """The one seed that all randomness comes from."""
     teacher: TeacherSection
     synthesis: SynthesisSection = DeepInversionSection()
-    pruning: PruningSection = GlobalMagnitudeSection()
+    pruning: PruningSection = OptimalBrainSection()
     recovery: RecoverySection = DistillationSection()
     evaluation: EvaluationSection = EvaluationSection()
     gate: GateSection = GateSection()
@@ -83,7 +83,7 @@ class Recipe(Section):
                 f"pruning.method: {self.pruning.method} looks at dreams, and synthesis.student_weight shows them the "
                 "pruned student",
                 why="each would wait for the other",
-                now="set synthesis.student_weight to 0, or prune by a method that looks at weights alone",
+                now="set synthesis.student_weight to 0, or prune by a method that looks at weights alone, as lamp",
             )
         return self
 

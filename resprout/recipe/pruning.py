@@ -332,7 +332,7 @@ MaskingSection = (
 PruningSection = Annotated[
     MaskingSection | StructuredSection,
     Field(discriminator="method"),
-    BeforeValidator(method_or("global_magnitude")),
+    BeforeValidator(method_or("optimal_brain")),
 ]
 
 

@@ -216,7 +216,11 @@ def test_what_the_pipeline_is_given_is_the_recipe(path: Path):
 
 
 def test_a_student_weight_switches_the_student_on():
-    fields = {"teacher": {"source": "t"}, "synthesis": {"method": "deep_inversion", "student_weight": 0.5}}
+    fields = {
+        "teacher": {"source": "t"},
+        "synthesis": {"method": "deep_inversion", "student_weight": 0.5},
+        "pruning": {"method": "lamp"},
+    }
 
     assert runners.arguments(recipe_module.validate(Recipe, fields, "test"))["student_aware"] is True
 

@@ -21,13 +21,13 @@ def test_a_recipe_is_called_as_its_file_and_defaults_are_filled_in(tmp_path: Pat
     loaded = load(tmp_path, "teacher: {source: here}")
 
     assert loaded.name == "mine"
-    assert loaded.pruning == recipe.GlobalMagnitudeSection()
+    assert loaded.pruning == recipe.OptimalBrainSection()
 
 
 def test_a_section_that_names_no_method_gets_the_usual_one(tmp_path: Path):
     loaded = load(tmp_path, "teacher: {source: x}\npruning: {sparsity: 0.9}\nrecovery: {epochs: 5}")
 
-    assert loaded.pruning == recipe.GlobalMagnitudeSection(sparsity=0.9)
+    assert loaded.pruning == recipe.OptimalBrainSection(sparsity=0.9)
     assert loaded.recovery == recipe.DistillationSection(epochs=5)
     assert recipe.section("synthesis", {"iterations": 7.0}) == recipe.DeepInversionSection(iterations=7)
 
