@@ -93,13 +93,22 @@ def table(
     lines = [
         f"{first['name']}, teacher {first['teacher_top1']:.2f} %; top-1 in percent on the 10,000 CIFAR-10 test images, "
         "mean over seeds ± standard deviation, in brackets the seeds where they are fewer; "
-        f"{USUAL_NUM_IMAGES:,} dreams where nothing else is said. {machine(first['machine'])}.",
+        f"{USUAL_NUM_IMAGES:,} dreams where nothing else is said. {_machines(documents)}.",
         "",
         f"| which weights go | what brings accuracy back | seeds | {columns} |",
         "|---|---|---:|" + "---:|" * len(sparsities),
         *(line for document in documents for line in _lines(document, sparsities, rows)),
     ]
     return "\n".join(lines)
+
+
+def _machines(documents: Sequence[Document]) -> str:
+    """The first one's; then each other machine, after the criteria that were measured there."""
+    found: dict[str, list[str]] = {}
+    for document in documents:
+        found.setdefault(machine(document["machine"]), []).append(criterion(document))
+    first, *others = found
+    return ". ".join([first, *(f"{'; '.join(found[other])}: {other}" for other in others)])
 
 
 def _in_order(documents: Iterable[Document]) -> list[Document]:

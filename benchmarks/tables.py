@@ -255,9 +255,9 @@ def _read(pattern: str) -> list[dict[str, Any]]:
 
 
 def _front(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What the README shows: the example's teacher, pruned as by default, and in rounds."""
-    many = ", 4,096 plain dreams, 100 iterations"
-    shown = ("global L1", f"global L1{many}", "LAMP, 3 rounds", f"LAMP, 3 rounds{many}")
+    """What the README shows: the example's teacher, pruned as by default, by magnitude, and in rounds."""
+    many, usual = ", 4,096 plain dreams, 100 iterations", networks.PRUNING["optimal_brain"]
+    shown = ("global L1", usual, f"{usual}, 3 rounds", f"global L1{many}", "LAMP, 3 rounds", f"LAMP, 3 rounds{many}")
     of_example = (document for document in found if document["name"] == "resnet20")
     return [
         document

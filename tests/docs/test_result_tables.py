@@ -28,6 +28,22 @@ def test_a_table_gives_mean_and_deviation_of_the_seeds_that_were_measured(tables
     assert lines[4:] == ["| global L1 | nothing | 1 | 80.00 |  |", ours]
 
 
+def test_a_table_says_what_was_measured_on_another_machine(tables: ModuleType) -> None:
+    machine = {"cores": 2, "processor": "a processor", "capability": "AVX512", "gpu": "none", "torch": "2.14.1"}
+    cells = [{"row": "ours", "sparsity": 0.5, "seed": 0, "top1": 90.0}]
+    here = {"name": "net", "teacher_top1": 93.0, "num_images": 1024, "machine": machine, "cells": cells}
+    there = {**here, "machine": machine | {"capability": "AVX2"}}
+    documents = [here, {**there, "pruning": "fisher"}, {**here, "pruning": "lamp"}, {**there, "pruning": "taylor"}]
+    assert (
+        tables.networks.table(documents)
+        .splitlines()[0]
+        .endswith(
+            "is said. 2 cores of a processor (AVX512), no GPU, torch 2.14.1. "
+            "Taylor; Fisher: 2 cores of a processor (AVX2), no GPU, torch 2.14.1."
+        )
+    )
+
+
 def test_a_network_has_one_table_and_the_commands_that_made_it(tables: ModuleType) -> None:
     machine = {"cores": 2, "processor": "a processor", "capability": "AVX512", "gpu": "none", "torch": "2.14.1"}
     cells = [{"row": "ours", "sparsity": 0.9, "seed": 0, "top1": 80.0}]
