@@ -130,8 +130,11 @@ def draw(found: list[Point], teacher_top1: float) -> plt.Figure:
 
 
 def main() -> None:
-    paths = sorted((ROOT / "benchmarks" / "results").glob("recovery-resnet20*.json"))
-    documents = [json.loads(path.read_text()) for path in paths]
+    results = ROOT / "benchmarks" / "results"
+    documents = [json.loads(path.read_text()) for path in sorted(results.glob("recovery-resnet20*.json"))]
+    # seconds of one machine say nothing about another's
+    machine = networks.machine(json.loads((results / "recovery-resnet20.json").read_text())["machine"])
+    documents = [document for document in documents if networks.machine(document["machine"]) == machine]
     # the same bytes each time, by the same matplotlib
     mpl.rcParams.update({"svg.hashsalt": "resprout", "svg.fonttype": "none", "font.family": "sans-serif"})
     draw(points(documents), documents[0]["teacher_top1"]).savefig(PICTURE, metadata={"Date": None})
