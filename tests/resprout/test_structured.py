@@ -21,7 +21,8 @@ from resprout.latency import measure_latency
 from resprout.progress import silent
 from resprout.pruning import prune, structured
 from resprout.pruning.groups import Group, find_groups, plan_of
-from resprout.pruning.importance import TEMPERATURE, magnitudes, taylor_scores
+from resprout.pruning.guidance import DRAWN_AT
+from resprout.pruning.importance import magnitudes, taylor_scores
 from resprout.pruning.selection import Budget, Step, budget_of, kept_after, removal_order, steps_within
 from resprout.recipe import StructuredSection
 from resprout.types import ChannelPlan, DreamSet, InputSpec, Latency, ModelInfo, Teacher
@@ -172,14 +173,14 @@ def test_taylor_scores_are_squared_slopes_of_the_loss_in_each_channel() -> None:
 
     exact = copy.deepcopy(network).double()
     with torch.no_grad():
-        softened = exact(images.double()) / TEMPERATURE
+        softened = exact(images.double()) / DRAWN_AT
     labels = torch.multinomial(softened.softmax(1).float(), 1, generator=torch.Generator().manual_seed(3)).squeeze(1)
 
     def losses(layer: int, columns: slice, factor: float) -> Tensor:
         changed = copy.deepcopy(exact)
         with torch.no_grad():
             changed[layer].weight[:, columns] *= factor
-            return functional.cross_entropy(changed(images.double()) / TEMPERATURE, labels, reduction="none")
+            return functional.cross_entropy(changed(images.double()) / DRAWN_AT, labels, reduction="none")
 
     step = 1e-5
     for scores, layer, width in ((found[0], 2, 1), (found[1], 4, 16)):  # 16 positions of a channel were flattened
