@@ -20,6 +20,11 @@ def batch_size_for(elements: int) -> int:
     return max(1, min(128, PATCH_ELEMENTS // elements))
 
 
+def channel_axis(layer: nn.Module) -> int:
+    """Along which axis of what a layer takes and gives its channels lie."""
+    return -1 if isinstance(layer, nn.Linear) else 1
+
+
 def groups_of(layer: Layer) -> int:
     """In how many groups of channels a layer works, each with inputs of its own."""
     return layer.groups if isinstance(layer, nn.Conv2d) else 1

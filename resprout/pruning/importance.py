@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from resprout.patches import channel_axis
 from resprout.precision import frozen_copy
 from resprout.progress import Progress, Report
 from resprout.pruning.groups import Group
@@ -93,7 +94,7 @@ def _gates(network: nn.Module, names: Collection[str]) -> Iterator[dict[str, Ten
         def hook(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             values = inputs[0]
             shape = [len(values)] + [1] * (values.ndim - 1)
-            axis = -1 if isinstance(layer, nn.Linear) else 1
+            axis = channel_axis(layer)
             shape[axis] = values.shape[axis]
             gates[name] = torch.ones(shape, device=values.device, requires_grad=True)
             return (values * gates[name], *inputs[1:])

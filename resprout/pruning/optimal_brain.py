@@ -17,7 +17,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from resprout.patches import Layer, as_matrices, batch_size_for, groups_of, is_plain
+from resprout.patches import Layer, as_matrices, batch_size_for, channel_axis, groups_of, is_plain
 from resprout.progress import Progress
 from resprout.pruning.elimination import removal_errors
 from resprout.pruning.gradients import Examples, squared_gradients
@@ -67,7 +67,7 @@ def optimal_brain(subject: Subject, section: OptimalBrainSection) -> dict[str, T
     images, _ = subject.images(section.num_images)
     layers = {name: subject.network.get_submodule(name.removesuffix(".weight")) for name in subject.alive}
     plain = {name: cast(Layer, layer) for name, layer in layers.items() if is_plain(layer)}
-    moments = moments_of(subject, plain, images)
+    moments = moments_of(subject, plain, images) if plain else {}
     scores = _alone(subject, [name for name in layers if name not in plain], images, section.gradient_power)
     for done, (name, layer) in enumerate(plain.items(), start=1):
         weight, alive = layer.weight.detach().double(), subject.alive[name].to(subject.device)
@@ -167,7 +167,7 @@ def _moments(sums: list[Tensor], positions: int, num_images: int) -> Moments:
 
 def _by_channel(layer: Layer, values: Tensor) -> Tensor:
     """What a layer gives, or gradients by it, in float64, shape (channels, positions)."""
-    return values.movedim(-1 if isinstance(layer, nn.Linear) else 1, 0).flatten(1).double()
+    return values.movedim(channel_axis(layer), 0).flatten(1).double()
 
 
 @contextmanager
@@ -204,5 +204,5 @@ def _batch_size(
 
 def _unfolded(layer: Layer, inputs: Tensor, outputs: Tensor) -> int:
     """How many numbers an image's unfolded inputs take."""
-    positions = outputs[0].numel() // (outputs.shape[-1] if isinstance(layer, nn.Linear) else outputs.shape[1])
+    positions = outputs[0].numel() // outputs.shape[channel_axis(layer)]
     return positions * layer.weight[0].numel() * groups_of(layer)

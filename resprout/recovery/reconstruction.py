@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from resprout.channels import shrink
 from resprout.checkpoints import Checkpoint
-from resprout.patches import Layer, as_matrices, batch_size_for, groups_of, is_plain
+from resprout.patches import Layer, as_matrices, batch_size_for, channel_axis, groups_of, is_plain
 from resprout.types import ChannelPlan, PruningMask
 
 LayerWatch = Callable[[int, int, dict[str, float]], None]
@@ -168,8 +168,7 @@ def _moments(
         inputs, _ = _run_to(student, name, placed)
         _, outputs = _run_to(teacher, name, placed)
         if kept_outputs is not None:
-            axis = -1 if isinstance(layer, nn.Linear) else 1
-            outputs = outputs.index_select(axis, kept_outputs.nonzero().flatten().to(device))
+            outputs = outputs.index_select(channel_axis(layer), kept_outputs.nonzero().flatten().to(device))
         x, y = as_matrices(layer, inputs, outputs)
         total.inputs += x @ x.mT
         total.products += x @ y.mT

@@ -189,6 +189,16 @@ def test_layers_of_another_kind_are_scored_by_each_weight_alone(
     assert 0.1 < float(found[name].median() / plain[name].median()) < 100
 
 
+def test_a_network_without_a_plain_layer_has_scores_too(tiny_teacher: Teacher, tiny_dreams: DreamSet) -> None:
+    section = OptimalBrainSection(num_images=64, exclude=("fc.*",))
+    for layer in tiny_teacher.network.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.__class__ = type("Other", (nn.Conv2d,), {})
+    scores = score(tiny_teacher, section, seed=0, dreams=tiny_dreams, device=CPU)
+    assert len(scores) > 1
+    assert all((found > 0).any() for found in scores.values())
+
+
 def test_a_layer_that_never_runs_is_not_missed(tiny_teacher: Teacher, tiny_dreams: DreamSet) -> None:
     tiny_teacher.network.register_module("idle", nn.Linear(3, 2))
     scores = score(tiny_teacher, OptimalBrainSection(num_images=64), seed=0, dreams=tiny_dreams, device=CPU)
