@@ -16,7 +16,7 @@ def advice(recipe: Recipe) -> list[str]:
         return []
     if section.sparsity == "auto" or section.sparsity < FEW_LEFT or section.rounds > 1:
         return []
-    method = "--set pruning.method=lamp " if section.method in ("global_magnitude", "optimal_brain") else ""
+    method = "--set pruning.method=optimal_brain " if section.method == "global_magnitude" else ""
     return [
         f"note: where {100 * section.sparsity:.3g} % of the weights go, rounds bring more accuracy back to a network "
         f"that is not large for its task, in three times the time: {method}--set pruning.rounds=3"

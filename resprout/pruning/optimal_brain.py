@@ -3,7 +3,9 @@
 There each layer is pruned by what its own outputs lack. So that one threshold serves all layers, that counts here in
 two units: by how much the network's answers depend on those outputs (their Fisher information, beside the inputs'
 second moments, as in K-FAC, arXiv 1503.05671), and as a share of what the outputs vary. The first alone spares early
-layers, the second alone knows nothing of the answers; their geometric mean is better than either.
+layers, the second alone knows nothing of the answers; their geometric mean is better than either. A share counts more
+the less its channel has left, as in a layer with LAMP (arXiv 2010.07611): weights that matter little one by one are
+missed together, and a channel that has lost all of them cannot be trained back.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ def optimal_brain(subject: Subject, section: OptimalBrainSection) -> dict[str, T
     """What is lacking without each weight where the layer's others make up for it.
 
     `effect`^power * `share`^(1 - power), with the effect on the loss to second order, in nats, and the share in the
-    variance of the layer's outputs.
+    variance of the layer's outputs, times what the channel had in all over what it still has when this weight goes.
 
     Of layers that are neither exactly nn.Conv2d nor nn.Linear it is not known what others could make up for. There a
     weight's effect is its Fisher information times its square, and its share that in its layer's squares.
@@ -84,10 +86,8 @@ def _scores(weight: Tensor, alive: Tensor, groups: int, moments: Moments, sectio
     grams = moments.inputs + section.ridge * size[:, None, None] * unit
     rows = [_rows_of_blocks(values.flatten(1), groups) for values in (weight, alive)]
     errors = _whole_rows(removal_errors(rows[0], grams, rows[1]), groups, weight.flatten(1).shape)
-    found = _weighed(
-        errors * moments.fisher[:, None], errors / moments.variance.clamp_min(TINY), section.gradient_power
-    )
-    return found.reshape(weight.shape)
+    share = errors / moments.variance.clamp_min(TINY) * _emptied(errors)
+    return _weighed(errors * moments.fisher[:, None], share, section.gradient_power).reshape(weight.shape)
 
 
 def _alone(subject: Subject, names: list[str], images: Tensor, power: float) -> dict[str, Tensor]:
@@ -99,9 +99,24 @@ def _alone(subject: Subject, names: list[str], images: Tensor, power: float) -> 
     fisher = squared_gradients(
         subject.network, names, examples, lambda logits, *_: drawn_loss(logits, draws), batch_size=1
     )
-    squares = {name: weight.square() for name, weight in subject.weights().items()}
-    row_means = {name: (square.sum() / len(square)).clamp_min(TINY) for name, square in squares.items()}
-    return {name: _weighed(fisher[name] * squares[name], squares[name] / row_means[name], power) for name in names}
+    scores = {}
+    for name in names:
+        weight = subject.weights()[name]
+        squares = weight.square().flatten(1)
+        share = squares * len(squares) / squares.sum().clamp_min(TINY) * _emptied(squares)
+        scores[name] = _weighed(fisher[name].flatten(1) * squares, share, power).view_as(weight)
+    return scores
+
+
+def _emptied(lacking: Tensor) -> Tensor:
+    """How often what a channel still has when a weight goes is in what it had: from 1 to, mostly, its fan-in.
+
+    Args:
+        lacking: without each weight, in the order in which they go, shape (channels, fan_in).
+    """
+    ascending, order = lacking.sort(dim=1, stable=True)
+    left = ascending.flip(1).cumsum(1).flip(1)
+    return torch.zeros_like(lacking).scatter(1, order, left[:, :1] / left.clamp_min(TINY))
 
 
 def _weighed(effect: Tensor, share: Tensor, power: float) -> Tensor:

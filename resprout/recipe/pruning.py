@@ -197,7 +197,7 @@ class OptimalBrainSection(ScoredBase):
     method: Literal["optimal_brain"] = "optimal_brain"
     gradient_power: float = Field(default=0.5, ge=0, le=1)
     """What counts for a weight. 1: the effect on the teacher's answers alone. 0: the share in its layer's outputs
-    alone. Between: effect to this power, times share to the rest."""
+    alone, more where its channel has little left. Between: effect to this power, times share to the rest."""
     ridge: float = Field(default=0.01, gt=0)
     """How far to distrust what images say of how inputs go together, in units of the inputs' mean square."""
     normalisation: Literal["none", "lamp"] = "none"

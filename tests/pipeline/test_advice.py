@@ -26,7 +26,12 @@ def recipe_with(**sections: Any) -> Recipe:
 def test_one_shot_that_leaves_few_weights_is_told_of_rounds():
     (line,) = advice(recipe_with(pruning={"sparsity": 0.9}))
     assert "where 90 % of the weights go" in line
-    assert line.endswith("--set pruning.method=lamp --set pruning.rounds=3")
+    assert line.endswith("time: --set pruning.rounds=3")
+
+
+def test_the_smallest_weights_are_told_of_those_that_others_make_up_for():
+    (line,) = advice(recipe_with(pruning={"method": "global_magnitude", "sparsity": 0.9}))
+    assert line.endswith("time: --set pruning.method=optimal_brain --set pruning.rounds=3")
 
 
 def test_a_criterion_that_was_chosen_is_left_alone():
@@ -49,7 +54,7 @@ def test_others_are_told_nothing(sections: dict[str, Any]):
 
 
 def test_what_is_told_is_a_recipe_that_is_told_no_more():
-    (line,) = advice(recipe_with(pruning={"sparsity": 0.9}))
+    (line,) = advice(recipe_with(pruning={"method": "global_magnitude", "sparsity": 0.9}))
     told = dict(pair.removeprefix("pruning.").split("=") for pair in line.split("--set ")[1:])
     told = {name: value.strip() for name, value in told.items()}
     assert advice(recipe_with(pruning={"sparsity": 0.9, "method": told["method"], "rounds": int(told["rounds"])})) == []
