@@ -35,7 +35,7 @@ from resprout.precision import best_device
 from resprout.pruning import prune
 from resprout.recipe import DistillationSection, ReconstructionSection, StructuredSection
 from resprout.recovery import recover, repair
-from resprout.recovery.start import settle
+from resprout.recovery.start import mended, settle
 from resprout.types import DreamSet, LabelledImages, StoredSize, Student, Teacher
 
 BATCH_SIZES = (1, 64)
@@ -62,6 +62,8 @@ def measure(bench: Bench, importance: str, macs_ratio: float, seed: int) -> dict
     repaired = repair(pruned, dreams)
     chosen = str(settle(DistillationSection(), bench.teacher, repaired, dreams).start)
     solved = recover(bench.teacher, pruned, dreams, ReconstructionSection(), seed=seed).recovered
+    if chosen == "reconstructed" and not mended(bench.teacher, solved, dreams):
+        chosen = "repaired"
     students = {"none": pruned, "dreams": repaired, "reconstruction": solved}
     for start in {chosen, *bench.starts}:
         first = solved if start == "reconstructed" else repaired

@@ -48,10 +48,9 @@ def lamp_scores(weight: Tensor) -> Tensor:
 
 
 def shares_left(energy: Tensor) -> Tensor:
-    """LAMP's scores of any energies that are not negative: float64, shape (n,)."""
-    order = energy.argsort(stable=True)
-    left = energy[order].flip(0).cumsum(0).flip(0)
-    scores = torch.empty_like(energy)
+    """LAMP's scores of any energies that are not negative: float64, shape (..., n), along the last axis."""
+    ascending, order = energy.sort(dim=-1, stable=True)
+    left = ascending.flip(-1).cumsum(-1).flip(-1)
     # a layer of zeros has no energy to share: all of its weights are missed as little
-    scores[order] = torch.where(left > 0, energy[order] / left.clamp_min(torch.finfo(torch.float64).tiny), left)
-    return scores
+    shares = torch.where(left > 0, ascending / left.clamp_min(torch.finfo(torch.float64).tiny), left)
+    return torch.empty_like(energy).scatter(-1, order, shares)

@@ -3,9 +3,9 @@
 There each layer is pruned by what its own outputs lack. So that one threshold serves all layers, that counts here in
 two units: by how much the network's answers depend on those outputs (their Fisher information, beside the inputs'
 second moments, as in K-FAC, arXiv 1503.05671), and as a share of what the outputs vary. The first alone spares early
-layers, the second alone knows nothing of the answers; their geometric mean is better than either. A share counts more
-the less its channel has left, as in a layer with LAMP (arXiv 2010.07611): weights that matter little one by one are
-missed together, and a channel that has lost all of them cannot be trained back.
+layers, the second alone knows nothing of the answers; their geometric mean is better than either. The share is one in
+what its channel still has, as with LAMP in what a layer still has (arXiv 2010.07611): weights that matter little one by
+one are missed together, and a channel that has lost all of them cannot be trained back.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from resprout.progress import Progress
 from resprout.pruning.elimination import removal_errors
 from resprout.pruning.gradients import Examples, squared_gradients
 from resprout.pruning.guidance import drawn_loss
+from resprout.pruning.lamp import shares_left
 from resprout.pruning.subject import Subject
 from resprout.recipe import OptimalBrainSection
 from resprout.seeding import generator
@@ -54,11 +55,11 @@ class Moments:
 def optimal_brain(subject: Subject, section: OptimalBrainSection) -> dict[str, Tensor]:
     """What is lacking without each weight where the layer's others make up for it.
 
-    `effect`^power * `share`^(1 - power), with the effect on the loss to second order, in nats, and the share in the
-    variance of the layer's outputs, times what the channel had in all over what it still has when this weight goes.
+    `effect`^power * `share`^(1 - power), with the effect on the loss to second order, in nats, and the share in what
+    its channel still has when this weight goes, times the channel's in the variance of the layer's outputs.
 
     Of layers that are neither exactly nn.Conv2d nor nn.Linear it is not known what others could make up for. There a
-    weight's effect is its Fisher information times its square, and its share that in its layer's squares.
+    weight's effect is its Fisher information times its square, and shares are those in squares.
 
     Returns:
         Parameter name -> float64 tensor of the weight's shape, not negative.
@@ -86,8 +87,8 @@ def _scores(weight: Tensor, alive: Tensor, groups: int, moments: Moments, sectio
     grams = moments.inputs + section.ridge * size[:, None, None] * unit
     rows = [_rows_of_blocks(values.flatten(1), groups) for values in (weight, alive)]
     errors = _whole_rows(removal_errors(rows[0], grams, rows[1]), groups, weight.flatten(1).shape)
-    share = errors / moments.variance.clamp_min(TINY) * _emptied(errors)
-    return _weighed(errors * moments.fisher[:, None], share, section.gradient_power).reshape(weight.shape)
+    effect = errors * moments.fisher[:, None]
+    return _weighed(effect, errors, moments.variance, section.gradient_power).reshape(weight.shape)
 
 
 def _alone(subject: Subject, names: list[str], images: Tensor, power: float) -> dict[str, Tensor]:
@@ -103,24 +104,20 @@ def _alone(subject: Subject, names: list[str], images: Tensor, power: float) -> 
     for name in names:
         weight = subject.weights()[name]
         squares = weight.square().flatten(1)
-        share = squares * len(squares) / squares.sum().clamp_min(TINY) * _emptied(squares)
-        scores[name] = _weighed(fisher[name].flatten(1) * squares, share, power).view_as(weight)
+        effect = fisher[name].flatten(1) * squares
+        scores[name] = _weighed(effect, squares, squares.sum(1).mean(), power).view_as(weight)
     return scores
 
 
-def _emptied(lacking: Tensor) -> Tensor:
-    """How often what a channel still has when a weight goes is in what it had: from 1 to, mostly, its fan-in.
+def _weighed(effect: Tensor, lacking: Tensor, per_channel: Tensor, power: float) -> Tensor:
+    """The scores of a layer's weights, shape (out_channels, fan_in).
 
     Args:
-        lacking: without each weight, in the order in which they go, shape (channels, fan_in).
+        effect, lacking: on the loss, and in the channel's outputs, without each weight; of that shape.
+        per_channel: what a channel has, the mean over channels, in the unit of `lacking`.
     """
-    ascending, order = lacking.sort(dim=1, stable=True)
-    left = ascending.flip(1).cumsum(1).flip(1)
-    return torch.zeros_like(lacking).scatter(1, order, left[:, :1] / left.clamp_min(TINY))
-
-
-def _weighed(effect: Tensor, share: Tensor, power: float) -> Tensor:
-    return effect.pow(power) * share.pow(1 - power)
+    channels = lacking.sum(1, keepdim=True) / per_channel.clamp_min(TINY)
+    return effect.pow(power) * (channels * shares_left(lacking)).pow(1 - power)
 
 
 def moments_of(subject: Subject, layers: Mapping[str, Layer], images: Tensor) -> dict[str, Moments]:

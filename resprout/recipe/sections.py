@@ -156,8 +156,8 @@ class DistillationSection(Section):
     start: Literal["auto", "reconstructed", "repaired", "pruned"] = "auto"
     """reconstructed: from layers solved on dreams, as method: reconstruction does. repaired: from BatchNorm
     re-estimated on dreams. pruned: from the student as it came. auto: reconstructed where the repaired student still
-    answers as the teacher on half of the held-out dreams and their blends, since little needs mending then; repaired
-    where it does not, and between and after rounds."""
+    answers as the teacher on half of the held-out dreams and their blends, and solved layers do on 0.7 of them, since
+    little needs mending then; repaired where they do not, and between and after rounds."""
     keep_batchnorm_frozen: bool | None = None
     """Train with running statistics instead of a batch's own, and leave them as they are. none: yes from reconstructed,
     whose statistics are the teacher's; no otherwise."""

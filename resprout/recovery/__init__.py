@@ -17,7 +17,7 @@ from resprout.recipe import DistillationSection, PaperRecoverySection, Reconstru
 from resprout.recovery.calibration import reestimate
 from resprout.recovery.distillation import distil
 from resprout.recovery.reconstruction import reconstruct, solvable
-from resprout.recovery.start import settle
+from resprout.recovery.start import mended, settle
 from resprout.types import DreamSet, Student, Teacher
 
 # The recipe released with arXiv 2511.20702, every field of it, so that no default of ours changes it
@@ -103,6 +103,9 @@ def recover(
     settled = settle(plain, teacher, repaired, dreams, device)
     if settled.start == "reconstructed":
         first, _ = _solved(teacher, student, dreams, ReconstructionSection(), device, report, checkpoint)
+        if plain.start == "auto" and not mended(teacher, first, dreams, device):
+            settled = settle(plain.model_copy(update={"start": "repaired"}), teacher, repaired, dreams, device)
+            first = repaired
     else:
         first = repaired if settled.start == "repaired" else student
     determining = (teacher.network, first.network, dreams.images, dreams.targets, settled.model_dump(), seed)

@@ -143,6 +143,8 @@ def test_moments_are_those_of_each_layers_inputs_and_of_its_outputs_gradients(ti
     low, high = torch.stack(squares).amin((0, 1)), torch.stack(squares).amax((0, 1))
     fisher = found["fc.weight"].fisher
     assert ((fisher > low) & (fisher < high)).all()
+    variance = network.conv1(images).double().var((0, 2, 3), correction=0).mean()
+    torch.testing.assert_close(found["conv1.weight"].variance, variance, rtol=1e-4, atol=1e-6)
     assert set(found) == set(layers)
 
 

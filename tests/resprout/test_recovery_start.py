@@ -28,6 +28,21 @@ def test_a_little_damage_is_mended_and_much_is_trained_anew(tiny_teacher: Teache
     assert (much.start, much.learning_rate, much.keep_batchnorm_frozen) == ("repaired", 3e-3, False)
 
 
+def test_what_solving_does_not_mend_is_trained_anew(
+    tiny_teacher: Teacher, tiny_dreams: DreamSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resprout.recovery.start.MENDABLE_AGREEMENT", 0.0)
+    section = DistillationSection(epochs=1, precision="float32")
+    for sparsity, expected in ((0.2, ("reconstructed", 1e-3, True)), (0.985, ("repaired", 3e-3, False))):
+        used = recover(tiny_teacher, pruned(tiny_teacher, sparsity), tiny_dreams, section, seed=0).section
+        assert isinstance(used, DistillationSection)
+        assert (used.start, used.learning_rate, used.keep_batchnorm_frozen) == expected
+    asked_for = section.model_copy(update={"start": "reconstructed"})
+    used = recover(tiny_teacher, pruned(tiny_teacher, 0.985), tiny_dreams, asked_for, seed=0).section
+    assert isinstance(used, DistillationSection)
+    assert used.start == "reconstructed"
+
+
 def test_a_student_that_was_trained_before_is_trained_on(tiny_teacher: Teacher, tiny_dreams: DreamSet) -> None:
     student = pruned(tiny_teacher, 0.2)
     student.network.get_parameter("layer1.0.conv1.weight").mul_(1.0001)  # pruned weights stay 0
