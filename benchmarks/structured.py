@@ -8,7 +8,8 @@
 
 Accuracy is on the 10,000 CIFAR-10 test images. Times are those of the student against its teacher, which take turns, on
 the processor with --threads threads, and on the GPU too where there is one. Every cell is kept as soon as it is
-measured, in benchmarks/results/structured-NAME.json, and in benchmarks/results/cuda where there is a GPU.
+measured, in benchmarks/results/structured-NAME.json (-N-threads where there are more than one), and in
+benchmarks/results/cuda where there is a GPU.
 """
 
 from __future__ import annotations
@@ -161,9 +162,10 @@ def _teacher_of(name: str) -> Path:
     return ROOT / ("examples/resnet20-cifar10/teacher" if name == "resnet20" else f"benchmarks/teachers/{name}")
 
 
-def _results_of(name: str) -> Path:
-    """Apart on machines with a GPU, so that they never overwrite what machines without one have measured."""
-    return RESULTS / ("cuda" if torch.cuda.is_available() else "") / f"structured-{name}.json"
+def _results_of(name: str, threads: int) -> Path:
+    """Apart on machines with a GPU and for other numbers of threads, so that no table mixes times of both."""
+    of_threads = "" if threads == 1 else f"-{threads}-threads"
+    return RESULTS / ("cuda" if torch.cuda.is_available() else "") / f"structured-{name}{of_threads}.json"
 
 
 def main() -> None:
@@ -183,7 +185,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of the processor, for all networks alike")
     parser.add_argument("--table", action="store_true", help="measure nothing, print the table")
     options = parser.parse_args()
-    path = _results_of(options.name)
+    path = _results_of(options.name, options.threads)
     if not options.table:
         torch.set_num_threads(options.threads)
         setting = Setting(
