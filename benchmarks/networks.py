@@ -48,12 +48,14 @@ def criterion(document: Document) -> str:
     words = PRUNING[document.get("pruning", USUAL_PRUNING)] + GUIDES[document.get("guide", USUAL_GUIDE)]
     rounds, schedule, num_images = _rounds(document), _schedule(document), document["num_images"]
     words += "" if rounds == 1 else f", {rounds} {SCHEDULES[schedule]}"
-    plain = "" if coarsest(document) == USUAL_COARSEST else "plain "
+    real = document.get("guide", USUAL_GUIDE) != USUAL_GUIDE
+    images = "images" if real else "dreams" if coarsest(document) == USUAL_COARSEST else "plain dreams"
     if num_images != USUAL_NUM_IMAGES:
-        words += f", {num_images:,} {plain}dreams"
-    elif plain:
-        words += f", {plain}dreams"
-    for name, usual, unit in (("iterations", USUAL_ITERATIONS, "{} iterations"), *_TRAINING):
+        words += f", {num_images:,} {images}"
+    elif images == "plain dreams":
+        words += f", {images}"
+    of_dreams = () if real else (("iterations", USUAL_ITERATIONS, "{} iterations"),)
+    for name, usual, unit in (*of_dreams, *_TRAINING):
         number = document.get(name, usual)
         words += "" if number == usual else f", {unit.format(number)}"
     return words

@@ -111,3 +111,19 @@ def test_every_ablation_that_comes_along_has_a_name_in_the_table(tables: ModuleT
 def test_what_stands_between_the_markers_is_replaced_and_nothing_else(tables: ModuleType) -> None:
     text = "before <!-- a:begin -->old<!-- a:end --> after"
     assert tables.written(text, "a", ["new"]) == "before <!-- a:begin -->\nnew\n<!-- a:end --> after"
+
+
+def test_other_dreams_are_held_against_the_default_seed_by_seed(tables: ModuleType) -> None:
+    machine = {"cores": 2, "processor": "a processor", "capability": "AVX512", "gpu": "none", "torch": "2.14.1"}
+    top1 = {("default", 0): 84.0, ("default", 1): 85.0, ("fresh", 1): 84.5}
+    cells = [{"case": case, "seed": seed, "top1": value} for (case, seed), value in top1.items()]
+    made = tables.hard_cases({"name": "net", "sparsity": 0.9, "machine": machine, "cells": cells})
+    assert made.splitlines()[-2:] == [
+        f"| {tables.HARD_CASES['default']} (`default`) | 84.50 ± 0.71 |  |",
+        f"| {tables.HARD_CASES['fresh']} (`fresh`) | 84.50 | -0.50 |",
+    ]
+
+
+def test_images_are_not_called_dreams(tables: ModuleType) -> None:
+    real = {"pruning": "fisher", "guide": "real", "num_images": 4096, "iterations": 100}
+    assert tables.networks.criterion(real) == "Fisher on real training images (not data-free), 4,096 images"
