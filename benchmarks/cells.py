@@ -219,29 +219,30 @@ def teacher_top1(setting: Setting) -> float:
 
 
 def read(setting: Setting) -> dict[str, Any]:
-    """What has been measured, less the cells that other defaults than today's gave."""
+    """What has been measured of this teacher, less the cells that other defaults than today's gave."""
     synthesis = setting.synthesis("ours").model_dump(mode="json")
     settings = {"synthesis": synthesis, "recovery": setting.recovery("ours").model_dump()}
     told = setting.section(0.5).model_dump(exclude={"method", *PruningBase.model_fields})
     settings |= {"pruning": told} if told else {}
-    if not setting.results.exists():
-        return {
-            "name": setting.name,
-            "pruning": setting.pruning,
-            "guide": setting.guide,
-            "rounds": setting.rounds,
-            "schedule": setting.schedule,
-            "teacher": artifacts.digest_of(setting.teacher),
-            "machine": machine.describe(),
-            "num_images": setting.num_images,
-            "iterations": setting.iterations,
-            "coarsest": setting.coarsest,
-            "epochs": setting.epochs,
-            "batch_size": setting.batch_size,
-            "recipe": settings,
-            "cells": [],
-        }
-    document: dict[str, Any] = json.loads(setting.results.read_text())
+    nothing = {
+        "name": setting.name,
+        "pruning": setting.pruning,
+        "guide": setting.guide,
+        "rounds": setting.rounds,
+        "schedule": setting.schedule,
+        "teacher": artifacts.digest_of(setting.teacher),
+        "machine": machine.describe(),
+        "num_images": setting.num_images,
+        "iterations": setting.iterations,
+        "coarsest": setting.coarsest,
+        "epochs": setting.epochs,
+        "batch_size": setting.batch_size,
+        "recipe": settings,
+        "cells": [],
+    }
+    document: dict[str, Any] = json.loads(setting.results.read_text()) if setting.results.exists() else nothing
+    if document["teacher"] != nothing["teacher"]:
+        return nothing
     if document["recipe"] != settings:
         still = FIXED_ROWS if document["recipe"].get("pruning") == settings.get("pruning") else set()
         document["recipe"] = settings

@@ -108,3 +108,16 @@ def test_a_process_that_failed_is_replaced_and_the_others_go_on(recovery: Module
     assert isinstance(found[("refused",)], RecipeError)
     assert found[("after",)] == 7
     slots.close()
+
+
+def test_what_another_teacher_gave_is_not_added_to(
+    recovery: ModuleType, lines: list[Any], tiny_teacher: Teacher, tmp_path: Path
+) -> None:
+    artifacts.save_teacher(tiny_teacher, tmp_path / "teacher")
+    setting = lines[0].setting
+    cell = {"row": "none", "sparsity": 0.5, "seed": 0, "top1": 80.0, "seconds": 0.1}
+    recovery.write(setting, recovery.read(setting) | {"cells": [cell]})
+    assert recovery.read(setting)["cells"] == [cell]
+
+    recovery.write(setting, recovery.read(setting) | {"teacher": "another's"})
+    assert recovery.read(setting)["cells"] == []
