@@ -63,6 +63,7 @@ class Setting:
     coarsest: int = networks.USUAL_COARSEST
     epochs: int = networks.USUAL_EPOCHS
     batch_size: int = networks.USUAL_BATCH_SIZE
+    start: str = networks.USUAL_START
 
     @property
     def work(self) -> Path:
@@ -88,7 +89,8 @@ class Setting:
         coarsest = "" if self.coarsest == networks.USUAL_COARSEST else f"-coarsest-{self.coarsest}"
         epochs = "" if self.epochs == networks.USUAL_EPOCHS else f"-{self.epochs}-epochs"
         batches = "" if self.batch_size == networks.USUAL_BATCH_SIZE else f"-batches-of-{self.batch_size}"
-        what = f"{method}{guide}{rounds}{dreams}{iterations}{coarsest}{epochs}{batches}"
+        start = "" if self.start == networks.USUAL_START else f"-{self.start}"
+        what = f"{method}{guide}{rounds}{dreams}{iterations}{coarsest}{epochs}{batches}{start}"
         folder = RESULTS / "cuda" if torch.cuda.is_available() else RESULTS
         return folder / f"recovery-{self.name}{what}.json"
 
@@ -98,11 +100,11 @@ class Setting:
         return section
 
     def recovery(self, row: str) -> RecoverySection:
-        """How a row recovers; the epochs and the batch size are those of distillation."""
+        """How a row recovers; the epochs, the batch size and the start are those of distillation."""
         if row in ("reconstruction", "paper"):
             return ReconstructionSection() if row == "reconstruction" else PaperRecoverySection()
         section = PLAIN if row in ("plain", "plain_ceiling") else DistillationSection()
-        return section.model_copy(update={"epochs": self.epochs, "batch_size": self.batch_size})
+        return section.model_copy(update={"epochs": self.epochs, "batch_size": self.batch_size, "start": self.start})
 
     def prunes_on_dreams(self) -> bool:
         return self.section(0.5).looks_at_images and self.guide == networks.USUAL_GUIDE
@@ -237,6 +239,7 @@ def read(setting: Setting) -> dict[str, Any]:
         "coarsest": setting.coarsest,
         "epochs": setting.epochs,
         "batch_size": setting.batch_size,
+        "start": setting.start,
         "recipe": settings,
         "cells": [],
     }

@@ -39,6 +39,9 @@ USUAL_NUM_IMAGES = 1024
 USUAL_ITERATIONS = 50
 USUAL_EPOCHS = 40
 USUAL_BATCH_SIZE = 64
+USUAL_START = "auto"
+STARTS = {USUAL_START: "", "repaired": " trained anew", "reconstructed": " from solved layers"}
+"""What distillation starts from, as it follows the rounds."""
 USUAL_COARSEST = 1
 """Dreams whose pyramid ends at more pixels than one are called plain."""
 
@@ -47,7 +50,9 @@ def criterion(document: Document) -> str:
     """Which weights went, in words."""
     words = PRUNING[document.get("pruning", USUAL_PRUNING)] + GUIDES[document.get("guide", USUAL_GUIDE)]
     rounds, schedule, num_images = _rounds(document), _schedule(document), document["num_images"]
-    words += "" if rounds == 1 else f", {rounds} {SCHEDULES[schedule]}"
+    in_rounds = "one shot" if rounds == 1 else f"{rounds} {SCHEDULES[schedule]}"
+    start = document.get("start", USUAL_START)
+    words += "" if (rounds, start) == (1, USUAL_START) else f", {in_rounds}{STARTS[start]}"
     real = document.get("guide", USUAL_GUIDE) != USUAL_GUIDE
     images = "images" if real else "dreams" if coarsest(document) == USUAL_COARSEST else "plain dreams"
     if num_images != USUAL_NUM_IMAGES:
@@ -120,7 +125,8 @@ def _in_order(documents: Iterable[Document]) -> list[Document]:
         schedule = list(SCHEDULES).index(_schedule(document))
         dreams = document["num_images"], _iterations(document), coarsest(document)
         training = (int(document.get(name, usual)) for name, usual, _ in _TRAINING)
-        return *dreams, *training, _rounds(document), schedule, order.index(_pruning(document))
+        start = list(STARTS).index(document.get("start", USUAL_START))
+        return *dreams, *training, _rounds(document), start, schedule, order.index(_pruning(document))
 
     return sorted(documents, key=key)
 
@@ -173,6 +179,8 @@ def _command(document: Document) -> str:
     for name, usual, _ in _TRAINING:
         if (number := document.get(name, usual)) != usual:
             parts += [f"--{name.replace('_', '-')} {number}"]
+    if (start := document.get("start", USUAL_START)) != USUAL_START:
+        parts += [f"--start {start}"]
     parts += ["--sparsities", *(f"{sparsity:g}" for sparsity in sorted({cell["sparsity"] for cell in cells}))]
     parts += ["--rows", *(row for row in ROWS if any(cell["row"] == row for cell in cells))]
     return " ".join([*parts, f"--seeds {1 + max(cell['seed'] for cell in cells)}"])

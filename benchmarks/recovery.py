@@ -5,6 +5,7 @@
     python benchmarks/recovery.py --pruning lamp --rows none dreams reconstruction ours     # which weights go
     python benchmarks/recovery.py --pruning teacher_guided --guide real    # scored on real images, as in its paper
     python benchmarks/recovery.py --pruning lamp --rounds 3 --rows ours ceiling            # recovered in between
+    python benchmarks/recovery.py --pruning lamp --rounds 3 --start repaired --rows ours   # trained anew in each
     python benchmarks/recovery.py --num-images 4096 --rows ours            # more dreams, and as much longer training
     python benchmarks/recovery.py --num-images 4096 --iterations 100 --rows ours           # and better ones
     python benchmarks/recovery.py --coarsest 4 --rows ours                 # plain dreams, alike in brightness
@@ -13,9 +14,9 @@
     python benchmarks/recovery.py --plan benchmarks/plans/matrix.txt --workers 12          # many of these at once
 
 Every cell is kept as soon as it is measured, in benchmarks/results/recovery-NAME.json (results/cuda/ where there is a
-GPU), with -PRUNING, -real, -N-rounds (-N-geometric-rounds), -N-dreams, -N-iterations, -coarsest-N, -N-epochs and
--batches-of-N after NAME where these are not the usual ones. Rounds recover on what the row recovers on. A plan is a
-file of such command lines, the most urgent first; what waits for a teacher that is still being trained, waits.
+GPU), with -PRUNING, -real, -N-rounds (-N-geometric-rounds), -N-dreams, -N-iterations, -coarsest-N, -N-epochs,
+-batches-of-N and -START after NAME where these are not the usual ones. Rounds recover on what the row recovers on. A
+plan is a file of such command lines, the most urgent first; what waits for a teacher still in training, waits.
 """
 
 from __future__ import annotations
@@ -211,6 +212,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--coarsest", type=int, default=networks.USUAL_COARSEST, help="where their pyramid ends")
     parser.add_argument("--epochs", type=int, default=networks.USUAL_EPOCHS, help="of distillation")
     parser.add_argument("--batch-size", type=int, default=networks.USUAL_BATCH_SIZE, help="of distillation")
+    parser.add_argument("--start", choices=networks.STARTS, default=networks.USUAL_START, help="of distillation")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sparsities", type=float, nargs="+", default=SPARSITIES)
     parser.add_argument("--rows", nargs="+", choices=networks.ROWS, default=list(networks.ROWS))

@@ -61,7 +61,7 @@ def measure(bench: Bench, importance: str, macs_ratio: float, seed: int) -> dict
     section = StructuredSection(macs_ratio=macs_ratio, importance=importance)
     pruned = prune(bench.teacher, section, seed=seed, dreams=dreams)
     repaired = repair(pruned, dreams)
-    chosen = str(settle(DistillationSection(), bench.teacher, repaired, dreams).start)
+    chosen = str(settle(DistillationSection(), bench.teacher, pruned, repaired, dreams).start)
     solved = recover(bench.teacher, pruned, dreams, ReconstructionSection(), seed=seed).recovered
     if chosen == "reconstructed" and not mended(bench.teacher, solved, dreams):
         chosen = "repaired"
@@ -88,7 +88,7 @@ def measure(bench: Bench, importance: str, macs_ratio: float, seed: int) -> dict
 
 def _distilled(bench: Bench, first: Student, repaired: Student, dreams: DreamSet, start: str, seed: int) -> Student:
     """What distillation makes of a start that is there already, as it would if it had to make it."""
-    section = settle(DistillationSection(epochs=bench.epochs, start=start), bench.teacher, repaired, dreams)
+    section = settle(DistillationSection(epochs=bench.epochs, start=start), bench.teacher, first, repaired, dreams)
     as_it_is = section.model_copy(update={"start": "pruned"})
     return recover(bench.teacher, first, dreams, as_it_is, seed=seed).recovered
 

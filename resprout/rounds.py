@@ -18,7 +18,7 @@ from resprout.errors import RecipeError
 from resprout.progress import Progress, Report, silent
 from resprout.pruning import Scores, prune, score
 from resprout.recipe import DistillationSection, PruningBase, PruningSection, RecoverySection, ScoredSection
-from resprout.recovery import recover
+from resprout.recovery import made_up, recover
 from resprout.types import DreamSet, SparsityChoice, Student, Teacher
 
 
@@ -53,7 +53,8 @@ def prune_on_dreams(
         dreams: what guided criteria look at, and what each round but the last recovers on.
         section: the criterion, the rounds, and the sparsity after the last one; auto: what `choose_sparsity` finds for
             one shot.
-        recovery: how each round but the last ends.
+        recovery: how each round but the last ends. Where its start is auto, the weights that stay make up for those
+            that go after the first round too (`made_up`).
         seed: of criteria that draw, and of the recoveries.
         report: is told how far the rounds are.
         checkpoint: rounds that are done are found here, an unfinished recovery goes on from its last epoch.
@@ -84,9 +85,11 @@ def prune_on_dreams(
             teacher, asked, seed=seed, dreams=dreams, start=student, scores=scores, device=device, report=report
         )
         scores = None  # a student that was trained since has others
+        told = _in_round(report, number, len(targets) - 1)
+        if student is not None and isinstance(between, DistillationSection) and between.start == "auto":
+            pruned = made_up(teacher, student, pruned, dreams, report=told, checkpoint=checkpoint, device=device)
         if number == len(targets):
             return Pruned(pruned, choice)
-        told = _in_round(report, number, len(targets) - 1)
         result = recover(teacher, pruned, dreams, between, seed=seed, report=told, checkpoint=checkpoint, device=device)
         student = result.recovered
     raise AssertionError("there is a last round")
@@ -110,9 +113,7 @@ def densities(final: float, rounds: int, schedule: str) -> list[float]:
 
 def _between_rounds(section: PruningBase, recovery: RecoverySection) -> RecoverySection:
     if isinstance(recovery, DistillationSection):
-        # layers solved for the teacher's weights are no start for a student that is to leave them
-        start = "repaired" if recovery.start == "auto" else recovery.start
-        return recovery.model_copy(update={"epochs": section.round_epochs or recovery.epochs, "start": start})
+        return recovery.model_copy(update={"epochs": section.round_epochs or recovery.epochs})
     if section.round_epochs is not None:
         raise RecipeError(
             f"pruning.round_epochs is {section.round_epochs}, and recovery.method is {recovery.method}",

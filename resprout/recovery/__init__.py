@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from resprout import precision
 from resprout.checkpoints import Checkpoint, fingerprint
@@ -17,7 +17,7 @@ from resprout.recipe import DistillationSection, PaperRecoverySection, Reconstru
 from resprout.recovery.calibration import reestimate
 from resprout.recovery.distillation import distil
 from resprout.recovery.reconstruction import reconstruct, solvable
-from resprout.recovery.start import mended, settle
+from resprout.recovery.start import MADE_UP_AGREEMENT, mended, settle
 from resprout.types import DreamSet, Student, Teacher
 
 # The recipe released with arXiv 2511.20702, every field of it, so that no default of ours changes it
@@ -95,16 +95,16 @@ def recover(
     _check(teacher, dreams)
     device = device or precision.best_device()
     if isinstance(section, ReconstructionSection):
-        solved, relative_error = _solved(teacher, student, dreams, section, device, report, checkpoint)
+        solved, relative_error = _solved(teacher.network, student, dreams, section, device, report, checkpoint)
         metrics = {"relative_error": relative_error}
         return Recovery(solved, repair(student, dreams, device), section, {}, metrics)
     plain = PAPER if isinstance(section, PaperRecoverySection) else section
     repaired = repair(student, dreams, device)
-    settled = settle(plain, teacher, repaired, dreams, device)
+    settled = settle(plain, teacher, student, repaired, dreams, device)
     if settled.start == "reconstructed":
-        first, _ = _solved(teacher, student, dreams, ReconstructionSection(), device, report, checkpoint)
+        first, _ = _solved(teacher.network, student, dreams, ReconstructionSection(), device, report, checkpoint)
         if plain.start == "auto" and not mended(teacher, first, dreams, device):
-            settled = settle(plain.model_copy(update={"start": "repaired"}), teacher, repaired, dreams, device)
+            settled = settle(plain.model_copy(update={"start": "repaired"}), teacher, student, repaired, dreams, device)
             first = repaired
     else:
         first = repaired if settled.start == "repaired" else student
@@ -130,8 +130,40 @@ def recover(
     return Recovery(replace(student, network=network), repaired, used, curves, metrics)
 
 
-def _solved(
+def made_up(
     teacher: Teacher,
+    before: Student,
+    pruned: Student,
+    dreams: DreamSet,
+    *,
+    report: Report = silent,
+    checkpoint: Checkpoint | None = None,
+    device: torch.device | None = None,
+) -> Student:
+    """A student that was trained before it lost more weights, with each layer solved to give what it gave until then.
+
+    What Optimal Brain Surgeon does to the weights that stay. The teacher's outputs would pull them back to where they
+    were before the training.
+
+    Args:
+        before: the student as it was before it lost them.
+        pruned: the same without them; is not changed.
+        dreams: what its layers are solved on, and what it is then asked.
+
+    Returns:
+        `pruned` as it came where no layer can be solved, or where its answers are not the teacher's even so (`mended`):
+        it is trained anew then, for which solved layers are no better start.
+    """
+    device = device or precision.best_device()
+    if not solvable(pruned.network, pruned.mask):
+        return pruned
+    section = ReconstructionSection()
+    solved, _ = _solved(before.network, pruned, dreams, section, device, report, checkpoint)
+    return solved if mended(teacher, solved, dreams, device, enough=MADE_UP_AGREEMENT) else pruned
+
+
+def _solved(
+    reference: nn.Module,
     student: Student,
     dreams: DreamSet,
     section: ReconstructionSection,
@@ -139,7 +171,7 @@ def _solved(
     report: Report,
     checkpoint: Checkpoint | None,
 ) -> tuple[Student, float]:
-    """The student with its layers solved, and their mean relative error."""
+    """The student with its layers solved for what `reference` gives, and their mean relative error."""
     if not solvable(student.network, student.mask):
         raise UnsupportedModelError(
             "no pruned layer is a plain nn.Conv2d or nn.Linear, so none can be solved",
@@ -147,7 +179,7 @@ def _solved(
         )
     with precision.repeatable(allow_tf32=False):
         network, errors = reconstruct(
-            teacher.network,
+            reference,
             student.network,
             student.mask,
             dreams.training[0].float(),
@@ -156,7 +188,7 @@ def _solved(
             device=device,
             watch=lambda done, total, figures: report(Progress("recovery", done, total, "layers", figures)),
             checkpoint=checkpoint,
-            key=f"solved-{fingerprint(teacher.network, student.network, dreams.images, section.model_dump())}",
+            key=f"solved-{fingerprint(reference, student.network, dreams.images, section.model_dump())}",
         )
     return replace(student, network=network.requires_grad_(False)), sum(errors.values()) / len(errors)
 
@@ -181,4 +213,4 @@ def _check(teacher: Teacher, dreams: DreamSet) -> None:
         raise ArtifactError(f"{dreams.num_training} dreams to train on", now="raise synthesis.num_images")
 
 
-__all__ = ["METHODS", "PAPER", "Recovery", "recover", "repair"]
+__all__ = ["METHODS", "PAPER", "Recovery", "made_up", "recover", "repair"]

@@ -3,10 +3,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
 from resprout.pruning import prune
-from resprout.recipe import DistillationSection, GlobalMagnitudeSection
-from resprout.recovery import recover, repair
+from resprout.recipe import DistillationSection, GlobalMagnitudeSection, LampSection
+from resprout.recovery import made_up, recover, repair
 from resprout.recovery.start import settle
 from resprout.types import DreamSet, PruningMask, Student, Teacher
 
@@ -18,7 +19,7 @@ def pruned(teacher: Teacher, sparsity: float) -> Student:
 
 
 def settled(teacher: Teacher, student: Student, dreams: DreamSet, section: DistillationSection) -> DistillationSection:
-    return settle(section, teacher, repair(student, dreams), dreams)
+    return settle(section, teacher, student, repair(student, dreams), dreams)
 
 
 def test_a_little_damage_is_mended_and_much_is_trained_anew(tiny_teacher: Teacher, tiny_dreams: DreamSet) -> None:
@@ -46,7 +47,37 @@ def test_what_solving_does_not_mend_is_trained_anew(
 def test_a_student_that_was_trained_before_is_trained_on(tiny_teacher: Teacher, tiny_dreams: DreamSet) -> None:
     student = pruned(tiny_teacher, 0.2)
     student.network.get_parameter("layer1.0.conv1.weight").mul_(1.0001)  # pruned weights stay 0
-    assert settled(tiny_teacher, student, tiny_dreams, AUTO).start == "repaired"
+    section = settled(tiny_teacher, student, tiny_dreams, AUTO)
+    assert (section.start, section.learning_rate, section.keep_batchnorm_frozen) == ("pruned", 1e-3, True)
+
+    broken = pruned(tiny_teacher, 0.985)
+    with torch.no_grad():
+        for name, kept in broken.mask.keep.items():
+            broken.network.get_parameter(name).copy_(0.01 * kept)
+    section = settled(tiny_teacher, broken, tiny_dreams, AUTO)
+    assert (section.start, section.learning_rate, section.keep_batchnorm_frozen) == ("repaired", 3e-3, False)
+
+
+def test_what_goes_is_made_up_for_while_most_answers_stay(tiny_teacher: Teacher, tiny_dreams: DreamSet) -> None:
+    brief = DistillationSection(epochs=1, precision="float32")
+    before = recover(tiny_teacher, pruned(tiny_teacher, 0.3), tiny_dreams, brief, seed=0).recovered
+    images = tiny_dreams.held_out[0].float()
+
+    def lost(sparsity: float) -> Student:
+        return prune(tiny_teacher, LampSection(sparsity=sparsity), seed=0, start=before)
+
+    def distance(student: Student) -> float:
+        with torch.no_grad():
+            return float((student.network(images) - before.network(images)).square().mean())
+
+    little = lost(0.6)
+    made = made_up(tiny_teacher, before, little, tiny_dreams)
+    assert distance(made) < 0.8 * distance(little)
+    weights = dict(made.network.named_parameters())
+    assert all((weights[name][~kept] == 0).all() for name, kept in little.mask.keep.items())
+
+    nearly_all = lost(0.985)
+    assert made_up(tiny_teacher, before, nearly_all, tiny_dreams) is nearly_all
 
 
 def test_where_no_dream_is_held_out_the_others_are_asked(tiny_teacher: Teacher, tiny_dreams: DreamSet) -> None:

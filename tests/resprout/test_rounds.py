@@ -92,27 +92,43 @@ def test_rounds_give_the_same_student_twice_and_say_how_far_they_are(tiny_teache
     assert {at.stage for at in seen} == {"pruning"}
 
 
+@pytest.mark.parametrize("start", ["repaired", "auto"])
 def test_killed_in_the_second_round_it_ends_with_the_same_bytes(
-    tmp_path: Path, tiny_teacher: Teacher, tiny_dreams: DreamSet
+    tmp_path: Path, tiny_teacher: Teacher, tiny_dreams: DreamSet, start: str
 ):
+    recovery = SHORT.model_copy(update={"start": start})
+
     class _KilledError(Exception):
         pass
 
     def kill(at: Progress) -> None:
-        if (at.figures["round"], at.done) == (2, 1):
+        if (at.figures["round"], at.unit, at.done) == (2, "epochs", 1):
             raise _KilledError
 
     checkpoint = FolderCheckpoint(tmp_path)
-    whole = prune_on_dreams(tiny_teacher, tiny_dreams, ROUNDS, SHORT, seed=0).student
+    whole = prune_on_dreams(tiny_teacher, tiny_dreams, ROUNDS, recovery, seed=0).student
     with pytest.raises(_KilledError):
-        prune_on_dreams(tiny_teacher, tiny_dreams, ROUNDS, SHORT, seed=0, report=kill, checkpoint=checkpoint)
+        prune_on_dreams(tiny_teacher, tiny_dreams, ROUNDS, recovery, seed=0, report=kill, checkpoint=checkpoint)
     seen: list[Progress] = []
     resumed = prune_on_dreams(
-        tiny_teacher, tiny_dreams, ROUNDS, SHORT, seed=0, report=seen.append, checkpoint=checkpoint
+        tiny_teacher, tiny_dreams, ROUNDS, recovery, seed=0, report=seen.append, checkpoint=checkpoint
     ).student
     assert _same(whole, resumed)
-    trained = [(at.figures["round"], at.done) for at in seen if at.done]
+    trained = [(at.figures["round"], at.done) for at in seen if at.done and at.unit == "epochs"]
     assert trained == [(2, 2)], "all that was finished before is kept"
+
+
+def test_what_goes_in_a_round_is_made_up_for_by_what_stays(tiny_teacher: Teacher, tiny_dreams: DreamSet):
+    section = LampSection(sparsity=0.6, rounds=2, round_epochs=2)
+    anew, on = (
+        prune_on_dreams(tiny_teacher, tiny_dreams, section, SHORT.model_copy(update={"start": start}), seed=0).student
+        for start in ("repaired", "auto")
+    )
+    images = tiny_dreams.held_out[0].float()
+    with torch.no_grad():
+        theirs = tiny_teacher.network.eval()(images)
+        distances = [float((each.network(images) - theirs).square().mean()) for each in (anew, on)]
+    assert distances[1] < 0.5 * distances[0]
 
 
 def test_epochs_are_refused_where_nothing_is_trained(tiny_teacher: Teacher, tiny_dreams: DreamSet):
