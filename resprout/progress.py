@@ -7,6 +7,7 @@ travel through a pod's log, or through the local runner, which draws a bar from 
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -47,14 +48,19 @@ def parse(line: str) -> Progress | None:
 
 
 def print_lines(every_seconds: float = 1.0) -> Report:
-    """A `Report` that prints `Progress.line`, one per `every_seconds`, and one for each tenth of the work."""
+    """A `Report` that prints `Progress.line`, one per `every_seconds`, and one for each tenth of the work.
+
+    Threads may share it, as those of a transfer do.
+    """
     last_printed, last_tenth = float("-inf"), -1
+    one_at_a_time = threading.Lock()  # print writes a line and its end apart
 
     def report(progress: Progress) -> None:
         nonlocal last_printed, last_tenth
-        now, tenth = time.monotonic(), 10 * progress.done // max(progress.total, 1)
-        if tenth != last_tenth or progress.done == progress.total or now - last_printed >= every_seconds:
-            last_printed, last_tenth = now, tenth
-            print(progress.line(), flush=True)
+        with one_at_a_time:
+            now, tenth = time.monotonic(), 10 * progress.done // max(progress.total, 1)
+            if tenth != last_tenth or progress.done == progress.total or now - last_printed >= every_seconds:
+                last_printed, last_tenth = now, tenth
+                print(progress.line(), flush=True)
 
     return report
