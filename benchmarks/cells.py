@@ -46,6 +46,11 @@ FIXED_ROWS = {"none", "noise", "paper"}
 """What does not change with our defaults."""
 
 
+def results_folder() -> Path:
+    """Apart on machines with a GPU, so that they never overwrite what machines without one have measured."""
+    return RESULTS / "cuda" if torch.cuda.is_available() else RESULTS
+
+
 @dataclasses.dataclass(frozen=True)
 class Setting:
     """Where a measurement reads from and writes to."""
@@ -91,8 +96,7 @@ class Setting:
         batches = "" if self.batch_size == networks.USUAL_BATCH_SIZE else f"-batches-of-{self.batch_size}"
         start = "" if self.start == networks.USUAL_START else f"-{self.start}"
         what = f"{method}{guide}{rounds}{dreams}{iterations}{coarsest}{epochs}{batches}{start}"
-        folder = RESULTS / "cuda" if torch.cuda.is_available() else RESULTS
-        return folder / f"recovery-{self.name}{what}.json"
+        return results_folder() / f"recovery-{self.name}{what}.json"
 
     def section(self, sparsity: float) -> PruningSection:
         fields = {"method": self.pruning, "sparsity": sparsity, "rounds": self.rounds, "schedule": self.schedule}
@@ -146,7 +150,7 @@ def measure(setting: Setting, row: str, sparsity: float, seed: int) -> dict[str,
         "row": row,
         "sparsity": sparsity,
         "seed": seed,
-        "top1": _top1(dataclasses.replace(teacher, network=student.network), test),
+        "top1": accuracy(dataclasses.replace(teacher, network=student.network), test),
         "seconds": round(seconds, 1),
     }
 
@@ -207,7 +211,7 @@ def _collected(folder: Path, data: Path, num_images: int, seed: int) -> DreamSet
     return collect(section, info=_loaded(folder, data)[0].info, seed=seed, stored=storage.stored)
 
 
-def _top1(model: Teacher, test: LabelledImages) -> float:
+def accuracy(model: Teacher, test: LabelledImages) -> float:
     """A network's accuracy on the test set, in percent."""
     nothing = DreamSet(torch.zeros(0, *model.info.input.shape, dtype=torch.float16), torch.zeros(0).long(), 0, 10)
     top1 = evaluate(model, {}, nothing, test).score("teacher").top1
@@ -217,7 +221,7 @@ def _top1(model: Teacher, test: LabelledImages) -> float:
 
 def teacher_top1(setting: Setting) -> float:
     """The teacher's own accuracy on the test set, in percent."""
-    return _top1(*_load(setting))
+    return accuracy(*_load(setting))
 
 
 def read(setting: Setting) -> dict[str, Any]:

@@ -6,7 +6,7 @@
 
 Each student lost the same weights (the default criterion, on the seed's default dreams), is trained for as many steps
 from the same start, and is judged on the 10,000 CIFAR-10 test images. Every cell is kept as soon as it is measured, in
-benchmarks/results/hard-cases-resnet20.json (results/cuda/ where there is a GPU). What loses here is not in Resprout.
+benchmarks/results/hard-cases-resnet20.json (results/cuda/ where there is a GPU). No case but the first is a default.
 """
 
 from __future__ import annotations
@@ -17,31 +17,33 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import machine
 import torch
-from cells import RESULTS, ROOT, Setting, make_dreams
+from cells import ROOT, Setting, accuracy, make_dreams, results_folder
 from torch import Tensor, nn
 from torch.nn import functional
 
 from resprout import artifacts, datasets, precision, statistics
 from resprout.artifacts.folder import write_atomically
 from resprout.batchnorm import capture_moments
-from resprout.evaluation import evaluate
 from resprout.pruning import prune
 from resprout.recipe import DeepInversionSection, DistillationSection, OptimalBrainSection
 from resprout.recovery import recover
 from resprout.seeding import generator
 from resprout.synthesis import deep_inversion, losses, synthesize
-from resprout.types import BNStatistics, DreamSet, LabelledImages, Student, Teacher
+from resprout.synthesis.groups import Group, GroupResult
+from resprout.types import BNStatistics, DreamSet, InputSpec, LabelledImages, LayerStatistics, Student, Teacher
 
+SPARSITY = 0.9
 EPOCHS = DistillationSection().epochs
 STATISTICS_NOISE = 0.05
-"""In a channel's standard deviations: by about as much do means of 128 images differ from those of all."""
+"""In a channel's standard deviations. Means of 128 photographs differ from those of all by 0.01 to 0.06: by how much
+images differ from each other (diversity.py), over the root of 128."""
 DIVERSITY_WEIGHT = 0.1
 GENERATOR_STEPS = 2000
 
@@ -69,11 +71,6 @@ class Bench:
         section = DistillationSection(epochs=epochs, start="repaired")
         return recover(self.teacher, student or self.pruned, dreams, section, seed=self.seed).recovered
 
-    def top1(self, student: Student) -> float:
-        judged = dataclasses.replace(self.teacher, network=student.network)  # without its cost, which takes a minute
-        nothing = DreamSet(self.dreams.images[:0], self.dreams.targets[:0], 0, self.dreams.num_classes)
-        return round(100 * (evaluate(judged, {}, nothing, self.test).score("teacher").top1 or 0), 2)
-
 
 def as_they_are(bench: Bench) -> Student:
     return bench.distilled(bench.dreams)
@@ -100,17 +97,24 @@ def several_statistics(bench: Bench) -> Student:
     """Each group of dreams matches statistics of its own, near the teacher's."""
     original = deep_inversion.synthesize_group
 
-    def with_its_own(network: nn.Module, found: BNStatistics, *further: Any, **named: Any) -> Any:
-        group = next(each for each in further if hasattr(each, "generator"))
+    def with_its_own(
+        network: nn.Module,
+        found: BNStatistics,
+        space: InputSpec,
+        num_classes: int,
+        section: DeepInversionSection,
+        group: Group,
+        **named: Any,
+    ) -> GroupResult:
         draws = generator(bench.seed, "hard-cases", group.index)
-        layers = [_near(layer, draws) for layer in found.layers]
-        return original(network, BNStatistics(tuple(layers)), *further, **named)
+        near = BNStatistics(tuple(_near(layer, draws) for layer in found.layers))
+        return original(network, near, space, num_classes, section, group, **named)
 
     with mock.patch.object(deep_inversion, "synthesize_group", with_its_own):
         return bench.distilled(bench.synthesized())
 
 
-def _near(layer: Any, draws: torch.Generator) -> Any:
+def _near(layer: LayerStatistics, draws: torch.Generator) -> LayerStatistics:
     by_mean, by_variance = (
         STATISTICS_NOISE * torch.randn(layer.mean.shape, generator=draws).to(layer.mean.device) for _ in range(2)
     )
@@ -211,8 +215,7 @@ def _from_generator(bench: Bench, count: int, batch: int = 128) -> DreamSet:
 
 def _trained(made: Generator, teacher: Teacher, labels: Tensor, device: torch.device) -> None:
     network = precision.frozen_copy(teacher.network, torch.float32, device)
-    found = statistics.extract(teacher)
-    target = BNStatistics(tuple(_on(each, device) for each in found.layers))
+    target = statistics.extract(teacher).to(device)
     optimizer = torch.optim.Adam(made.parameters(), lr=2e-3, betas=(0.5, 0.99))
     section = DeepInversionSection()
     with capture_moments(network) as moments:
@@ -231,10 +234,6 @@ def _trained(made: Generator, teacher: Teacher, labels: Tensor, device: torch.de
             optimizer.step()
 
 
-def _on(layer: Any, device: torch.device) -> Any:
-    return dataclasses.replace(layer, mean=layer.mean.to(device), variance=layer.variance.to(device))
-
-
 CASES: dict[str, Callable[[Bench], Student]] = {
     "default": as_they_are,
     "fresh": other_half,
@@ -247,76 +246,73 @@ CASES: dict[str, Callable[[Bench], Student]] = {
 }
 
 
-def bench_of(setting: Setting, seed: int, sparsity: float) -> Bench:
+def bench_of(setting: Setting, seed: int) -> Bench:
+    """A seed's dreams, and the student that they prune."""
     make_dreams(setting, "ours", seed)
     dreams = artifacts.load_dreams(setting.dreams("ours", seed))
     teacher = artifacts.load_teacher(setting.teacher)
     test = datasets.load_labelled(setting.data / "test.safetensors", info=teacher.info)
-    pruned = prune(teacher, OptimalBrainSection(sparsity=sparsity), seed=seed, dreams=dreams)
+    pruned = prune(teacher, OptimalBrainSection(sparsity=SPARSITY), seed=seed, dreams=dreams)
     return Bench(teacher, test, dreams, pruned, seed)
 
 
-def measured(path: Path, setting: Setting) -> Iterator[dict[str, Any]]:
-    """The cells that were measured with today's defaults."""
-    if path.exists():
-        document = json.loads(path.read_text())
-        if document["recipe"] == recipe_of(setting):
-            yield from document["cells"]
-
-
-def recipe_of(setting: Setting) -> dict[str, Any]:
-    """What all cells share."""
+def read(path: Path, setting: Setting) -> dict[str, Any]:
+    """What has been measured of this teacher with today's defaults."""
     recovery = DistillationSection(start="repaired").model_dump(mode="json")
-    pruning = OptimalBrainSection().model_dump(mode="json", exclude={"sparsity"})
-    return {"synthesis": setting.synthesis("ours").model_dump(mode="json"), "pruning": pruning, "recovery": recovery}
-
-
-def run(setting: Setting, options: argparse.Namespace) -> None:
-    """Measure what is missing, and keep each cell at once; runs side by side keep each other's."""
-    torch.set_num_threads(setting.threads)
-    path = (RESULTS / "cuda" if torch.cuda.is_available() else RESULTS) / "hard-cases-resnet20.json"
-    for seed in options.only_seed if options.only_seed is not None else range(options.seeds):
-        done = {cell["case"] for cell in measured(path, setting) if cell["seed"] == seed}
-        missing = [case for case in options.cases or CASES if case not in done]
-        if not missing:
-            continue
-        bench = bench_of(setting, seed, options.sparsity)
-        for case in missing:
-            started = time.monotonic()
-            top1 = bench.top1(CASES[case](bench))
-            cell = {"case": case, "seed": seed, "top1": top1, "seconds": round(time.monotonic() - started, 1)}
-            print(cell, flush=True)
-            keep(path, setting, options.sparsity, cell)
-
-
-def keep(path: Path, setting: Setting, sparsity: float, cell: dict[str, Any]) -> None:
-    cells = [*measured(path, setting), cell]
-    cells.sort(key=lambda each: (list(CASES).index(each["case"]), each["seed"]))
-    document = {
+    pruning = OptimalBrainSection(sparsity=SPARSITY).model_dump(mode="json")
+    recipe = {"synthesis": setting.synthesis("ours").model_dump(mode="json"), "pruning": pruning, "recovery": recovery}
+    nothing = {
         "name": setting.name,
         "teacher": artifacts.digest_of(setting.teacher),
         "machine": machine.describe(),
-        "sparsity": sparsity,
-        "recipe": recipe_of(setting),
-        "cells": cells,
+        "sparsity": SPARSITY,
+        "recipe": recipe,
+        "cells": [],
     }
+    document: dict[str, Any] = json.loads(path.read_text()) if path.exists() else nothing
+    return document if all(document[what] == nothing[what] for what in ("teacher", "recipe")) else nothing
+
+
+def keep(path: Path, document: dict[str, Any], cell: dict[str, Any]) -> None:
+    """Add a cell, and write at once."""
+    document["cells"].append(cell)
+    document["cells"].sort(key=lambda each: (list(CASES).index(each["case"]), each["seed"]))
     with write_atomically(path) as temporary:
         temporary.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def run(setting: Setting, cases: Sequence[str], seeds: int) -> None:
+    """Measure what is missing, and keep each cell at once."""
+    torch.set_num_threads(setting.threads)
+    path = results_folder() / "hard-cases-resnet20.json"
+    document = read(path, setting)
+    for seed in range(seeds):
+        done = {cell["case"] for cell in document["cells"] if cell["seed"] == seed}
+        missing = [case for case in cases if case not in done]
+        if not missing:
+            continue
+        bench = bench_of(setting, seed)
+        for case in missing:
+            started = time.monotonic()
+            student = CASES[case](bench)
+            top1 = accuracy(dataclasses.replace(bench.teacher, network=student.network), bench.test)
+            cell = {"case": case, "seed": seed, "top1": top1, "seconds": round(time.monotonic() - started, 1)}
+            print(cell, flush=True)
+            keep(path, document, cell)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"default: all of {', '.join(CASES)}")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only-seed", type=int, nargs="+", help="these seeds in place of the first ones")
     parser.add_argument("--data", type=Path, default=ROOT / "data/cifar10", help="what `make cifar10` fetched")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     unknown = set(options.cases) - set(CASES)
     if unknown:
         parser.error(f"no such case: {', '.join(sorted(unknown))}; there are {', '.join(CASES)}")
-    options.sparsity = 0.9
-    run(Setting("resnet20", ROOT / "examples/resnet20-cifar10/teacher", options.data, options.threads), options)
+    setting = Setting("resnet20", ROOT / "examples/resnet20-cifar10/teacher", options.data, options.threads)
+    run(setting, options.cases or list(CASES), options.seeds)
 
 
 if __name__ == "__main__":

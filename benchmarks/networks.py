@@ -51,7 +51,7 @@ def criterion(document: Document) -> str:
     words = PRUNING[document.get("pruning", USUAL_PRUNING)] + GUIDES[document.get("guide", USUAL_GUIDE)]
     rounds, schedule, num_images = _rounds(document), _schedule(document), document["num_images"]
     in_rounds = "one shot" if rounds == 1 else f"{rounds} {SCHEDULES[schedule]}"
-    start = document.get("start", USUAL_START)
+    start = _start(document)
     words += "" if (rounds, start) == (1, USUAL_START) else f", {in_rounds}{STARTS[start]}"
     real = document.get("guide", USUAL_GUIDE) != USUAL_GUIDE
     images = "images" if real else "dreams" if coarsest(document) == USUAL_COARSEST else "plain dreams"
@@ -125,7 +125,7 @@ def _in_order(documents: Iterable[Document]) -> list[Document]:
         schedule = list(SCHEDULES).index(_schedule(document))
         dreams = document["num_images"], _iterations(document), coarsest(document)
         training = (int(document.get(name, usual)) for name, usual, _ in _TRAINING)
-        start = list(STARTS).index(document.get("start", USUAL_START))
+        start = list(STARTS).index(_start(document))
         return *dreams, *training, _rounds(document), start, schedule, order.index(_pruning(document))
 
     return sorted(documents, key=key)
@@ -137,6 +137,10 @@ def _pruning(document: Document) -> str:
 
 def _rounds(document: Document) -> int:
     return int(document.get("rounds", 1))
+
+
+def _start(document: Document) -> str:
+    return str(document.get("start", USUAL_START))
 
 
 def _schedule(document: Document) -> str:
@@ -179,7 +183,7 @@ def _command(document: Document) -> str:
     for name, usual, _ in _TRAINING:
         if (number := document.get(name, usual)) != usual:
             parts += [f"--{name.replace('_', '-')} {number}"]
-    if (start := document.get("start", USUAL_START)) != USUAL_START:
+    if (start := _start(document)) != USUAL_START:
         parts += [f"--start {start}"]
     parts += ["--sparsities", *(f"{sparsity:g}" for sparsity in sorted({cell["sparsity"] for cell in cells}))]
     parts += ["--rows", *(row for row in ROWS if any(cell["row"] == row for cell in cells))]

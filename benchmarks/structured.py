@@ -26,7 +26,7 @@ import machine
 import networks
 import tables
 import torch
-from cells import RESULTS, ROOT, Setting, make_dreams
+from cells import ROOT, Setting, make_dreams, results_folder
 
 from resprout import artifacts, datasets
 from resprout.artifacts.folder import write_atomically
@@ -163,9 +163,9 @@ def _teacher_of(name: str) -> Path:
 
 
 def _results_of(name: str, threads: int) -> Path:
-    """Apart on machines with a GPU and for other numbers of threads, so that no table mixes times of both."""
+    """Apart for other numbers of threads too, so that no table mixes times of both."""
     of_threads = "" if threads == 1 else f"-{threads}-threads"
-    return RESULTS / ("cuda" if torch.cuda.is_available() else "") / f"structured-{name}{of_threads}.json"
+    return results_folder() / f"structured-{name}{of_threads}.json"
 
 
 def main() -> None:

@@ -100,14 +100,7 @@ def recover(
         return Recovery(solved, repair(student, dreams, device), section, {}, metrics)
     plain = PAPER if isinstance(section, PaperRecoverySection) else section
     repaired = repair(student, dreams, device)
-    settled = settle(plain, teacher, student, repaired, dreams, device)
-    if settled.start == "reconstructed":
-        first, _ = _solved(teacher.network, student, dreams, ReconstructionSection(), device, report, checkpoint)
-        if plain.start == "auto" and not mended(teacher, first, dreams, device):
-            settled = settle(plain.model_copy(update={"start": "repaired"}), teacher, student, repaired, dreams, device)
-            first = repaired
-    else:
-        first = repaired if settled.start == "repaired" else student
+    settled, first = _begun(plain, teacher, student, repaired, dreams, device, report, checkpoint)
     determining = (teacher.network, first.network, dreams.images, dreams.targets, settled.model_dump(), seed)
     key = f"recovery-{fingerprint(*determining)}"
     report(Progress("recovery", 0, plain.epochs, "epochs"))
@@ -128,6 +121,27 @@ def recover(
     metrics = {name: float(curve[-1]) for name, curve in curves.items()}
     used = section if isinstance(section, PaperRecoverySection) else settled
     return Recovery(replace(student, network=network), repaired, used, curves, metrics)
+
+
+def _begun(
+    section: DistillationSection,
+    teacher: Teacher,
+    student: Student,
+    repaired: Student,
+    dreams: DreamSet,
+    device: torch.device,
+    report: Report,
+    checkpoint: Checkpoint | None,
+) -> tuple[DistillationSection, Student]:
+    """The section with nothing left to choose, and the student that distillation starts from."""
+    settled = settle(section, teacher, student, repaired, dreams, device)
+    if settled.start != "reconstructed":
+        return settled, repaired if settled.start == "repaired" else student
+    solved, _ = _solved(teacher.network, student, dreams, ReconstructionSection(), device, report, checkpoint)
+    if section.start != "auto" or mended(teacher, solved, dreams, device):
+        return settled, solved
+    anew = section.model_copy(update={"start": "repaired"})
+    return settle(anew, teacher, student, repaired, dreams, device), repaired
 
 
 def made_up(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 
 import torch
@@ -75,7 +74,7 @@ def synthesize_shard(
     """
     device = device or precision.best_device()
     prepare = METHODS[section.method]
-    synthesizer, iterations = prepare(teacher, _on(statistics, device), section, seed, student, device)
+    synthesizer, iterations = prepare(teacher, statistics.to(device), section, seed, student, device)
     all_groups = groups_of(section)
     groups = shard(all_groups, shard_index, num_shards)
     if not groups:
@@ -166,14 +165,6 @@ def _paper(
         return paper.synthesize_group(network, statistics, teacher.info.input, group, seed=seed, watch=watch)
 
     return one, paper.ITERATIONS
-
-
-def _on(statistics: BNStatistics, device: torch.device) -> BNStatistics:
-    layers = tuple(
-        dataclasses.replace(layer, mean=layer.mean.to(device), variance=layer.variance.to(device))
-        for layer in statistics.layers
-    )
-    return BNStatistics(layers)
 
 
 METHODS: dict[str, Prepare] = {"deep_inversion": _deep_inversion, "paper": _paper}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -70,6 +70,11 @@ class BNStatistics:
     @property
     def num_channels(self) -> int:
         return sum(layer.channels for layer in self.layers)
+
+    def to(self, device: torch.device) -> BNStatistics:
+        """The same on another device."""
+        layers = (replace(each, mean=each.mean.to(device), variance=each.variance.to(device)) for each in self.layers)
+        return BNStatistics(tuple(layers))
 
     @cached_property
     def all_channels(self) -> AllChannels:
