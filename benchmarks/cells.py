@@ -67,6 +67,7 @@ class Setting:
     iterations: int = networks.USUAL_ITERATIONS
     coarsest: int = networks.USUAL_COARSEST
     epochs: int = networks.USUAL_EPOCHS
+    round_epochs: int = networks.USUAL_ROUND_EPOCHS
     batch_size: int = networks.USUAL_BATCH_SIZE
     start: str = networks.USUAL_START
 
@@ -93,13 +94,20 @@ class Setting:
         iterations = "" if self.iterations == networks.USUAL_ITERATIONS else f"-{self.iterations}-iterations"
         coarsest = "" if self.coarsest == networks.USUAL_COARSEST else f"-coarsest-{self.coarsest}"
         epochs = "" if self.epochs == networks.USUAL_EPOCHS else f"-{self.epochs}-epochs"
+        between = "" if self.round_epochs == networks.USUAL_ROUND_EPOCHS else f"-{self.round_epochs}-between"
         batches = "" if self.batch_size == networks.USUAL_BATCH_SIZE else f"-batches-of-{self.batch_size}"
         start = "" if self.start == networks.USUAL_START else f"-{self.start}"
-        what = f"{method}{guide}{rounds}{dreams}{iterations}{coarsest}{epochs}{batches}{start}"
+        what = f"{method}{guide}{rounds}{dreams}{iterations}{coarsest}{epochs}{between}{batches}{start}"
         return results_folder() / f"recovery-{self.name}{what}.json"
 
     def section(self, sparsity: float) -> PruningSection:
-        fields = {"method": self.pruning, "sparsity": sparsity, "rounds": self.rounds, "schedule": self.schedule}
+        fields = {
+            "method": self.pruning,
+            "sparsity": sparsity,
+            "rounds": self.rounds,
+            "schedule": self.schedule,
+            "round_epochs": self.round_epochs or None,
+        }
         section: PruningSection = recipe.section("pruning", fields)
         return section
 
@@ -140,11 +148,11 @@ def make_dreams(setting: Setting, method: str, seed: int) -> float:
 
 
 def measure(setting: Setting, row: str, sparsity: float, seed: int) -> dict[str, Any]:
-    """One cell: the top-1 that `row` reaches at `sparsity`, in percent."""
+    """One cell: the top-1 that `row` reaches at `sparsity`, in percent, and what its last training started from."""
     teacher, test = _load(setting)
     started = time.monotonic()
     pruned = _pruned(setting, row, teacher, sparsity, seed)
-    student = _repaired(setting, row, teacher, pruned, seed)
+    student, start = _repaired(setting, row, teacher, pruned, seed)
     seconds = time.monotonic() - started
     return {
         "row": row,
@@ -152,6 +160,7 @@ def measure(setting: Setting, row: str, sparsity: float, seed: int) -> dict[str,
         "seed": seed,
         "top1": accuracy(dataclasses.replace(teacher, network=student.network), test),
         "seconds": round(seconds, 1),
+        **({"start": start} if start else {}),
     }
 
 
@@ -174,16 +183,18 @@ def _guide(setting: Setting, teacher: Teacher, seed: int) -> DreamSet | None:
     return _real_images(setting, seed)
 
 
-def _repaired(setting: Setting, row: str, teacher: Teacher, pruned: Student, seed: int) -> Student:
+def _repaired(setting: Setting, row: str, teacher: Teacher, pruned: Student, seed: int) -> tuple[Student, str | None]:
     if row == "none":
-        return pruned
+        return pruned, None
     if row == "noise":
-        return repair(pruned, _noise(setting, teacher, seed))
+        return repair(pruned, _noise(setting, teacher, seed)), None
     images = _images_of(setting, row, teacher, seed)
     assert images is not None
     if row == "dreams":
-        return repair(pruned, images)
-    return recover(teacher, pruned, images, setting.recovery(row), seed=seed).recovered
+        return repair(pruned, images), None
+    result = recover(teacher, pruned, images, setting.recovery(row), seed=seed)
+    start = result.section.start if isinstance(result.section, DistillationSection) else None
+    return result.recovered, start
 
 
 def _images_of(setting: Setting, row: str, teacher: Teacher, seed: int) -> DreamSet | None:
@@ -242,6 +253,7 @@ def read(setting: Setting) -> dict[str, Any]:
         "iterations": setting.iterations,
         "coarsest": setting.coarsest,
         "epochs": setting.epochs,
+        "round_epochs": setting.round_epochs,
         "batch_size": setting.batch_size,
         "start": setting.start,
         "recipe": settings,

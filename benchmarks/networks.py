@@ -39,6 +39,8 @@ USUAL_NUM_IMAGES = 1024
 USUAL_ITERATIONS = 50
 USUAL_EPOCHS = 40
 USUAL_BATCH_SIZE = 64
+USUAL_ROUND_EPOCHS = 0
+"""As many as after the last round."""
 USUAL_START = "auto"
 STARTS = {USUAL_START: "", "repaired": " trained anew", "reconstructed": " from solved layers"}
 """What distillation starts from, as it follows the rounds."""
@@ -66,7 +68,11 @@ def criterion(document: Document) -> str:
     return words
 
 
-_TRAINING = (("epochs", USUAL_EPOCHS, "{} epochs"), ("batch_size", USUAL_BATCH_SIZE, "batches of {}"))
+_TRAINING = (
+    ("epochs", USUAL_EPOCHS, "{} epochs"),
+    ("round_epochs", USUAL_ROUND_EPOCHS, "{} epochs between rounds"),
+    ("batch_size", USUAL_BATCH_SIZE, "batches of {}"),
+)
 """What else a training may have had than the defaults: its name, the usual number, what to say of another."""
 
 

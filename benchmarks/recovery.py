@@ -15,8 +15,9 @@
 
 Every cell is kept as soon as it is measured, in benchmarks/results/recovery-NAME.json (results/cuda/ where there is a
 GPU), with -PRUNING, -real, -N-rounds (-N-geometric-rounds), -N-dreams, -N-iterations, -coarsest-N, -N-epochs,
--batches-of-N and -START after NAME where these are not the usual ones. Rounds recover on what the row recovers on. A
-plan is a file of such command lines, the most urgent first; what waits for a teacher still in training, waits.
+-N-between, -batches-of-N and -START after NAME where these are not the usual ones. Rounds recover on what the row
+recovers on. A plan is a file of such command lines, the most urgent first; what waits for a teacher still in training,
+waits.
 """
 
 from __future__ import annotations
@@ -211,6 +212,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--iterations", type=int, default=networks.USUAL_ITERATIONS, help="how long each is made")
     parser.add_argument("--coarsest", type=int, default=networks.USUAL_COARSEST, help="where their pyramid ends")
     parser.add_argument("--epochs", type=int, default=networks.USUAL_EPOCHS, help="of distillation")
+    parser.add_argument("--round-epochs", type=int, default=networks.USUAL_ROUND_EPOCHS, help="between rounds")
     parser.add_argument("--batch-size", type=int, default=networks.USUAL_BATCH_SIZE, help="of distillation")
     parser.add_argument("--start", choices=networks.STARTS, default=networks.USUAL_START, help="of distillation")
     parser.add_argument("--seeds", type=int, default=3)
