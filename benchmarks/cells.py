@@ -47,8 +47,8 @@ FIXED_ROWS = {"none", "noise", "paper"}
 
 
 def results_folder() -> Path:
-    """Apart on machines with a GPU, so that they never overwrite what machines without one have measured."""
-    return RESULTS / "cuda" if torch.cuda.is_available() else RESULTS
+    """One for each kind of machine, so that they never overwrite or add to what another has measured."""
+    return RESULTS / machine.kind()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@
 
 Each student lost the same weights (the default criterion, on the seed's default dreams), is trained for as many steps
 from the same start, and is judged on the 10,000 CIFAR-10 test images. Every cell is kept as soon as it is measured, in
-benchmarks/results/hard-cases-resnet20.json (results/cuda/ where there is a GPU). No case but the first is a default.
+benchmarks/results/MACHINE/hard-cases-resnet20.json. No case but the first is a default.
 """
 
 from __future__ import annotations

@@ -89,8 +89,10 @@ def network(documents: Sequence[Document]) -> str:
     """
     documents = _in_order(documents)
     commands = ["```", *map(_command, documents), "```"]
-    gpu = documents[0]["machine"]["gpu"]
-    heading = f"### {documents[0]['name']}" + ("" if gpu == "none" else f", on an {gpu}")
+    described = documents[0]["machine"]
+    processor = f"{described['cores']} cores with {described['capability']}"
+    on = processor if described["gpu"] == "none" else f"an {described['gpu']}"
+    heading = f"### {documents[0]['name']}, on {on}"
     return "\n".join([heading, "", table(documents), "", *commands])
 
 
@@ -198,10 +200,10 @@ def _command(document: Document) -> str:
 
 def by_network(documents: Iterable[Document]) -> list[str]:
     """A table for each network and machine: those of a GPU first, and the ResNet-20 of the examples before others."""
-    found: dict[tuple[bool, bool, str], list[Document]] = {}
+    found: dict[tuple[bool, bool, str, str], list[Document]] = {}
     for document in documents:
-        name, on_cpu = document["name"], document["machine"]["gpu"] == "none"
-        found.setdefault((on_cpu, name != "resnet20", name), []).append(document)
+        name, on_cpu, can = document["name"], document["machine"]["gpu"] == "none", document["machine"]["capability"]
+        found.setdefault((on_cpu, name != "resnet20", name, can), []).append(document)
     return [network(found[key]) for key in sorted(found)]
 
 

@@ -13,11 +13,11 @@
     python benchmarks/recovery.py --table                # print the table of what has been measured
     python benchmarks/recovery.py --plan benchmarks/plans/matrix.txt --workers 12          # many of these at once
 
-Every cell is kept as soon as it is measured, in benchmarks/results/recovery-NAME.json (results/cuda/ where there is a
-GPU), with -PRUNING, -real, -N-rounds (-N-geometric-rounds), -N-dreams, -N-iterations, -coarsest-N, -N-epochs,
--N-between, -batches-of-N and -START after NAME where these are not the usual ones. Rounds recover on what the row
-recovers on. A plan is a file of such command lines, the most urgent first; what waits for a teacher still in training,
-waits.
+Every cell is kept as soon as it is measured, in benchmarks/results/MACHINE/recovery-NAME.json, where MACHINE is cuda or
+what the processor can do (avx2, avx512), with -PRUNING, -real, -N-rounds (-N-geometric-rounds), -N-dreams,
+-N-iterations, -coarsest-N, -N-epochs, -N-between, -batches-of-N and -START after NAME where these are not the usual
+ones. Rounds recover on what the row recovers on. A plan is a file of such command lines, the most urgent first; what
+waits for a teacher still in training, waits.
 """
 
 from __future__ import annotations

@@ -8,8 +8,7 @@
 
 Accuracy is on the 10,000 CIFAR-10 test images. Times are those of the student against its teacher, which take turns, on
 the processor with --threads threads, and on the GPU too where there is one. Every cell is kept as soon as it is
-measured, in benchmarks/results/structured-NAME.json (-N-threads where there are more than one), and in
-benchmarks/results/cuda where there is a GPU.
+measured, in benchmarks/results/MACHINE/structured-NAME.json (-N-threads where there are more than one).
 """
 
 from __future__ import annotations

@@ -279,8 +279,8 @@ def documents() -> dict[Path, str]:
 
 
 def _read(pattern: str) -> list[dict[str, Any]]:
-    """What machines without a GPU measured, then what those with one did."""
-    paths = [*sorted(RESULTS.glob(pattern)), *sorted((RESULTS / "cuda").glob(pattern))]
+    """What was measured; of each kind of machine apart, those without a GPU first."""
+    paths = [*sorted(RESULTS.glob(pattern)), *sorted(RESULTS.glob(f"*/{pattern}"))]
     return [json.loads(path.read_text()) for path in paths]
 
 
