@@ -289,8 +289,9 @@ def _front(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
     Each by the machine that measured most of it.
     """
-    usual, anew = networks.PRUNING["optimal_brain"], "3 rounds trained anew"
-    shown = ("global L1", usual, f"{usual}, {anew}", f"{usual}, {anew}, 4,096 dreams, 100 iterations")
+    usual, more = networks.PRUNING["optimal_brain"], "4,096 dreams, 100 iterations"
+    rounds = [f"{usual}, 3 rounds", f"{usual}, 3 rounds trained anew"]
+    shown = ("global L1", usual, *rounds, *(f"{each}, {more}" for each in rounds))
     of_example = [document for document in found if document["name"] == "resnet20"]
     alike = ([document for document in of_example if networks.criterion(document) == name] for name in shown)
     return [max(documents, key=lambda document: len(document["cells"])) for documents in alike if documents]

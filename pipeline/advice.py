@@ -5,7 +5,7 @@ from __future__ import annotations
 from resprout.recipe import DistillationSection, PruningBase, Recipe
 
 FEW_LEFT = 0.85
-"""The sparsity from which rounds may be worth their time: at 75 % they gain nothing, at 90 % points, but not where a
+"""The sparsity from which rounds may be worth their time: at 75 % they gain 0.2 points, at 90 % 2.4, but not where a
 network has room to spare (docs/results.md)."""
 
 

@@ -157,8 +157,9 @@ class DistillationSection(Section):
     """reconstructed: from layers solved on dreams, as method: reconstruction does. repaired: from BatchNorm
     re-estimated on dreams. pruned: from the student as it came. auto: reconstructed where the repaired student still
     answers as the teacher on half of the held-out dreams and their blends, and solved layers do on 0.7 of them, since
-    little needs mending then; repaired where they do not. In and after later rounds, layers are solved to give what
-    they gave before the round: pruned, with a small step, where they answer 0.8 as the teacher, repaired otherwise."""
+    little needs mending then; repaired where they do not. Of several rounds the first looks ahead: where all weights
+    could go at once and auto would choose reconstructed, layers are solved in every round to give what they gave before
+    it (pruned, with a small step, where they answer 0.8 as the teacher); elsewhere each round is repaired."""
     keep_batchnorm_frozen: bool | None = None
     """Train with running statistics instead of a batch's own, and leave them as they are. none: yes from reconstructed,
     whose statistics are the teacher's; no otherwise."""

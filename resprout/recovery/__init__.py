@@ -144,6 +144,27 @@ def _begun(
     return settle(anew, teacher, student, repaired, dreams, device), repaired
 
 
+def mendable(
+    teacher: Teacher,
+    student: Student,
+    dreams: DreamSet,
+    *,
+    report: Report = silent,
+    checkpoint: Checkpoint | None = None,
+    device: torch.device | None = None,
+) -> bool:
+    """Whether a pruned copy of the teacher needs only a small step once its layers are solved, as auto would choose.
+
+    Args:
+        student: with the teacher's weights; is not changed.
+        dreams: what its layers are solved on, and what it is then asked.
+    """
+    device = device or precision.best_device()
+    auto, repaired = DistillationSection(start="auto"), repair(student, dreams, device)
+    settled, _ = _begun(auto, teacher, student, repaired, dreams, device, report, checkpoint)
+    return settled.start == "reconstructed"
+
+
 def made_up(
     teacher: Teacher,
     before: Student,
@@ -227,4 +248,4 @@ def _check(teacher: Teacher, dreams: DreamSet) -> None:
         raise ArtifactError(f"{dreams.num_training} dreams to train on", now="raise synthesis.num_images")
 
 
-__all__ = ["METHODS", "PAPER", "Recovery", "made_up", "recover", "repair"]
+__all__ = ["METHODS", "PAPER", "Recovery", "made_up", "mendable", "recover", "repair"]

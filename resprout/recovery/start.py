@@ -19,7 +19,8 @@ MENDED_AGREEMENT = 0.7
 85 %) both end alike, with 0.61 (at 90 %, where the damage looks mendable) training anew does, by 1.8 points."""
 MADE_UP_AGREEMENT = 0.8
 """The same of a student that was trained before. Measured there, in three rounds: with 0.87 and more on the way to 75 %
-a small step each time ends 0.6 points higher, with 0.74 to 0.77 on the way to 90 % 0.6 to 1.0 lower."""
+a small step each time ends 0.6 points higher, with 0.74 to 0.77 on the way to 90 % 0.6 to 1.0 lower. Rounds on the way
+to more than solving can mend at once do not ask (`prune_on_dreams`)."""
 
 
 def settle(

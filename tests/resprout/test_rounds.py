@@ -12,11 +12,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as some
 
+from resprout.auto_sparsity import with_sparsity
 from resprout.checkpoints import FolderCheckpoint
 from resprout.errors import RecipeError
 from resprout.progress import Progress
 from resprout.pruning import prune
 from resprout.recipe import BlockSection, DistillationSection, LampSection, ReconstructionSection
+from resprout.recovery import mendable
 from resprout.rounds import densities, prune_on_dreams
 from resprout.types import DreamSet, Student, Teacher
 
@@ -92,10 +94,11 @@ def test_rounds_give_the_same_student_twice_and_say_how_far_they_are(tiny_teache
     assert {at.stage for at in seen} == {"pruning"}
 
 
-@pytest.mark.parametrize("start", ["repaired", "auto"])
+@pytest.mark.parametrize(("start", "sparsity"), [("repaired", 0.8), ("auto", 0.6)])
 def test_killed_in_the_second_round_it_ends_with_the_same_bytes(
-    tmp_path: Path, tiny_teacher: Teacher, tiny_dreams: DreamSet, start: str
+    tmp_path: Path, tiny_teacher: Teacher, tiny_dreams: DreamSet, start: str, sparsity: float
 ):
+    rounds = ROUNDS.model_copy(update={"sparsity": sparsity})
     recovery = SHORT.model_copy(update={"start": start})
 
     class _KilledError(Exception):
@@ -106,12 +109,12 @@ def test_killed_in_the_second_round_it_ends_with_the_same_bytes(
             raise _KilledError
 
     checkpoint = FolderCheckpoint(tmp_path)
-    whole = prune_on_dreams(tiny_teacher, tiny_dreams, ROUNDS, recovery, seed=0).student
+    whole = prune_on_dreams(tiny_teacher, tiny_dreams, rounds, recovery, seed=0).student
     with pytest.raises(_KilledError):
-        prune_on_dreams(tiny_teacher, tiny_dreams, ROUNDS, recovery, seed=0, report=kill, checkpoint=checkpoint)
+        prune_on_dreams(tiny_teacher, tiny_dreams, rounds, recovery, seed=0, report=kill, checkpoint=checkpoint)
     seen: list[Progress] = []
     resumed = prune_on_dreams(
-        tiny_teacher, tiny_dreams, ROUNDS, recovery, seed=0, report=seen.append, checkpoint=checkpoint
+        tiny_teacher, tiny_dreams, rounds, recovery, seed=0, report=seen.append, checkpoint=checkpoint
     ).student
     assert _same(whole, resumed)
     trained = [(at.figures["round"], at.done) for at in seen if at.done and at.unit == "epochs"]
@@ -129,6 +132,19 @@ def test_what_goes_in_a_round_is_made_up_for_by_what_stays(tiny_teacher: Teacher
         theirs = tiny_teacher.network.eval()(images)
         distances = [float((each.network(images) - theirs).square().mean()) for each in (anew, on)]
     assert distances[1] < 0.5 * distances[0]
+
+
+def test_what_solving_could_not_mend_at_once_is_trained_anew_in_every_round(
+    tiny_teacher: Teacher, tiny_dreams: DreamSet
+):
+    section = LampSection(sparsity=0.985, rounds=2, round_epochs=2)
+    first = prune(tiny_teacher, with_sparsity(section, 1 - densities(0.015, 2, "cubic")[0]), seed=0)
+    assert mendable(tiny_teacher, first, tiny_dreams), "it is the end that decides"
+    anew, auto = (
+        prune_on_dreams(tiny_teacher, tiny_dreams, section, SHORT.model_copy(update={"start": start}), seed=0).student
+        for start in ("repaired", "auto")
+    )
+    assert _same(anew, auto)
 
 
 def test_epochs_are_refused_where_nothing_is_trained(tiny_teacher: Teacher, tiny_dreams: DreamSet):
