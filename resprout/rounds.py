@@ -82,10 +82,12 @@ def prune_on_dreams(
     targets = densities(1 - sparsity, section.rounds, section.schedule)
     makes_up = section.rounds > 1 and isinstance(between, DistillationSection) and between.start == "auto"
     if makes_up:
-        whole = with_sparsity(section, sparsity)
-        at_once = prune(teacher, whole, seed=seed, dreams=dreams, scores=scores, device=device, report=report)
-        told = _in_round(report, 1, len(targets) - 1)
-        makes_up = mendable(teacher, at_once, dreams, report=told, checkpoint=checkpoint, device=device)
+        told, whole = _in_round(report, 1, len(targets) - 1), with_sparsity(section, sparsity)
+        try:
+            at_once = prune(teacher, whole, seed=seed, dreams=dreams, scores=scores, device=device, report=told)
+            makes_up = mendable(teacher, at_once, dreams, report=told, checkpoint=checkpoint, device=device)
+        except RecipeError:  # a layer would lose all its weights, in one shot
+            makes_up = False
         between = between if makes_up else between.model_copy(update={"start": "repaired"})
     student: Student | None = None
     for number, density in enumerate(targets, start=1):

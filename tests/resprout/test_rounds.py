@@ -6,12 +6,14 @@ import copy
 import math
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as some
 
+from resprout import rounds
 from resprout.auto_sparsity import with_sparsity
 from resprout.checkpoints import FolderCheckpoint
 from resprout.errors import RecipeError
@@ -98,7 +100,7 @@ def test_rounds_give_the_same_student_twice_and_say_how_far_they_are(tiny_teache
 def test_killed_in_the_second_round_it_ends_with_the_same_bytes(
     tmp_path: Path, tiny_teacher: Teacher, tiny_dreams: DreamSet, start: str, sparsity: float
 ):
-    rounds = ROUNDS.model_copy(update={"sparsity": sparsity})
+    section = ROUNDS.model_copy(update={"sparsity": sparsity})
     recovery = SHORT.model_copy(update={"start": start})
 
     class _KilledError(Exception):
@@ -109,12 +111,12 @@ def test_killed_in_the_second_round_it_ends_with_the_same_bytes(
             raise _KilledError
 
     checkpoint = FolderCheckpoint(tmp_path)
-    whole = prune_on_dreams(tiny_teacher, tiny_dreams, rounds, recovery, seed=0).student
+    whole = prune_on_dreams(tiny_teacher, tiny_dreams, section, recovery, seed=0).student
     with pytest.raises(_KilledError):
-        prune_on_dreams(tiny_teacher, tiny_dreams, rounds, recovery, seed=0, report=kill, checkpoint=checkpoint)
+        prune_on_dreams(tiny_teacher, tiny_dreams, section, recovery, seed=0, report=kill, checkpoint=checkpoint)
     seen: list[Progress] = []
     resumed = prune_on_dreams(
-        tiny_teacher, tiny_dreams, rounds, recovery, seed=0, report=seen.append, checkpoint=checkpoint
+        tiny_teacher, tiny_dreams, section, recovery, seed=0, report=seen.append, checkpoint=checkpoint
     ).student
     assert _same(whole, resumed)
     trained = [(at.figures["round"], at.done) for at in seen if at.done and at.unit == "epochs"]
@@ -145,6 +147,21 @@ def test_what_solving_could_not_mend_at_once_is_trained_anew_in_every_round(
         for start in ("repaired", "auto")
     )
     assert _same(anew, auto)
+
+
+def test_what_cannot_go_at_once_may_go_in_rounds(
+    monkeypatch: pytest.MonkeyPatch, tiny_teacher: Teacher, tiny_dreams: DreamSet
+):
+    def refused_at_once(teacher: Teacher, section: LampSection, *, start: Student | None = None, **named: Any):
+        if start is None and section.sparsity == 0.6:
+            raise RecipeError("a layer would lose all its weights", now="remove fewer")
+        return prune(teacher, section, start=start, **named)
+
+    monkeypatch.setattr(rounds, "prune", refused_at_once)
+    section = LampSection(sparsity=0.6, rounds=2, round_epochs=1)
+    recovery = SHORT.model_copy(update={"start": "auto"})
+    student = prune_on_dreams(tiny_teacher, tiny_dreams, section, recovery, seed=0).student
+    assert student.mask.num_kept == student.mask.num_weights - round(0.6 * student.mask.num_weights)
 
 
 def test_epochs_are_refused_where_nothing_is_trained(tiny_teacher: Teacher, tiny_dreams: DreamSet):
