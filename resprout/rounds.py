@@ -83,11 +83,7 @@ def prune_on_dreams(
     makes_up = section.rounds > 1 and isinstance(between, DistillationSection) and between.start == "auto"
     if makes_up:
         told, whole = _in_round(report, 1, len(targets) - 1), with_sparsity(section, sparsity)
-        try:
-            at_once = prune(teacher, whole, seed=seed, dreams=dreams, scores=scores, device=device, report=told)
-            makes_up = mendable(teacher, at_once, dreams, report=told, checkpoint=checkpoint, device=device)
-        except RecipeError:  # a layer would lose all its weights, in one shot
-            makes_up = False
+        makes_up = _mendable_at_once(teacher, dreams, whole, seed, scores, told, checkpoint, device)
         between = between if makes_up else between.model_copy(update={"start": "repaired"})
     student: Student | None = None
     for number, density in enumerate(targets, start=1):
@@ -104,6 +100,24 @@ def prune_on_dreams(
         result = recover(teacher, pruned, dreams, between, seed=seed, report=told, checkpoint=checkpoint, device=device)
         student = result.recovered
     raise AssertionError("there is a last round")
+
+
+def _mendable_at_once(
+    teacher: Teacher,
+    dreams: DreamSet,
+    section: PruningSection,
+    seed: int,
+    scores: Scores | None,
+    report: Report,
+    checkpoint: Checkpoint | None,
+    device: torch.device | None,
+) -> bool:
+    """Whether solved layers could mend the teacher if all its weights that are to go went now."""
+    try:
+        pruned = prune(teacher, section, seed=seed, dreams=dreams, scores=scores, device=device, report=report)
+    except RecipeError:  # a layer would lose all its weights, in one shot
+        return False
+    return mendable(teacher, pruned, dreams, report=report, checkpoint=checkpoint, device=device)
 
 
 def densities(final: float, rounds: int, schedule: str) -> list[float]:

@@ -36,7 +36,8 @@ def settle(
     Solved layers need little more, and fit the teacher's BatchNorm statistics: a small step keeps what solving gained,
     and re-estimating the statistics would lose it. Once they are solved, `mended` says whether that was enough. They
     pull towards the teacher's weights, which a student that was trained since has left: one that was pruned in rounds
-    goes on as it is where it still answers (`made_up`), with a small step too.
+    goes on as it is, with a small step too, where it still answers (`made_up`) and has the teacher's statistics still;
+    one that was trained anew in between is trained anew.
 
     Args:
         section: what it says itself, stays.
@@ -81,7 +82,10 @@ def _fitting_start(
     teacher: Teacher, student: Student, repaired: Student, dreams: DreamSet, device: torch.device
 ) -> str:
     if _was_trained(teacher, student):
-        return "pruned" if mended(teacher, student, dreams, device, enough=MADE_UP_AGREEMENT) else "repaired"
+        as_it_is = _keeps_statistics(teacher, student) and mended(
+            teacher, student, dreams, device, enough=MADE_UP_AGREEMENT
+        )
+        return "pruned" if as_it_is else "repaired"
     if not solvable(repaired.network, repaired.mask):
         return "repaired"
     agreement = _agreement(teacher, repaired, _asked(dreams), device)
@@ -92,6 +96,13 @@ def _was_trained(teacher: Teacher, student: Student) -> bool:
     theirs, ours = dict(teacher.network.named_parameters()), dict(student.network.named_parameters())
     same_shape = {name: kept for name, kept in student.mask.keep.items() if kept.shape == theirs[name].shape}
     return any(not torch.equal(ours[name][kept], theirs[name][kept]) for name, kept in same_shape.items())
+
+
+def _keeps_statistics(teacher: Teacher, student: Student) -> bool:
+    """Whether all BatchNorm statistics are still the teacher's, so that they can stay frozen: not if trained anew."""
+    theirs, ours = dict(teacher.network.named_buffers()), dict(student.network.named_buffers())
+    moments = (name for name in theirs if name.endswith(("running_mean", "running_var")))
+    return all(torch.equal(theirs[name], ours[name]) for name in moments if theirs[name].shape == ours[name].shape)
 
 
 @torch.no_grad()

@@ -50,6 +50,13 @@ def test_a_student_that_was_trained_before_is_trained_on(tiny_teacher: Teacher, 
     section = settled(tiny_teacher, student, tiny_dreams, AUTO)
     assert (section.start, section.learning_rate, section.keep_batchnorm_frozen) == ("pruned", 1e-3, True)
 
+    with torch.no_grad():
+        student.network.get_buffer("layer1.0.bn1.running_mean").add_(1e-6)
+    section = settled(tiny_teacher, student, tiny_dreams, AUTO)
+    assert (section.start, section.learning_rate, section.keep_batchnorm_frozen) == ("repaired", 3e-3, False), (
+        "its statistics are its own: it was trained anew"
+    )
+
     broken = pruned(tiny_teacher, 0.985)
     with torch.no_grad():
         for name, kept in broken.mask.keep.items():

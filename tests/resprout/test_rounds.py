@@ -20,11 +20,12 @@ from resprout.errors import RecipeError
 from resprout.progress import Progress
 from resprout.pruning import prune
 from resprout.recipe import BlockSection, DistillationSection, LampSection, ReconstructionSection
-from resprout.recovery import mendable
+from resprout.recovery import mendable, recover
 from resprout.rounds import densities, prune_on_dreams
 from resprout.types import DreamSet, Student, Teacher
 
 SHORT = DistillationSection(epochs=3, batch_size=64, start="repaired", precision="float32")
+AUTO = DistillationSection(epochs=1, precision="float32")
 ROUNDS = LampSection(sparsity=0.8, rounds=3, round_epochs=2, schedule="geometric")
 
 
@@ -129,6 +130,8 @@ def test_what_goes_in_a_round_is_made_up_for_by_what_stays(tiny_teacher: Teacher
         prune_on_dreams(tiny_teacher, tiny_dreams, section, SHORT.model_copy(update={"start": start}), seed=0).student
         for start in ("repaired", "auto")
     )
+    ended = [recover(tiny_teacher, each, tiny_dreams, AUTO, seed=0).section for each in (anew, on)]
+    assert [section.start for section in ended if isinstance(section, DistillationSection)] == ["repaired", "pruned"]
     images = tiny_dreams.held_out[0].float()
     with torch.no_grad():
         theirs = tiny_teacher.network.eval()(images)
