@@ -22,9 +22,9 @@ import tables
 import torch
 
 from resprout import artifacts, datasets, recipe, statistics
-from resprout.artifacts.folder import write_atomically
 from resprout.checkpoints import fingerprint
 from resprout.evaluation import evaluate
+from resprout.files import write_atomically
 from resprout.pruning import prune
 from resprout.recipe import Recipe
 from resprout.recovery import recover

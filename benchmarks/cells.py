@@ -14,10 +14,10 @@ import networks
 import torch
 
 from resprout import artifacts, datasets, recipe, statistics, storage
-from resprout.artifacts.folder import write_atomically
 from resprout.checkpoints import fingerprint
 from resprout.collecting import collect
 from resprout.evaluation import evaluate
+from resprout.files import write_atomically
 from resprout.pruning import prune
 from resprout.recipe import (
     DeepInversionSection,

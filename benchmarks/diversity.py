@@ -19,9 +19,9 @@ from cells import RESULTS, ROOT, Setting, make_dreams
 from torch import Tensor, nn
 
 from resprout import artifacts, storage
-from resprout.artifacts.folder import write_atomically
 from resprout.batchnorm import batch_norm_layers
 from resprout.collecting import collect
+from resprout.files import write_atomically
 from resprout.recipe import ImagesSection
 
 SEED = 0

@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from resprout import artifacts, datasets, precision, statistics
-from resprout.artifacts.folder import write_atomically
 from resprout.batchnorm import capture_moments
+from resprout.files import write_atomically
 from resprout.pruning import prune
 from resprout.recipe import DeepInversionSection, DistillationSection, OptimalBrainSection
 from resprout.recovery import recover

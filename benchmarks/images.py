@@ -19,7 +19,7 @@ from typing import Any
 import machine
 
 from components._image import CPU_IMAGE, GPU_IMAGE
-from resprout.artifacts.folder import write_atomically
+from resprout.files import write_atomically
 
 RESULT = Path(__file__).resolve().parent / "results" / "images-docker.json"
 IMPORTED = "artifacts, figures, recipe, recovery, storage"

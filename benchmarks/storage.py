@@ -24,7 +24,7 @@ import machine
 from minio import Minio
 
 from pipeline.embedded_storage import BUCKET, Server
-from resprout.artifacts.folder import write_atomically
+from resprout.files import write_atomically
 from resprout.storage import ObjectAddress, Storage
 
 RESULT = Path(__file__).resolve().parent / "results" / "storage-loopback.json"

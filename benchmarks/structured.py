@@ -28,8 +28,8 @@ import torch
 from cells import ROOT, Setting, make_dreams, results_folder
 
 from resprout import artifacts, datasets
-from resprout.artifacts.folder import write_atomically
 from resprout.evaluation import evaluate
+from resprout.files import write_atomically
 from resprout.latency import measure_latency
 from resprout.precision import best_device
 from resprout.pruning import prune

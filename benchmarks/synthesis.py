@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from resprout import artifacts, precision, statistics
-from resprout.artifacts.folder import write_atomically
 from resprout.batchnorm import batch_norm_layers
 from resprout.cost import model_cost
+from resprout.files import write_atomically
 from resprout.recipe import DeepInversionSection
 from resprout.synthesis import synthesize
 from resprout.types import BNStatistics, Teacher

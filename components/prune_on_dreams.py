@@ -28,11 +28,12 @@ def prune_on_dreams(
         student: a masked copy of the teacher, as the last pruning left it; with what was tried for `sparsity: auto`.
         metrics: how many weights are gone.
     """
-    from resprout import artifacts, figures, recipe, rounds, storage
+    from resprout import artifacts, figures, recipe, rounds
     from resprout.progress import print_lines
+    from resprout.storage.checkpoint import checkpoint_at
 
     settings = recipe.section("pruning", section)
-    with storage.checkpoint_at(checkpoints) as checkpoint:
+    with checkpoint_at(checkpoints) as checkpoint:
         pruned = rounds.prune_on_dreams(
             artifacts.load_teacher(teacher.path, allow_custom_code=True),
             artifacts.load_dreams(dreams.path),

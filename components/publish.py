@@ -24,8 +24,9 @@ def publish(
     """
     from resprout import recipe, storage
     from resprout.progress import print_lines
+    from resprout.storage.models import publish_model
 
-    made = storage.publish_model(
+    made = publish_model(
         storage.Storage(storage.required()),
         recipe.section("publishing", section),
         model=recovered.path,

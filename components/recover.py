@@ -30,10 +30,11 @@ def recover(
         recovered: the student that is the result.
         metrics: of the epoch that was kept.
     """
-    from resprout import artifacts, figures, recipe, recovery, storage
+    from resprout import artifacts, figures, recipe, recovery
     from resprout.progress import print_lines
+    from resprout.storage.checkpoint import checkpoint_at
 
-    with storage.checkpoint_at(checkpoints) as checkpoint:
+    with checkpoint_at(checkpoints) as checkpoint:
         result = recovery.recover(
             artifacts.load_teacher(teacher.path, allow_custom_code=True),
             artifacts.load_student(student.path, allow_custom_code=True),

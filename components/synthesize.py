@@ -34,12 +34,13 @@ def synthesize(
         metrics: how many dreams it holds.
         student: the pruned student, for student-aware synthesis.
     """
-    from resprout import artifacts, figures, recipe, storage, synthesis
+    from resprout import artifacts, figures, recipe, synthesis
     from resprout.progress import print_lines
+    from resprout.storage.checkpoint import checkpoint_at
 
     settings = recipe.section("synthesis", section)
     network = artifacts.load_teacher(teacher.path, allow_custom_code=True)
-    with storage.checkpoint_at(checkpoints) as checkpoint:
+    with checkpoint_at(checkpoints) as checkpoint:
         made = synthesis.synthesize_shard(
             network,
             artifacts.load_statistics(statistics.path),

@@ -20,8 +20,8 @@ from pipeline.runners import run as run_in
 from pipeline.watch import screen_for
 from resprout import __version__
 from resprout import recipe as recipe_module
-from resprout.artifacts.folder import write_atomically
 from resprout.errors import ResproutError
+from resprout.files import write_atomically
 from resprout.recipe import PlacementSection, Recipe, TeacherSection
 from resprout.types import Evaluation
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pipeline.runners import RunFolder
 from resprout import gate
-from resprout.artifacts.folder import write_atomically
 from resprout.errors import GateError
+from resprout.files import write_atomically
 from resprout.recipe import Recipe
 
 PASSED, FAILED, RUN_FAILED, CANNOT_TELL = 0, 1, 3, 4

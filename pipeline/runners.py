@@ -22,8 +22,8 @@ from pipeline import local_kfp, placement
 from pipeline.local_kfp import Task
 from pipeline.watch import Screen, Watch
 from resprout import __version__
-from resprout.artifacts.folder import write_atomically
 from resprout.errors import ArtifactError, ResproutError, StorageError
+from resprout.files import write_atomically
 from resprout.recipe import SECTIONS, ImagesSection, PlacementSection, Recipe
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from resprout.artifacts.folder import write_atomically
+from resprout.files import write_atomically
 
 State = tuple[dict[str, Tensor], dict[str, Any]]
 

@@ -22,8 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from resprout.artifacts.folder import write_atomically
 from resprout.errors import DatasetError
+from resprout.files import write_atomically
 from resprout.progress import Report, silent
 from resprout.recipe import EvaluationSection
 from resprout.types import InputSpec, LabelledImages, ModelInfo, Stored

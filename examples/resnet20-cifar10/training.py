@@ -16,8 +16,8 @@ from cifar10 import CLASS_NAMES, INPUT
 from torch import Tensor, nn
 
 from resprout import models
-from resprout.artifacts.folder import write_atomically
 from resprout.errors import ArtifactError
+from resprout.files import write_atomically
 
 
 @dataclass(frozen=True)

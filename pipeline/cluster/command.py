@@ -23,8 +23,8 @@ from pipeline.cluster.submission import PIPELINE, Submission, check_for_cluster
 from pipeline.cluster.submission import submit as submit_to
 from pipeline.gating import append_markdown
 from resprout import __version__
-from resprout.artifacts.folder import write_atomically
 from resprout.errors import ClusterError, RecipeError
+from resprout.files import write_atomically
 from resprout.recipe import Recipe
 
 PASSED, GATE_FAILED, RUN_FAILED = 0, 1, 3

@@ -11,9 +11,7 @@ from resprout.artifacts.folder import (
     pack_bits,
     read_manifest,
     save_artifact,
-    sha256_of,
     unpack_bits,
-    write_atomically,
 )
 from resprout.artifacts.labelled import load_test_set, save_test_set
 from resprout.artifacts.networks import load_student, load_teacher, save_student, save_teacher
@@ -28,6 +26,7 @@ from resprout.artifacts.typed import (
     save_evaluation,
     save_statistics,
 )
+from resprout.files import sha256_of
 
 __all__ = [
     "MANIFEST",
@@ -58,5 +57,4 @@ __all__ = [
     "sha256_of",
     "stored_size",
     "unpack_bits",
-    "write_atomically",
 ]

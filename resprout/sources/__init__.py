@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from resprout import models
-from resprout.artifacts import load_teacher, sha256_of
+from resprout.artifacts import load_teacher
 from resprout.errors import ArtifactError, RecipeError, UnsupportedModelError
+from resprout.files import sha256_of
 from resprout.progress import Report, silent
 from resprout.recipe import TeacherSection
 from resprout.sources import checks

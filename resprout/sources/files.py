@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from resprout.artifacts import sha256_of
 from resprout.errors import ArtifactError, UnsupportedModelError
+from resprout.files import sha256_of
 from resprout.types import InputSpec
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")

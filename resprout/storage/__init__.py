@@ -1,11 +1,12 @@
-"""Object storage: any S3 server, through the minio SDK. For components and the command line; stages know none of it."""
+"""Object storage: any S3 server, through the minio SDK. For components and the command line; stages know none of it.
+
+Nothing here needs torch, so that what only looks things up starts at once; `checkpoint` and `models` below it do.
+"""
 
 from pathlib import Path
 
 from resprout.progress import Progress, Report
-from resprout.storage.checkpoint import ObjectCheckpoint, checkpoint_at
 from resprout.storage.client import ObjectAddress, ObjectFacts, Storage
-from resprout.storage.models import publish_model
 from resprout.storage.publishing import (
     Publication,
     fetch,
@@ -34,18 +35,15 @@ def stored(source: str, folder: Path, report: Report) -> Path:
 
 __all__ = [
     "ObjectAddress",
-    "ObjectCheckpoint",
     "ObjectFacts",
     "Publication",
     "Storage",
     "StorageSettings",
-    "checkpoint_at",
     "fetch",
     "find",
     "from_environment",
     "is_published",
     "publish",
-    "publish_model",
     "published",
     "required",
     "save_publication",

@@ -17,8 +17,8 @@ from minio import Minio
 from minio.error import S3Error
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
-from resprout.artifacts.folder import sha256_of, write_atomically
 from resprout.errors import StorageError
+from resprout.files import sha256_of, write_atomically
 from resprout.storage.failures import translated
 from resprout.storage.settings import StorageSettings
 

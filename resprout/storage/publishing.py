@@ -16,8 +16,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from resprout.artifacts.folder import sha256_of, write_atomically
 from resprout.errors import StorageError
+from resprout.files import sha256_of, write_atomically
 from resprout.storage.client import ObjectAddress, Storage
 
 CLAIM, PUBLISHED = "claim.json", "published.json"

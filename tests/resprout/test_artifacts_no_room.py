@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from resprout import artifacts
-from resprout.artifacts.folder import save_artifact, write_atomically
+from resprout.artifacts.folder import save_artifact
 from resprout.errors import ArtifactError
+from resprout.files import write_atomically
 
 LIMIT = 64 * 1024
 

@@ -12,7 +12,8 @@ from resprout.checkpoints import FolderCheckpoint
 from resprout.errors import StorageError
 from resprout.recipe import DistillationSection
 from resprout.recovery import Recovery, recover
-from resprout.storage import ObjectAddress, ObjectCheckpoint, Storage, checkpoint_at, fetch, find, publish, published
+from resprout.storage import ObjectAddress, Storage, fetch, find, publish, published
+from resprout.storage.checkpoint import ObjectCheckpoint, checkpoint_at
 from resprout.types import DreamSet, Student, Teacher
 
 
