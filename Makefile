@@ -4,8 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Committed, so that it can be uploaded in the KFP UI as it is.
-COMPILED := pipeline/compress.yaml
+# Committed, so that they can be uploaded in the KFP UI as they are.
+COMPILED := compress compress-images scan
 EXTRAS := pipeline,storage,embedded,docker,timm,hub,structured,dev
 # Processes that share the tests by file: whole runs mostly wait for one stage's start after another.
 WORKERS ?= 2
@@ -32,10 +32,12 @@ check: $(READY) ## lint, formatting, types, import rules, the compiled pipeline,
 	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/shellcheck .ci/run ci/*.sh docker/*.sh k8s/*.sh k8s/overlays/*/*.sh
 	KUBERNETES_VALIDATE=$(BIN)/kubernetes-validate k8s/check.sh 1.29 1.36
-	$(BIN)/resprout compile --output $(VENV)/compress.yaml
-	@diff -u $(COMPILED) $(VENV)/compress.yaml || { \
-		echo "error: $(COMPILED) is not what components/ and pipeline/compress.py compile to"; \
-		echo "  now: make format, and commit it"; exit 1; }
+	@for name in $(COMPILED); do \
+		$(BIN)/resprout compile --pipeline $$name --output $(VENV)/$$name.yaml; \
+		diff -u pipeline/$$name.yaml $(VENV)/$$name.yaml || { \
+			echo "error: pipeline/$$name.yaml is not what components/ and pipeline/compress.py compile to"; \
+			echo "  now: make format, and commit it"; exit 1; }; \
+	done
 
 k8s-check: $(READY) ## render and validate the manifests in k8s/, and run their tests; needs kubectl
 	KUBERNETES_VALIDATE=$(BIN)/kubernetes-validate k8s/check.sh
@@ -47,7 +49,7 @@ format: $(READY) ## rewrite code, tables, the compiled pipeline and its picture 
 	$(BIN)/python docs/recipe_reference.py
 	$(BIN)/python benchmarks/tables.py
 	$(BIN)/python benchmarks/plots.py
-	$(BIN)/resprout compile --output $(COMPILED)
+	for name in $(COMPILED); do $(BIN)/resprout compile --pipeline $$name --output pipeline/$$name.yaml; done
 	$(BIN)/python docs/inputs_reference.py
 	$(BIN)/python docs/graph.py
 

@@ -2,13 +2,14 @@
 
 from kfp import dsl
 
-from components._image import CPU_IMAGE
+from components._image import on_cpu
 
 
-@dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
+@on_cpu()
 def collect_images(
     teacher: dsl.Input[dsl.Model],
     section: dict,
+    identity: str,
     seed: int,
     dreams: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
@@ -18,18 +19,21 @@ def collect_images(
     Args:
         teacher: says which classes and what shape the images must have.
         section: the recipe's synthesis section.
+        identity: which bytes the run was planned with, as of a teacher.
         seed: the run's.
         dreams: real images: those to train on, then those held out.
         metrics: how many there are.
     """
-    from resprout import artifacts, collecting, figures, recipe, storage
+    from components._metrics import log
+    from resprout import artifacts, collecting, figures, planning, recipe, storage
     from resprout.progress import print_lines
+    from resprout.storage import lookup
 
     settings = recipe.section("synthesis", section)
     info = artifacts.load_teacher(teacher.path, allow_custom_code=True).info
     images = collecting.collect(settings, info=info, seed=seed, stored=storage.stored, report=print_lines())
+    planning.check_unchanged(settings.data, identity, lookup.identity)
     # read from outside, as a test set is: the teacher only says what fits
     artifacts.save_dreams(images, dreams.path, input=info.input, section=settings, seed=seed)
     dreams.metadata.update(figures.name_of_images(images))
-    for name, value in figures.of_dreams(images).items():
-        metrics.log_metric(name, value)
+    log(metrics, figures.of_dreams(images))

@@ -2,10 +2,10 @@
 
 from kfp import dsl
 
-from components._image import GPU_IMAGE
+from components._image import on_gpu
 
 
-@dsl.component(base_image=GPU_IMAGE, install_kfp_package=False)
+@on_gpu()
 def evaluate(
     teacher: dsl.Input[dsl.Model],
     statistics: dsl.Input[dsl.Artifact],
@@ -15,6 +15,7 @@ def evaluate(
     recovered: dsl.Input[dsl.Model],
     test_set: dsl.Input[dsl.Dataset],
     section: dict,
+    gpus: str,
     evaluation: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
     confusion: dsl.Output[dsl.ClassificationMetrics],
@@ -32,19 +33,24 @@ def evaluate(
         recovered: the student that is the result.
         test_set: labelled images, or none; no other stage is given them.
         section: the recipe's evaluation section.
+        gpus: how many it has asked for; "0" computes with what is there.
         evaluation: every score, also as metrics.json.
         metrics: the same for KFP's comparison of runs, in percent.
         confusion: which classes the recovered student confuses.
         report: one page that opens offline.
         summary: the verdict and the table.
     """
+    import json
     from pathlib import Path
 
+    from components._metrics import log
     from resprout import artifacts, figures, provenance, recipe
     from resprout import evaluation as stage
     from resprout import report as pages
+    from resprout.devices import devices
     from resprout.progress import print_lines
 
+    device = devices(int(gpus))[0]
     settings = recipe.section("evaluation", section)
     network = artifacts.load_teacher(teacher.path, allow_custom_code=True)
     folders = {"pruned": pruned.path, "repaired": repaired.path, "recovered": recovered.path}
@@ -62,6 +68,7 @@ def evaluate(
         sizes={name: artifacts.stored_size(path) for name, path in shipped.items()},
         latency_batch_size=settings.latency_batch_size if settings.measure_latency else None,
         report=print_lines(),
+        device=device,
     )
     verdict = stage.verdict(result)
 
@@ -89,5 +96,5 @@ def evaluate(
     summary.metadata["display_name"] = "summary"
     if matrix := figures.confusion_of(result):
         confusion.log_confusion_matrix(*matrix)
-    for name, value in figures.of_evaluation(result).items():
-        metrics.log_metric(name, value)
+    Path(confusion.path).write_text(json.dumps(confusion.metadata) + "\n")
+    log(metrics, figures.of_evaluation(result))

@@ -2,10 +2,10 @@
 
 from kfp import dsl
 
-from components._image import CPU_IMAGE
+from components._image import on_cpu
 
 
-@dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
+@on_cpu()
 def extract_statistics(
     teacher: dsl.Input[dsl.Model], statistics: dsl.Output[dsl.Artifact], metrics: dsl.Output[dsl.Metrics]
 ):
@@ -16,6 +16,7 @@ def extract_statistics(
         statistics: each layer's running mean and variance.
         metrics: how many layers and channels there are.
     """
+    from components._metrics import log
     from resprout import artifacts, figures
     from resprout.statistics import extract
 
@@ -23,5 +24,4 @@ def extract_statistics(
     extracted = extract(artifacts.load_teacher(teacher.path, allow_custom_code=True))
     artifacts.save_statistics(extracted, statistics.path, inputs={"teacher": teacher.path})
     statistics.metadata.update(figures.name_of_statistics(extracted))
-    for name, value in figures.of_statistics(extracted).items():
-        metrics.log_metric(name, value)
+    log(metrics, figures.of_statistics(extracted))

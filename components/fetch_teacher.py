@@ -2,24 +2,27 @@
 
 from kfp import dsl
 
-from components._image import CPU_IMAGE
+from components._image import on_cpu
 
 
-@dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
-def fetch_teacher(section: dict, teacher: dsl.Output[dsl.Model], metrics: dsl.Output[dsl.Metrics]):
+@on_cpu()
+def fetch_teacher(section: dict, identity: str, teacher: dsl.Output[dsl.Model], metrics: dsl.Output[dsl.Metrics]):
     """Fetch the teacher and refuse what cannot be worked with.
 
     Args:
         section: the recipe's teacher section.
+        identity: which bytes the run was planned with; other bytes are refused. KFP's cache goes by it.
         teacher: the trained network.
         metrics: how large it is.
     """
-    from resprout import artifacts, figures, recipe, sources, storage
+    from components._metrics import log
+    from resprout import artifacts, figures, planning, recipe, sources, storage
     from resprout.progress import print_lines
+    from resprout.storage import lookup
 
     settings = recipe.section("teacher", section)
     fetched = sources.fetch(settings, report=print_lines(), stored=storage.stored)
+    planning.check_unchanged(settings.source, identity, lookup.identity)
     artifacts.save_teacher(fetched, teacher.path, section=settings)
     teacher.metadata.update(figures.name_of_teacher(fetched))
-    for name, value in figures.of_teacher(fetched).items():
-        metrics.log_metric(name, value)
+    log(metrics, figures.of_teacher(fetched))

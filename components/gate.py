@@ -2,10 +2,10 @@
 
 from kfp import dsl
 
-from components._image import CPU_IMAGE
+from components._image import on_cpu
 
 
-@dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
+@on_cpu()
 def gate(evaluation: dsl.Input[dsl.Artifact], section: dict, verdict: dsl.Output[dsl.Markdown]):
     """Hold the result against the recipe's limits, and fail where it breaks one.
 

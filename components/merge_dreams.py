@@ -2,10 +2,10 @@
 
 from kfp import dsl
 
-from components._image import CPU_IMAGE
+from components._image import on_cpu
 
 
-@dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
+@on_cpu()
 def merge_dreams(
     shards: dsl.Input[list[dsl.Dataset]], dreams: dsl.Output[dsl.Dataset], metrics: dsl.Output[dsl.Metrics]
 ):
@@ -16,11 +16,11 @@ def merge_dreams(
         dreams: all dreams: those to train on, then those held out.
         metrics: how many there are, and each loss in the last iteration.
     """
+    from components._metrics import log
     from resprout import artifacts, figures, synthesis
 
     paths = [shard.path for shard in shards]
     merged = synthesis.merge([artifacts.load_shard(path) for path in paths])
     artifacts.save_merged(merged, dreams.path, shards=paths)
     dreams.metadata.update({"display_name": f"{len(merged.images):,} dreams", "shards": len(paths)})
-    for name, value in figures.of_dreams(merged).items():
-        metrics.log_metric(name, value)
+    log(metrics, figures.of_dreams(merged))

@@ -2,31 +2,61 @@
 
 from kfp import dsl
 
-from components._image import CPU_IMAGE
+from components._image import on_gpu
 
 
-@dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
+@on_gpu()
 def prune(
     teacher: dsl.Input[dsl.Model],
+    dreams: dsl.Input[dsl.Dataset],
     section: dict,
+    recovery: dict,
     seed: int,
+    gpus: str,
+    checkpoints: str,
     student: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
 ):
-    """Remove the weights that the recipe's criterion names.
+    """Remove the weights that the recipe's criterion names, in one shot or in rounds with recovery in between.
 
     Args:
         teacher: the trained network.
+        dreams: what criteria look at, and what rounds recover on; criteria of weights alone leave them unread.
         section: the recipe's pruning section.
+        recovery: the recipe's recovery section, for the rounds before the last.
         seed: the run's.
-        student: a masked copy of the teacher.
+        gpus: how many it has asked for; "0" computes with what is there.
+        checkpoints: where finished epochs are kept through a kill: a folder, or s3://BUCKET/PREFIX; "" for nowhere.
+        student: a masked copy of the teacher, as the last pruning left it; with what was tried for `sparsity: auto`.
         metrics: how many weights are gone.
     """
-    from resprout import artifacts, figures, pruning, recipe
+    from components._metrics import log
+    from resprout import artifacts, figures, recipe, rounds
+    from resprout.devices import devices
+    from resprout.progress import print_lines
+    from resprout.storage.checkpoint import checkpoint_at
 
+    device = devices(int(gpus))[0]
     settings = recipe.section("pruning", section)
-    pruned = pruning.prune(artifacts.load_teacher(teacher.path, allow_custom_code=True), settings, seed=seed)
-    artifacts.save_student(pruned, student.path, section=settings, seed=seed, inputs={"teacher": teacher.path})
-    student.metadata.update({**figures.name_of_student("pruned", pruned), "method": settings.method})
-    for name, value in figures.of_student(pruned).items():
-        metrics.log_metric(name, value)
+    with checkpoint_at(checkpoints) as checkpoint:
+        pruned = rounds.prune_on_dreams(
+            artifacts.load_teacher(teacher.path, allow_custom_code=True),
+            artifacts.load_dreams(dreams.path),
+            settings,
+            recipe.section("recovery", recovery),
+            seed=seed,
+            report=print_lines(),
+            checkpoint=checkpoint,
+            device=device,
+        )
+        artifacts.save_student(
+            pruned.student,
+            student.path,
+            section=settings,
+            seed=seed,
+            inputs={"teacher": teacher.path, "dreams": dreams.path},
+            about=figures.of_choice(pruned.choice),
+        )
+    named, made_in = figures.name_of_student("pruned", pruned.student), getattr(settings, "rounds", 1)
+    student.metadata.update({**named, "method": settings.method, "rounds": made_in})
+    log(metrics, figures.of_student(pruned.student))

@@ -2,10 +2,10 @@
 
 from kfp import dsl
 
-from components._image import CPU_IMAGE
+from components._image import on_cpu
 
 
-@dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
+@on_cpu()
 def publish(
     recovered: dsl.Input[dsl.Model],
     evaluation: dsl.Input[dsl.Artifact],
@@ -13,22 +13,30 @@ def publish(
     section: dict,
     publication: dsl.Output[dsl.Artifact],
 ):
-    """Publish the recovered model, its metrics and its report as a version that never changes.
+    """Publish the recovered model, its metrics and its report as a version that never changes, if anywhere.
 
     Args:
         recovered: the model.
         evaluation: its metrics.
         report: its report.
         section: the recipe's publishing section.
-        publication: where it was published: each file's name and digest.
+        publication: where it was published, each file's name and digest; {} where publish_to is empty.
     """
+    from pathlib import Path
+
     from resprout import recipe, storage
     from resprout.progress import print_lines
     from resprout.storage.models import publish_model
 
+    settings = recipe.section("publishing", section)
+    if settings.to is None:
+        print("publish_to is empty: nothing is published, and the model is this run's artifact `recovered`")
+        Path(publication.path).write_text("{}\n")
+        publication.metadata["display_name"] = "not published"
+        return
     made = publish_model(
         storage.Storage(storage.required()),
-        recipe.section("publishing", section),
+        settings,
         model=recovered.path,
         evaluation=evaluation.path,
         page=report.path,

@@ -2,16 +2,17 @@
 
 from kfp import dsl
 
-from components._image import GPU_IMAGE
+from components._image import on_gpu
 
 
-@dsl.component(base_image=GPU_IMAGE, install_kfp_package=False)
+@on_gpu()
 def recover(
     teacher: dsl.Input[dsl.Model],
     student: dsl.Input[dsl.Model],
     dreams: dsl.Input[dsl.Dataset],
     section: dict,
     seed: int,
+    gpus: str,
     checkpoints: str,
     repaired: dsl.Output[dsl.Model],
     recovered: dsl.Output[dsl.Model],
@@ -25,15 +26,19 @@ def recover(
         dreams: what to train on, and what to judge epochs on.
         section: the recipe's recovery section.
         seed: the run's.
+        gpus: how many it has asked for; "0" computes with what is there.
         checkpoints: where finished epochs are kept through a kill: a folder, or s3://BUCKET/PREFIX; "" for nowhere.
         repaired: the student with its BatchNorm re-estimated on dreams, the baseline that training must beat.
         recovered: the student that is the result.
         metrics: of the epoch that was kept.
     """
+    from components._metrics import log
     from resprout import artifacts, figures, recipe, recovery
+    from resprout.devices import devices
     from resprout.progress import print_lines
     from resprout.storage.checkpoint import checkpoint_at
 
+    device = devices(int(gpus))[0]
     with checkpoint_at(checkpoints) as checkpoint:
         result = recovery.recover(
             artifacts.load_teacher(teacher.path, allow_custom_code=True),
@@ -43,6 +48,7 @@ def recover(
             seed=seed,
             report=print_lines(),
             checkpoint=checkpoint,
+            device=device,
         )
         inputs = {"teacher": teacher.path, "student": student.path, "dreams": dreams.path}
         artifacts.save_student(
@@ -59,5 +65,4 @@ def recover(
         )
     repaired.metadata.update(figures.name_of_student("repaired", result.repaired))
     recovered.metadata.update(figures.name_of_student("recovered", result.recovered))
-    for name, value in result.metrics.items():
-        metrics.log_metric(name, value)
+    log(metrics, result.metrics)

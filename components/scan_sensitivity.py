@@ -2,14 +2,15 @@
 
 from kfp import dsl
 
-from components._image import GPU_IMAGE
+from components._image import on_gpu
 
 
-@dsl.component(base_image=GPU_IMAGE, install_kfp_package=False)
+@on_gpu()
 def scan_sensitivity(
     teacher: dsl.Input[dsl.Model],
     dreams: dsl.Input[dsl.Dataset],
     section: dict,
+    gpus: str,
     sensitivity: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
@@ -19,21 +20,25 @@ def scan_sensitivity(
     Args:
         teacher: the trained network.
         dreams: the held-out ones are asked about, others re-estimate BatchNorm.
-        section: sparsities, repair_dreams and exclude; {} for the defaults.
+        section: the recipe's pruning section, of which the layers that it excludes are left out.
+        gpus: how many it has asked for; "0" computes with what is there.
         sensitivity: every figure, also as sensitivity.csv.
         metrics: what the most and the least sensitive layer cost.
         page: the plot and the heat map.
     """
     from pathlib import Path
 
+    from components._metrics import log
     from resprout import artifacts, figures, recipe
     from resprout import report as pages
     from resprout import sensitivity as scans
+    from resprout.devices import devices
     from resprout.progress import print_lines
 
-    settings = recipe.validate(recipe.SensitivitySection, section, "section")
+    device = devices(int(gpus))[0]
+    settings = recipe.SensitivitySection(exclude=recipe.section("pruning", section).exclude)
     network = artifacts.load_teacher(teacher.path, allow_custom_code=True)
-    found = scans.scan(network, artifacts.load_dreams(dreams.path), settings, report=print_lines())
+    found = scans.scan(network, artifacts.load_dreams(dreams.path), settings, report=print_lines(), device=device)
 
     inputs = {"teacher": teacher.path, "dreams": dreams.path}
     digests = {name: artifacts.digest_of(path) for name, path in inputs.items()}
@@ -42,5 +47,4 @@ def scan_sensitivity(
     Path(page.path).write_text(html, encoding="utf-8")
     sensitivity.metadata.update(figures.name_of_sensitivity(found))
     page.metadata["display_name"] = "sensitivity"
-    for name, value in figures.of_sensitivity(found).items():
-        metrics.log_metric(name, value)
+    log(metrics, figures.of_sensitivity(found))

@@ -1,13 +1,11 @@
 """Component: dream images from the teacher's statistics, or one worker's share of them."""
 
-from typing import Optional
-
 from kfp import dsl
 
-from components._image import GPU_IMAGE
+from components._image import on_gpu
 
 
-@dsl.component(base_image=GPU_IMAGE, install_kfp_package=False)
+@on_gpu()
 def synthesize(
     teacher: dsl.Input[dsl.Model],
     statistics: dsl.Input[dsl.Artifact],
@@ -15,12 +13,12 @@ def synthesize(
     seed: int,
     shard_index: int,
     num_shards: int,
+    gpus: str,
     checkpoints: str,
     shard: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
-    student: Optional[dsl.Input[dsl.Model]] = None,
 ):
-    """Synthesize dreams; with a pruned student, favour those on which it and the teacher disagree.
+    """Synthesize dreams, on every GPU of the pod; no image depends on their number, nor on that of the shards.
 
     Args:
         teacher: the trained network.
@@ -29,15 +27,18 @@ def synthesize(
         seed: the run's.
         shard_index: which share of the dreams to make, from 0.
         num_shards: how many shares there are.
+        gpus: how many it has asked for; "0" computes with what is there.
         checkpoints: where finished groups are kept through a kill: a folder, or s3://BUCKET/PREFIX; "" for nowhere.
         shard: this share.
         metrics: how many dreams it holds.
-        student: the pruned student, for student-aware synthesis.
     """
+    from components._metrics import log
     from resprout import artifacts, figures, recipe, synthesis
+    from resprout.devices import devices
     from resprout.progress import print_lines
     from resprout.storage.checkpoint import checkpoint_at
 
+    computing_on = devices(int(gpus))
     settings = recipe.section("synthesis", section)
     network = artifacts.load_teacher(teacher.path, allow_custom_code=True)
     with checkpoint_at(checkpoints) as checkpoint:
@@ -46,18 +47,13 @@ def synthesize(
             artifacts.load_statistics(statistics.path),
             settings,
             seed=seed,
-            student=artifacts.load_student(student.path, allow_custom_code=True) if student else None,
             shard_index=shard_index,
             num_shards=num_shards,
+            devices=computing_on,
             report=print_lines(),
             checkpoint=checkpoint,
         )
-        inputs = {
-            "teacher": teacher.path,
-            "statistics": statistics.path,
-            **({"student": student.path} if student else {}),
-        }
+        inputs = {"teacher": teacher.path, "statistics": statistics.path}
         artifacts.save_shard(made, shard.path, input=network.info.input, section=settings, seed=seed, inputs=inputs)
     shard.metadata.update(figures.name_of_shard(shard_index, num_shards))
-    for name, value in figures.of_shard(made).items():
-        metrics.log_metric(name, value)
+    log(metrics, figures.of_shard(made))

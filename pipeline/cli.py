@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from pipeline import cluster_cli, storage_cli
-from pipeline.options import Overrides, RecipeFile, Verbose, errors_told
+from pipeline.options import Overrides, PipelineName, RecipeFile, Verbose, errors_told
 from resprout import __version__
 
 # torch and kfp take seconds to import: commands import them when they need them
@@ -92,22 +92,27 @@ def run(
 def compile_pipeline(
     recipe: Annotated[
         Path | None,
-        typer.Argument(
-            metavar="RECIPE", help="A recipe whose sections become the parameters' defaults.", show_default=False
-        ),
+        typer.Argument(metavar="RECIPE", help="A recipe whose fields become the inputs' defaults.", show_default=False),
     ] = None,
     overrides: Overrides = None,
+    pipeline: PipelineName = None,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where to write the YAML.")] = Path(
         "pipeline.yaml"
     ),
 ) -> None:
     """Write the pipeline as KFP's YAML, to upload in the KFP UI."""
     from pipeline import command
+    from resprout.recipe import PlacementSection
+    from resprout.recipe.form import kind_of
 
     if overrides and recipe is None:
         raise typer.BadParameter("changes a recipe, and none is given", param_hint="--set")
     with errors_told():
-        command.compile_to(output, command.load(recipe, overrides or []) if recipe else command.UNCHANGED)
+        if recipe:
+            chosen = command.load(recipe, overrides or [])
+            command.compile_to(output, chosen, pipeline.value if pipeline else kind_of(chosen))
+        else:
+            command.compile_placed(output, PlacementSection(), pipeline.value if pipeline else "compress")
         typer.echo(f"wrote {output}")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.options import Overrides, RecipeFile, Verbose, errors_told
+from pipeline.options import Overrides, PipelineName, RecipeFile, Verbose, errors_told
 from resprout.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ def submit(
         int | None,
         typer.Option(metavar="N", help="Short for --set placement.num_shards=N.", show_default=False),
     ] = None,
+    pipeline: PipelineName = None,
     wait: Wait = False,
     timeout: Timeout = "24h",
     plain: Plain = False,
@@ -137,14 +138,17 @@ def submit(
     storage that the cluster reaches: docs/storage.md. What is printed is a link to the run, and the commands that
     follow and stop it.
     """
+    from resprout.recipe.form import kind_of
+
     with errors_told(verbose, exit_code=USAGE):
         command = _commands()
         seconds, files = _seconds(timeout), command.Files(json_file, junit, markdown)
         chosen = command.load(recipe, overrides or [], gpu_type, node_selector or [], shards)
         server = command.connect(host=host, namespace=namespace, token_file=token_file, ca_file=ca_file, ui=ui)
     with errors_told(verbose, exit_code=CANNOT_TELL):
+        kind = pipeline.value if pipeline else kind_of(chosen)
         submission = command.submit(
-            chosen, server, experiment=experiment, name=name, service_account=service_account, files=files
+            chosen, server, kind, experiment=experiment, name=name, service_account=service_account, files=files
         )
         if wait:
             _follow(command, server, submission.run_id, seconds, plain, files)

@@ -15,14 +15,16 @@ from rich.console import Console
 
 from pipeline import recipes
 from pipeline.advice import advice
-from pipeline.runners import RunFolder, arguments, folder_for
+from pipeline.placement import compiled_in
+from pipeline.runners import RunFolder, folder_for
 from pipeline.runners import run as run_in
 from pipeline.watch import screen_for
 from resprout import __version__
 from resprout import recipe as recipe_module
 from resprout.errors import ResproutError
 from resprout.files import write_atomically
-from resprout.recipe import PlacementSection, Recipe, TeacherSection
+from resprout.recipe import ImagesSection, PlacementSection, Recipe, TeacherSection
+from resprout.recipe.form import to_inputs
 from resprout.types import Evaluation
 
 HEADER = """# The compression pipeline, to upload in the KFP UI. Made by `resprout compile`.
@@ -30,6 +32,8 @@ HEADER = """# The compression pipeline, to upload in the KFP UI. Made by `respro
 """
 # What an upload runs when nothing is changed: a teacher that any cluster with a way to the internet can fetch.
 UNCHANGED = Recipe(name="resnet18", teacher=TeacherSection(source="torchvision://resnet18?weights=IMAGENET1K_V1"))
+# The same for images of one's own, of which there is no address that everybody has.
+WITH_IMAGES = UNCHANGED.model_copy(update={"synthesis": ImagesSection(data="")})
 
 
 def load(path: Path, overrides: Sequence[str]) -> Recipe:
@@ -37,12 +41,13 @@ def load(path: Path, overrides: Sequence[str]) -> Recipe:
     return recipes.override(recipe_module.load(path), overrides)
 
 
-def compile_to(path: Path, recipe: Recipe = UNCHANGED) -> None:
-    """Write the pipeline as KFP's YAML; the same bytes each time.
+def compile_to(path: Path, recipe: Recipe, kind: str) -> None:
+    """Write a pipeline as KFP's YAML; the same bytes each time.
 
     Args:
         path: the file.
-        recipe: what the pipeline's parameters are unless a run says otherwise.
+        recipe: what the pipeline's inputs are unless a run says otherwise.
+        kind: compress, compress-images or scan.
     """
     compiler = _kfp().compiler
     from pipeline.compress import pipeline
@@ -50,17 +55,29 @@ def compile_to(path: Path, recipe: Recipe = UNCHANGED) -> None:
     with write_atomically(path) as temporary:
         named = temporary.with_suffix(".yaml")  # the compiler looks at the suffix
         try:
-            compiler.Compiler().compile(pipeline(recipe.placement), str(named), pipeline_parameters=arguments(recipe))
+            made = pipeline(kind, compiled_in(recipe.placement))
+            compiler.Compiler().compile(made, str(named), pipeline_parameters=to_inputs(recipe, kind))
             documents = list(yaml.safe_load_all(named.read_text()))
         finally:
             named.unlink(missing_ok=True)
+        for component in documents[0]["components"].values():
+            _without_descriptions(component)
         # KFP writes the keys of a mapping in another order each time
         temporary.write_text(HEADER + yaml.safe_dump_all(documents, sort_keys=True, allow_unicode=True, width=120))
 
 
-def compile_placed(path: Path, placement: PlacementSection) -> None:
-    """Write the pipeline for a placement: of recipes, only what is no parameter, so that many share it."""
-    compile_to(path, UNCHANGED.model_copy(update={"placement": placement}))
+def compile_placed(path: Path, placement: PlacementSection, kind: str) -> None:
+    """Write a pipeline for a placement: of recipes, only what is compiled in, so that many share it."""
+    unchanged = WITH_IMAGES if kind == "compress-images" else UNCHANGED
+    compile_to(path, unchanged.model_copy(update={"placement": compiled_in(placement)}), kind)
+
+
+def _without_descriptions(part: Any) -> None:
+    # KFP shows none of them, and each would be in the state of every node of a run, some of them six times
+    if isinstance(part, dict):
+        part.pop("description", None)
+        for inner in part.values():
+            _without_descriptions(inner)
 
 
 def run(recipe: Recipe, *, runs: Path, output: Path | None, plain: bool, in_containers: bool = False) -> None:
@@ -72,7 +89,7 @@ def run(recipe: Recipe, *, runs: Path, output: Path | None, plain: bool, in_cont
     """
     _kfp()
     check_data_exists(recipe)
-    check_storage(recipe)
+    check_addresses(recipe)
     folder = RunFolder(output) if output else folder_for(recipe, runs)
     folder.refuse_foreign()
     console = Console(file=sys.stdout)  # the stream itself: KFP's output is redirected around it
@@ -107,28 +124,15 @@ def check_data_exists(recipe: Recipe) -> None:
             )
 
 
-def check_storage(recipe: Recipe) -> None:
-    """Refuse storage that cannot be used, and a version that exists, before anything expensive."""
-    section = recipe.publishing
-    read = (recipe.teacher.source, recipe.training_data, recipe.evaluation.data)
-    named = (*read, section.to, recipe.placement.checkpoints)
-    addresses = [text for text in named if text and text.startswith("s3://")]
-    if not addresses:
-        return
+def check_addresses(recipe: Recipe) -> None:
+    """Refuse an address where there is nothing, storage that cannot be used, and a version that exists."""
     from resprout import storage
+    from resprout.storage import lookup
 
-    server = storage.Storage(storage.required())
-    for bucket in dict.fromkeys(storage.ObjectAddress.parse(text).bucket for text in addresses):
-        server.check(bucket)
-    if section.to is None or section.version is None:
-        return
-    prefix, name = storage.ObjectAddress.parse(section.to), section.name or recipe.name
-    if storage.is_published(server, prefix, name, section.version):
-        raise ResproutError(
-            f"publishing.version {section.version} exists: {prefix / name / section.version}",
-            why="a published version never changes: whoever pinned it must get the same bytes",
-            now="give another version, or none: the model's digest is its version then",
-        )
+    lookup.plan(recipe)
+    if recipe.placement.checkpoints:
+        bucket = storage.ObjectAddress.parse(recipe.placement.checkpoints).bucket
+        storage.Storage(storage.required()).check(bucket)
 
 
 def header(recipe: Recipe, folder: RunFolder, in_containers: bool = False) -> str:

@@ -1,7 +1,8 @@
-"""The compression pipeline: the only description of the flow, run locally and on a cluster alike.
+"""The pipelines: the only description of the flow, run locally and on a cluster alike.
 
-Each stage gets its own recipe section and the seed, no more: KFP's cache key holds every parameter, so that
-changing one section leaves the other stages' results valid.
+Each stage gets its own section of the recipe and the seed, no more: KFP's cache key holds every parameter, so that
+changing one section leaves the other stages' results valid. There is one way through, without a condition: KFP loses a
+branch whose tasks came from its cache.
 """
 
 from typing import Any
@@ -13,202 +14,192 @@ from components.evaluate import evaluate
 from components.extract_statistics import extract_statistics
 from components.fetch_teacher import fetch_teacher
 from components.fetch_test_set import fetch_test_set
-from components.gate import gate as judge
+from components.gate import gate
 from components.merge_dreams import merge_dreams
-from components.plan_shards import plan_shards
+from components.plan import plan
 from components.prune import prune
-from components.prune_on_dreams import prune_on_dreams
 from components.publish import publish
 from components.recover import recover
 from components.scan_sensitivity import scan_sensitivity
 from components.synthesize import synthesize
-from pipeline.nested import alone
-from pipeline.placement import GPU_INPUTS, OnGpu, on_cpu, on_gpu, parameters, with_storage
+from pipeline.placement import placed
 from resprout.recipe import PlacementSection
 
+TEACHER = "torchvision://resnet18?weights=IMAGENET1K_V1"
 
-def pipeline(placement: PlacementSection) -> Any:
-    """The pipeline for a placement, whose settings are compiled in or are its parameters' defaults."""
-    collect, blind_shard, aware_shard, prune_guided, scan_layers, publish_result = _nested(placement)
-    default = parameters(placement)
 
-    @dsl.pipeline(name="resprout-compress", description="Prune a classifier and recover its accuracy without its data.")
+def pipeline(kind: str, placement: PlacementSection) -> Any:
+    """A pipeline for a placement, of which all is compiled in that a run cannot say.
+
+    Args:
+        kind: compress; compress-images, which trains on images of one's own; or scan, which only shows how much each
+            layer can spare.
+        placement: the recipe's.
+    """
+    graph = _Graph(kind, placement)
+
     def compress(
-        teacher: dict,
-        synthesis: dict,
-        pruning: dict,
-        recovery: dict,
-        evaluation: dict,
-        gate: dict,
-        publishing: dict,
+        teacher: str = TEACHER,
+        test_set: str = "",
+        sparsity: str = "0.75",
+        publish_to: str = "",
         seed: int = 0,
-        collected: bool = False,
-        student_aware: bool = False,
-        pruned_on_dreams: bool = True,
-        scanned: bool = False,
-        published: bool = False,
-        checkpoints: str = placement.checkpoints or "",
-        num_shards: int = default["num_shards"],
-        cpu_image: str = default["cpu_image"],
-        gpu_image: str = default["gpu_image"],
-        gpu_type: str = default["gpu_type"],
-        gpu_count: str = default["gpu_count"],
-        gpu_stage_memory: str = default["gpu_stage_memory"],
-        gpu_node_selector: dict = default["gpu_node_selector"],
-        gpu_tolerations: list = default["gpu_tolerations"],
-        gpu_affinity: dict = default["gpu_affinity"],
-        storage_secret: str = default["storage_secret"],
-        checkpoint_secret: str = default["checkpoint_secret"],
+        recipe: dict = {},  # noqa: B006 - KFP reads the default, and nothing changes it
+        placement: dict = {},  # noqa: B006
     ):
         """Prune a teacher and bring the student's accuracy back on dreams.
 
         Args:
-            teacher: the trained network; source is torchvision://NAME, timm://NAME, hf://REPO, s3://… or https://….
-            synthesis: how dreams are made, and how many; with student_weight above 0, student_aware must be true.
-            pruning: which weights go, and how many of them; sparsity 0.75 is three quarters.
-            recovery: how the accuracy is brought back on dreams.
-            evaluation: what the result is judged on besides dreams; data is a labelled test set, as s3://BUCKET/KEY.
-            gate: limits to keep, as {"min_agreement": 0.9}; a result that breaks one ends the run, unpublished.
-            publishing: where to, as {"to": "s3://BUCKET/PREFIX", "name": "mine"}; published must be true then.
+            teacher: the trained network: torchvision://NAME, timm://NAME, hf://OWNER/REPO, s3://BUCKET/KEY or https://…
+            test_set: a labelled test set, s3://BUCKET/KEY; empty: the result is judged on held-out dreams alone.
+            sparsity: the share of weights that go, such as 0.75; or auto; empty where the method has none.
+            publish_to: s3://BUCKET/PREFIX; empty: the result stays among the run's artifacts.
             seed: the one that all randomness comes from.
-            collected: train on labelled images of yours instead of dreams: true where synthesis.method is images.
-            student_aware: show the pruned student to synthesis; otherwise dreams do not depend on pruning.
-            pruned_on_dreams: prune with dreams in sight, as rounds and criteria that look at images need; see pruning.
-            scanned: also show, on a page of its own, how much each layer alone can spare; it changes no result.
-            published: publish the result; otherwise it stays among the run's artifacts.
-            checkpoints: where long stages keep their state through a kill: s3://BUCKET/PREFIX; "" for nowhere.
-            num_shards: how many tasks share the synthesis, each with a GPU of its own; no image depends on it.
-            cpu_image: the image of stages without a GPU, by digest or by a tag that never moves.
-            gpu_image: the image of stages with a GPU, likewise.
-            gpu_type: the resource to ask for: nvidia.com/gpu, or a MIG slice such as nvidia.com/mig-1g.10gb.
-            gpu_count: "1", or "0" to compute on the processor.
-            gpu_stage_memory: main memory of a stage with a GPU, such as 16Gi.
-            gpu_node_selector: labels that such a stage's node must have.
-            gpu_tolerations: taints that it tolerates, as Kubernetes writes them.
-            gpu_affinity: its node affinity, as Kubernetes writes it.
-            storage_secret: the secret to fetch teachers and publish models with.
-            checkpoint_secret: the secret to keep checkpoints with.
+            recipe: everything else, section by section, as {"recovery": {"epochs": 80}}; docs/recipes.md has all.
+            placement: what GPU stages ask for, and where; as {"gpus": 2, "gpu_stage_memory": "24Gi"}.
         """
-        where = OnGpu(
-            gpu_image, gpu_type, gpu_count, gpu_stage_memory, gpu_node_selector, gpu_tolerations, gpu_affinity
-        )
-        fetching = on_cpu(fetch_teacher(section=teacher), cpu_image, placement)
-        fetched = with_storage(fetching, storage_secret).outputs["teacher"]
-        extracting = on_cpu(extract_statistics(teacher=fetched), cpu_image, placement)
-        statistics = extracting.outputs["statistics"]
-        testing = on_cpu(fetch_test_set(teacher=fetched, section=evaluation), cpu_image, placement)
-        test_set = with_storage(testing, storage_secret).outputs["test_set"]
-        plan = plan_shards(
-            teacher=teacher,
-            synthesis=synthesis,
-            pruning=pruning,
-            recovery=recovery,
-            evaluation=evaluation,
-            gate=gate,
-            publishing=publishing,
-            collected=collected,
-            student_aware=student_aware,
-            pruned_on_dreams=pruned_on_dreams,
-            published=published,
-            num_shards=num_shards,
-        )
-        planning = on_cpu(plan, cpu_image, placement)
-        planned = planning.after(testing).output  # what may be refused is, before a GPU is asked for
-        shared = {
-            "teacher": fetched,
-            "statistics": statistics,
-            "section": synthesis,
-            "seed": seed,
-            "num_shards": num_shards,
-            "checkpoints": checkpoints,
-            "secret": checkpoint_secret,
-            **vars(where),
-        }
-        with dsl.If(collected == True, name="collected"):  # noqa: E712 - KFP overloads ==
-            collecting = collect(
-                teacher=fetched, section=synthesis, seed=seed, cpu_image=cpu_image, secret=storage_secret
-            ).after(planning)
-        with dsl.Elif(student_aware == True, name="student-aware"):  # noqa: E712
-            drafting = on_cpu(prune(teacher=fetched, section=pruning, seed=seed), cpu_image, placement)
-            with dsl.ParallelFor(planned, name="aware-shards") as index:
-                aware = aware_shard(**shared, shard_index=index, student=drafting.outputs["student"])
-            aware_dreams = on_cpu(merge_dreams(shards=dsl.Collected(aware.output)), cpu_image, placement)
-        with dsl.Else(name="student-blind"):
-            with dsl.ParallelFor(planned, name="blind-shards") as index:
-                blind = blind_shard(**shared, shard_index=index)
-            blind_dreams = on_cpu(merge_dreams(shards=dsl.Collected(blind.output)), cpu_image, placement)
-        dreams = dsl.OneOf(collecting.output, aware_dreams.outputs["dreams"], blind_dreams.outputs["dreams"])
+        given = {"test_set": test_set, "sparsity": sparsity, "publish_to": publish_to}
+        graph.compress(graph.begin(teacher=teacher, seed=seed, recipe=recipe, placement=placement, **given), seed)
 
-        with dsl.If(pruned_on_dreams == True, name="pruned-on-dreams"):  # noqa: E712 - KFP overloads ==
-            guided = prune_guided(
-                teacher=fetched,
-                dreams=dreams,
-                section=pruning,
-                recovery=recovery,
-                seed=seed,
-                checkpoints=checkpoints,
-                secret=checkpoint_secret,
-                **vars(where),
-            )
-        with dsl.Else(name="pruned-by-weights"):
-            by_weights = on_cpu(prune(teacher=fetched, section=pruning, seed=seed), cpu_image, placement)
-        pruned = dsl.OneOf(guided.output, by_weights.outputs["student"])
+    def compress_images(
+        images: str,
+        teacher: str = TEACHER,
+        test_set: str = "",
+        sparsity: str = "0.75",
+        publish_to: str = "",
+        seed: int = 0,
+        recipe: dict = {},  # noqa: B006
+        placement: dict = {},  # noqa: B006
+    ):
+        """Prune a teacher and bring the student's accuracy back on labelled images of your own.
 
-        with dsl.If(scanned == True, name="scanned"):  # noqa: E712 - KFP overloads ==
-            scan_layers(teacher=fetched, dreams=dreams, section={}, **vars(where))
+        Args:
+            images: what to train on, s3://BUCKET/KEY; not the test set.
+            teacher: as in resprout-compress.
+            test_set: as in resprout-compress.
+            sparsity: as in resprout-compress.
+            publish_to: as in resprout-compress.
+            seed: as in resprout-compress.
+            recipe: as in resprout-compress.
+            placement: as in resprout-compress.
+        """
+        given = {"images": images, "test_set": test_set, "sparsity": sparsity, "publish_to": publish_to}
+        graph.compress(graph.begin(teacher=teacher, seed=seed, recipe=recipe, placement=placement, **given), seed)
 
-        recovering = recover(
-            teacher=fetched, student=pruned, dreams=dreams, section=recovery, seed=seed, checkpoints=checkpoints
-        )
-        recovered = with_storage(on_gpu(recovering, where, placement), checkpoint_secret).outputs
+    def scan(
+        teacher: str = TEACHER,
+        seed: int = 0,
+        recipe: dict = {},  # noqa: B006
+        placement: dict = {},  # noqa: B006
+    ):
+        """Prune each layer alone, more and more of it, and compare the answers to dreams with the teacher's.
+
+        Args:
+            teacher: as in resprout-compress.
+            seed: as in resprout-compress; with the same teacher and synthesis, the dreams are that run's.
+            recipe: of it, teacher, synthesis and pruning.exclude.
+            placement: as in resprout-compress.
+        """
+        graph.scan(graph.begin(teacher=teacher, seed=seed, recipe=recipe, placement=placement), seed)
+
+    function, description = {
+        "compress": (compress, "Prune a classifier and recover its accuracy without its data."),
+        "compress-images": (compress_images, "Prune a classifier and recover its accuracy on images of your own."),
+        "scan": (scan, "Show how much each layer of a classifier can spare."),
+    }[kind]
+    return dsl.pipeline(name=f"resprout-{kind}", description=description)(function)
+
+
+class _Graph:
+    """The stages, placed, with what runs between them."""
+
+    def __init__(self, kind: str, placement: PlacementSection) -> None:
+        self._kind = kind
+        self._placement = placement
+
+    def begin(self, **inputs: Any) -> Any:
+        """What each stage is told; looked up anew in each run."""
+        task = plan(kind=self._kind, **inputs)
+        return self._placed(task, secret=self._placement.storage_secret).set_caching_options(False)
+
+    def compress(self, planned: Any, seed: Any) -> None:
+        """From the teacher to the published result."""
+        said = planned.outputs
+        teacher = self._teacher(planned)
+        statistics = self._placed(extract_statistics(teacher=teacher)).outputs["statistics"]
+        testing = fetch_test_set(teacher=teacher, section=said["evaluation"], identity=said["test_set_identity"])
+        test_set = self._placed(testing, secret=self._placement.storage_secret).outputs["test_set"]
+        if self._kind == "compress-images":
+            dreams = self._images(planned, teacher, seed)
+        else:
+            dreams = self._dreams(planned, teacher, statistics, seed)
+        keeping = {"seed": seed, "gpus": said["gpus"], "checkpoints": said["checkpoints"]}
+        pruning = prune(teacher=teacher, dreams=dreams, section=said["pruning"], recovery=said["recovery"], **keeping)
+        pruned = self._on_gpu(pruning, planned, secret=self._placement.checkpoint_secret).outputs["student"]
+        recovering = recover(teacher=teacher, student=pruned, dreams=dreams, section=said["recovery"], **keeping)
+        recovered = self._on_gpu(recovering, planned, secret=self._placement.checkpoint_secret).outputs
         evaluating = evaluate(
-            teacher=fetched,
+            teacher=teacher,
             statistics=statistics,
             dreams=dreams,
             pruned=pruned,
             repaired=recovered["repaired"],
             recovered=recovered["recovered"],
             test_set=test_set,
-            section=evaluation,
+            section=said["evaluation"],
+            gpus=said["gpus"] if self._placement.evaluate_on_gpu else "0",
         )
-        if placement.evaluate_on_gpu:
-            evaluated = on_gpu(evaluating, where, placement).outputs
-        else:
-            evaluated = on_cpu(evaluating, cpu_image, placement).outputs
-        judging = on_cpu(judge(evaluation=evaluated["evaluation"], section=gate), cpu_image, placement)
-        with dsl.If(published == True, name="published"):  # noqa: E712 - KFP overloads ==
-            publish_result(
-                recovered=recovered["recovered"],
-                evaluation=evaluated["evaluation"],
-                report=evaluated["report"],
-                section=publishing,
-                cpu_image=cpu_image,
-                secret=storage_secret,
-            ).after(judging)
+        place = self._on_gpu if self._placement.evaluate_on_gpu else self._placed
+        evaluated = place(evaluating, planned).outputs
+        judging = self._placed(gate(evaluation=evaluated["evaluation"], section=said["gate"]))
+        publishing = publish(
+            recovered=recovered["recovered"],
+            evaluation=evaluated["evaluation"],
+            report=evaluated["report"],
+            section=said["publishing"],
+        ).after(judging.set_caching_options(False))
+        self._placed(publishing, secret=self._placement.storage_secret).set_caching_options(False)
 
-    return compress
+    def scan(self, planned: Any, seed: Any) -> None:
+        """From the teacher to a page that shows its layers."""
+        said = planned.outputs
+        teacher = self._teacher(planned)
+        statistics = self._placed(extract_statistics(teacher=teacher)).outputs["statistics"]
+        dreams = self._dreams(planned, teacher, statistics, seed)
+        scanning = scan_sensitivity(teacher=teacher, dreams=dreams, section=said["pruning"], gpus=said["gpus"])
+        self._on_gpu(scanning, planned)
 
+    def _teacher(self, planned: Any) -> Any:
+        fetching = fetch_teacher(section=planned.outputs["teacher"], identity=planned.outputs["teacher_identity"])
+        return self._placed(fetching, secret=self._placement.storage_secret).outputs["teacher"]
 
-def _nested(placement: PlacementSection) -> tuple[Any, Any, Any, Any, Any, Any]:
-    """The stages that stand in a condition or a loop."""
+    def _images(self, planned: Any, teacher: Any, seed: Any) -> Any:
+        said = planned.outputs
+        collecting = collect_images(
+            teacher=teacher, section=said["synthesis"], identity=said["images_identity"], seed=seed
+        )
+        return self._placed(collecting, secret=self._placement.storage_secret).outputs["dreams"]
 
-    def with_gpu(task: Any, secret: Any, **where: Any) -> Any:
-        return with_storage(on_gpu(task, OnGpu(**where), placement), secret)
+    def _dreams(self, planned: Any, teacher: Any, statistics: Any, seed: Any) -> Any:
+        said = planned.outputs
+        with dsl.ParallelFor(said["shards"], name="dreams") as shard_index:
+            synthesizing = synthesize(
+                teacher=teacher,
+                statistics=statistics,
+                section=said["synthesis"],
+                seed=seed,
+                shard_index=shard_index,
+                num_shards=said["num_shards"],
+                gpus=said["synthesis_gpus"],
+                checkpoints=said["checkpoints"],
+            )
+            secret = self._placement.checkpoint_secret
+            shards = placed(synthesizing, self._placement, planned, gpus="synthesis_gpus", secret=secret)
+        merging = merge_dreams(shards=dsl.Collected(shards.outputs["shard"]))
+        return self._placed(merging).outputs["dreams"]
 
-    def with_store(task: Any, cpu_image: Any, secret: Any) -> Any:
-        return with_storage(on_cpu(task, cpu_image, placement), secret)
+    def _placed(self, task: Any, *_: Any, secret: str | None = None) -> Any:
+        return placed(task, self._placement, secret=secret)
 
-    def scanning(task: Any, **where: Any) -> Any:
-        return on_gpu(task, OnGpu(**where), placement)
-
-    stored = {"cpu_image": str, "secret": str}
-    collect = alone(collect_images, with_store, name="collect", own=stored, output=("dreams", dsl.Dataset))
-    own, shard = {"secret": str, **GPU_INPUTS}, ("shard", dsl.Dataset)
-    blind_shard = alone(synthesize, with_gpu, name="shard", own=own, output=shard, without=("student",))
-    shown = {"student": dsl.Input[dsl.Model]}
-    aware_shard = alone(synthesize, with_gpu, name="student-aware-shard", own=own, output=shard, inputs=shown)
-    student = ("student", dsl.Model)
-    prune_guided = alone(prune_on_dreams, with_gpu, name="guided-pruning", own=own, output=student)
-    scan_layers = alone(scan_sensitivity, scanning, name="scan", own=GPU_INPUTS)
-    publish_result = alone(publish, with_store, name="publish", own=stored)
-    return collect, blind_shard, aware_shard, prune_guided, scan_layers, publish_result
+    def _on_gpu(self, task: Any, planned: Any, *, secret: str | None = None) -> Any:
+        return placed(task, self._placement, planned, gpus="gpus", secret=secret)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pipeline import placement
-from pipeline.local_kfp import Call
+from pipeline.local_kfp import EXECUTOR, Call, component_arguments
 from resprout import storage
 from resprout.errors import ResproutError
 from resprout.recipe import Recipe
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 IMAGES_USER = 65532
 LABEL = "org.resprout.run"
-KEEPS_CHECKPOINTS = ("synthesize", "prune_on_dreams", "recover")
+KEEPS_CHECKPOINTS = ("synthesize", "prune", "recover")
+# where an image has the components (docker/Dockerfile)
+COMPONENTS = Path("/opt/components")
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -96,7 +98,7 @@ class Containers:
         with self._writable(call) as writable:
             container = self._client.containers.create(
                 self._image(call.task.name),
-                list(call.command),
+                [*EXECUTOR, *component_arguments(call, COMPONENTS)],
                 labels={LABEL: self._label},
                 environment=self._environment(call),
                 mounts=self._mounts(call, writable),
@@ -130,8 +132,8 @@ class Containers:
         return 128 - exit_code if exit_code > 128 else exit_code  # a shell's way to say: killed by a signal
 
     def _image(self, stage: str) -> str:
-        chosen = placement.parameters(self._recipe.placement)
-        return str(chosen["gpu_image"] if self._on_gpu(stage) else chosen["cpu_image"])
+        cpu_image, gpu_image = placement.images(self._recipe.placement)
+        return gpu_image if self._on_gpu(stage) else cpu_image
 
     def _on_gpu(self, stage: str) -> bool:
         return self._gpu and stage in placement.gpu_stages(self._recipe.placement)
@@ -142,11 +144,12 @@ class Containers:
         return [DeviceRequest(count=-1, capabilities=[["gpu"]])] if self._on_gpu(stage) else []
 
     def _needs_storage(self, stage: str) -> bool:
+        named = {name: (address or "").startswith("s3://") for name, address in self._addresses().items()}
+        publishes = self._recipe.publishing.to is not None
         return {
-            "fetch_teacher": self._recipe.teacher.source.startswith("s3://"),
-            "fetch_test_set": (self._recipe.evaluation.data or "").startswith("s3://"),
-            "collect_images": (self._recipe.training_data or "").startswith("s3://"),
-            "publish": True,
+            **named,
+            "plan": publishes or any(named.values()),
+            "publish": publishes,
             **dict.fromkeys(KEEPS_CHECKPOINTS, self._checkpoints.startswith("s3://")),
         }.get(stage, False)
 
@@ -154,8 +157,18 @@ class Containers:
         if self._needs_storage(stage) and self._settings:
             # what listens on this machine's loopback alone is not there in a container's own network
             return "host" if urlsplit(self._settings.endpoint).hostname in ("localhost", "127.0.0.1") else "bridge"
-        fetches = stage == "fetch_teacher" and not Path(self._recipe.teacher.source).exists()
-        return "bridge" if fetches else "none"
+        source = self._recipe.teacher.source
+        fetches = stage == "fetch_teacher" and not Path(source).exists()
+        looks_up = stage == "plan" and source.startswith("hf://")
+        return "bridge" if fetches or looks_up else "none"
+
+    def _addresses(self) -> dict[str, str | None]:
+        """What each stage that fetches is told to fetch."""
+        return {
+            "fetch_teacher": self._recipe.teacher.source,
+            "fetch_test_set": self._recipe.evaluation.data,
+            "collect_images": self._recipe.training_data,
+        }
 
     def _environment(self, call: Call) -> Mapping[str, str]:
         threads = {name: value for name, value in os.environ.items() if name == "OMP_NUM_THREADS"}
@@ -168,12 +181,7 @@ class Containers:
             return Mount(target or str(path), str(path), type="bind", read_only=read_only)
 
         mounts = [*map(mount, call.inputs), *(mount(path, read_only=False) for path in writable)]
-        named = {
-            "fetch_teacher": self._recipe.teacher.source,
-            "fetch_test_set": self._recipe.evaluation.data,
-            "collect_images": self._recipe.training_data,
-        }
-        given = named.get(call.task.name)
+        given = self._addresses().get(call.task.name)
         if given and Path(given).exists():
             mounts.append(mount(Path(given).resolve(), os.path.abspath(given)))
         if self._needs_storage(call.task.name) and self._settings:

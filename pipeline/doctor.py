@@ -128,14 +128,15 @@ def _cluster() -> Finding:
         from pipeline.cluster.asking import Connection
         from pipeline.cluster.server import Server
         from pipeline.cluster.settings import cluster_settings
-        from pipeline.cluster.submission import PIPELINE
+        from pipeline.cluster.submission import PIPELINES
     except ImportError as error:
         return Finding("cluster", "not installed", f"{error}; pip install 'resprout[pipeline]'")
     try:
         server = Server(Connection(cluster_settings(), attempts=1))
         server.check()
-        found = server.pipeline(PIPELINE) is not None
+        name = PIPELINES["compress"]
+        found = server.pipeline(name) is not None
     except ResproutError as error:
         return Finding("cluster", "", str(error))
     where = server.settings.host + (f", namespace {server.namespace}" if server.namespace else "")
-    return Finding("cluster", f"{where}, {PIPELINE} is {'there' if found else 'not there yet: submit uploads it'}")
+    return Finding("cluster", f"{where}, {name} is {'there' if found else 'not there yet: submit uploads it'}")

@@ -2,14 +2,13 @@
 
 Its gaps, each found in its source:
 
-- SubprocessTaskHandler prints what a task says, leaves the task running when it is interrupted, and replaces the
-  text "python3" in every argument, paths included. Here lines are streamed to a listener, what was started is killed,
-  and KFP's executor is called directly, without a shell or a left-over temporary folder.
+- SubprocessTaskHandler refuses components that live in an image, prints what a task says, leaves the task running when
+  it is interrupted, and replaces the text "python3" in every argument, paths included. Here lines are streamed to a
+  listener, what was started is killed, and KFP's executor is called directly, for the same functions.
 - DockerTaskHandler removes a container when it ends, and takes it for a success where that comes before it has asked
   how it ended. `pipeline/containers.py` asks first.
 - Tasks of a `dsl.ParallelFor` run in threads, which an interrupt does not reach. Here they follow each other.
 - It retries whatever failed, a refused recipe too. Here that is for tasks that a signal killed.
-- A `dsl.OneOf` over artifacts compiles, and runs on a cluster, but is refused locally; over parameters it works.
 - Everything is logged to stdout. Here it goes to a file.
 """
 
@@ -28,7 +27,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+import components
+
 SUPPORTED = "2.17.0"
+EXECUTOR = ("python3", "-m", "kfp.dsl.executor_main")
+COMPONENTS = Path(components.__file__).parent
 
 
 @dataclass(frozen=True)
@@ -71,14 +74,14 @@ class Call:
 
     Args:
         task: the component, and where its outputs go.
-        command: KFP's: sh -ec SCRIPT SOURCE --executor_input JSON --function_to_execute NAME.
+        arguments: of KFP's executor: --executor_input JSON --function_to_execute NAME.
         environment: variables that the pipeline sets for it.
         inputs: the artifacts that it is given.
         folder: what it may write to; each output lies in it.
     """
 
     task: Task
-    command: Sequence[str]
+    arguments: Sequence[str]
     environment: Mapping[str, str]
     inputs: Sequence[Path]
     folder: Path
@@ -116,11 +119,9 @@ def run(
         from kfp import local
         from kfp.local import task_dispatcher  # noqa: F401 - is what imports docker
         from kfp.local.orchestrator import enhanced_dag_orchestrator
-        from kfp.local.orchestrator.orchestrator_utils import OrchestratorUtils
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(_handled_by(execute, listener, in_containers))
-        stack.enter_context(_replaced(OrchestratorUtils, "get_dag_output_artifacts", _one_of_artifacts))
         stack.enter_context(_replaced(enhanced_dag_orchestrator, "ParallelExecutor", _OneAfterTheOther))
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")  # image names without "python", settings that only a cluster honours
@@ -171,6 +172,9 @@ def _handled_by(execute: Executor, listener: Listener, in_containers: bool) -> I
         def validate_image(self, image: str) -> None:
             """Our images hold Python, whatever their name."""
 
+        def validate_not_containerized_python_component(self, full_command: list[str]) -> None:
+            """What the image holds is this machine's too."""
+
         def run(self) -> Any:
             call = _call(self.full_command, self.env_vars)
             listener.started(call.task)
@@ -195,33 +199,31 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 def _call(command: Sequence[str], environment: Mapping[str, str]) -> Call:
-    arguments = list(command[4:])
+    arguments = list(command[len(EXECUTOR) :])
     options = dict(zip(arguments[::2], arguments[1::2], strict=True))
     executor_input = json.loads(options["--executor_input"])
     task = _task(options["--function_to_execute"], executor_input)
     given = executor_input["inputs"].get("artifacts", {}).values()
     inputs = [Path(artifact["uri"]) for item in given for artifact in item["artifacts"]]
-    return Call(task, command, environment, inputs, task.executor_output.parent)
+    return Call(task, arguments, environment, inputs, task.executor_output.parent)
 
 
-def subprocesses(
-    scratch: Path, keep_open: Sequence[int] = (), environment: Mapping[str, str] | None = None
-) -> Executor:
+def component_arguments(call: Call, folder: Path) -> list[str]:
+    """What KFP's executor is told, with the folder that the components are in: it need not be the working directory."""
+    return ["--component_module_path", str(folder / f"{call.task.name}.py"), *call.arguments]
+
+
+def subprocesses(keep_open: Sequence[int] = (), environment: Mapping[str, str] | None = None) -> Executor:
     """Run components in processes of this interpreter.
 
     Args:
-        scratch: a folder for their source.
         keep_open: file descriptors that they inherit (a lock that must outlive this process).
         environment: theirs; none: that of this process.
     """
 
     def execute(call: Call, said: Callable[[str], None]) -> int:
-        scratch.mkdir(parents=True, exist_ok=True)
-        module = scratch / f"{call.task.name}_component.py"
-        module.write_text(call.command[3])
-        executor = [sys.executable, "-m", "kfp.dsl.executor_main", "--component_module_path", str(module)]
         with subprocess.Popen(
-            [*executor, *call.command[4:]],
+            [sys.executable, *EXECUTOR[1:], *component_arguments(call, COMPONENTS)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -274,15 +276,3 @@ class _OneAfterTheOther:
             for key, output in outputs.items():
                 io_store.put_task_output(name, key, output)
         return results, status.Status.SUCCESS
-
-
-def _one_of_artifacts(dag_outputs_spec: Any, io_store: Any) -> dict[str, Any]:
-    """`OrchestratorUtils.get_dag_output_artifacts`, with the branch that ran where several are named."""
-    outputs = {}
-    for key, selectors in dag_outputs_spec.artifacts.items():
-        for selector in selectors.artifact_selectors:
-            with contextlib.suppress(ValueError):  # raised for a branch that did not run
-                outputs[key] = io_store.get_task_output(selector.producer_subtask, selector.output_artifact_key)
-        if key not in outputs:
-            raise ValueError(f"no branch made the output {key}")
-    return outputs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,24 @@ RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe's Y
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Change one field of the recipe; may be repeated."),
+]
+
+
+class Pipeline(str, Enum):
+    """What can be compiled and submitted."""
+
+    compress = "compress"
+    compress_images = "compress-images"
+    scan = "scan"
+
+
+PipelineName = Annotated[
+    Pipeline | None,
+    typer.Option(
+        "--pipeline",
+        help="compress-images trains on your images in place of dreams; scan only shows how much each layer can spare.",
+        show_default="compress, or compress-images where the recipe says synthesis.method: images",
+    ),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")]
 

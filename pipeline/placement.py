@@ -1,12 +1,11 @@
 """Where stages run on a cluster: GPUs, nodes, memory, secrets, retries; applied in one place.
 
-What may be changed when a run is submitted comes as pipeline parameters; the rest is compiled in from the recipe's
-placement section. Locally, KFP ignores all of it but the retries.
+What may be said for each run comes from `plan`'s outputs; the rest is compiled in from the recipe's placement section.
+Locally, KFP ignores all of it but the retries.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from components._image import CPU_IMAGE, GPU_IMAGE
@@ -17,104 +16,91 @@ if TYPE_CHECKING:
 
 SECRETS_FOLDER = "/var/run/secrets/resprout-storage"
 GPU_NODE_LABEL = "nvidia.com/gpu.present"
-GPU_MEMORY_LABEL = "nvidia.com/gpu.memory"
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+# cores and memory of the stages that only look at numbers and move bytes
+SMALL = {"plan": ("100m", "512Mi"), "gate": ("100m", "512Mi"), "publish": ("100m", "1Gi")}
 
 
-@dataclass(frozen=True)
-class OnGpu:
-    """A GPU stage's placement; each field is a pipeline parameter (a KFP channel) or its value."""
-
-    gpu_image: Any
-    gpu_type: Any
-    gpu_count: Any
-    gpu_stage_memory: Any
-    gpu_node_selector: Any
-    gpu_tolerations: Any
-    gpu_affinity: Any
-
-
-# the inputs of a pipeline that places a GPU stage: `OnGpu`'s fields, as KFP types them
-GPU_INPUTS = {
-    "gpu_image": str,
-    "gpu_type": str,
-    "gpu_count": str,
-    "gpu_stage_memory": str,
-    "gpu_node_selector": dict,
-    "gpu_tolerations": list,
-    "gpu_affinity": dict,
-}
+def images(section: PlacementSection) -> tuple[str, str]:
+    """The images of the stages without a GPU and of those with one."""
+    return section.cpu_image or CPU_IMAGE, section.gpu_image or GPU_IMAGE
 
 
 def gpu_stages(section: PlacementSection) -> set[str]:
     """The components that get a GPU."""
-    return {"synthesize", "prune_on_dreams", "scan_sensitivity", "recover"} | (
-        {"evaluate"} if section.evaluate_on_gpu else set()
-    )
+    return {"synthesize", "prune", "scan_sensitivity", "recover"} | ({"evaluate"} if section.evaluate_on_gpu else set())
 
 
-def parameters(section: PlacementSection) -> dict[str, Any]:
-    """The pipeline parameters that a placement section stands for."""
-    return {
-        "num_shards": section.num_shards,
-        "cpu_image": section.cpu_image or CPU_IMAGE,
-        "gpu_image": section.gpu_image or GPU_IMAGE,
-        "gpu_type": section.gpu_type,
-        "gpu_count": str(section.gpus),
-        "gpu_stage_memory": section.gpu_stage_memory,
-        "gpu_node_selector": dict(section.gpu_node_selector),
-        "gpu_tolerations": [dict(toleration) for toleration in section.gpu_tolerations] if section.gpus else [],
-        "gpu_affinity": gpu_affinity(section),
-        "storage_secret": section.storage_secret,
-        "checkpoint_secret": section.checkpoint_secret,
-    }
+def placed(
+    task: PipelineTask,
+    section: PlacementSection,
+    planned: PipelineTask | None = None,
+    *,
+    gpus: str | None = None,
+    secret: str | None = None,
+) -> PipelineTask:
+    """Say where a stage runs.
 
-
-# the fields that `parameters` and the pipeline's checkpoints stand for
-_AT_SUBMIT = (
-    "num_shards",
-    "cpu_image",
-    "gpu_image",
-    "gpu_type",
-    "gpus",
-    "gpu_stage_memory",
-    "gpu_node_selector",
-    "gpu_tolerations",
-    "gpu_memory_gib",
-    "storage_secret",
-    "checkpoint_secret",
-    "checkpoints",
-)
-
-
-def compiled_in(section: PlacementSection) -> PlacementSection:
-    """What is left of a section when all that a run's parameters say is set back to its default."""
-    return PlacementSection(**section.model_dump(exclude=set(_AT_SUBMIT)))
-
-
-def gpu_affinity(section: PlacementSection) -> dict[str, Any]:
-    """Kubernetes' NodeAffinity for GPUs with enough memory; {} where any will do."""
-    if section.gpu_memory_gib is None or not section.gpus:
-        return {}
-    # the label counts MiB, of which a GPU sold as 80 GB has 81,559: Gt is >
-    enough = {"key": GPU_MEMORY_LABEL, "operator": "Gt", "values": [str(int(section.gpu_memory_gib * 1024) - 1)]}
-    terms = {"nodeSelectorTerms": [{"matchExpressions": [enough]}]}
-    return {"requiredDuringSchedulingIgnoredDuringExecution": terms}
-
-
-def on_gpu(task: PipelineTask, where: OnGpu, section: PlacementSection) -> PipelineTask:
-    """Give a stage a GPU, on a node that has one, and another try when the node is taken away.
-
-    The stage must not stand directly in a `dsl.If` or a `dsl.ParallelFor`: see `pipeline.nested`.
+    Args:
+        task: the stage.
+        section: what is compiled in.
+        planned: the task `plan`, of whose outputs a stage with a GPU takes what it asks for.
+        gpus: the output that says how many; None: the stage gets none.
+        secret: what it reaches object storage with; None: it does not.
     """
     from kfp import kubernetes
 
+    cpu_image, gpu_image = images(section)
+    if gpus is None or planned is None:
+        task.set_container_image(cpu_image)
+        _on_cpu(task, section)
+    else:
+        task.set_container_image(gpu_image)
+        _on_gpu(task, section, planned, gpus)
+    # for network policies and quotas
+    kubernetes.add_pod_label(task, "app.kubernetes.io/part-of", "resprout")
+    kubernetes.add_pod_label(task, "app.kubernetes.io/component", task.component_spec.name)
+    if section.queue:
+        kubernetes.add_pod_label(task, QUEUE_LABEL, section.queue)
+    kubernetes.set_security_context(task, run_as_user=65532, run_as_group=65532, run_as_non_root=True)
+    if section.image_pull_secrets:
+        kubernetes.set_image_pull_secrets(task, list(section.image_pull_secrets))
+    if secret:
+        # it may be missing where no address needs it
+        kubernetes.use_secret_as_volume(task, secret, SECRETS_FOLDER, optional=True)
+        task.set_env_variable("RESPROUT_STORAGE_SECRETS", SECRETS_FOLDER)
+    return task
+
+
+def _on_cpu(task: PipelineTask, section: PlacementSection) -> None:
+    from kfp import kubernetes
+
+    cores, memory = SMALL.get(task.component_spec.name, (section.cpu_stage_cpus, section.cpu_stage_memory))
+    task.set_cpu_request(cores).set_memory_limit(memory)
+    # a preference: where every node has a GPU, a stage without one must run too
+    operator = "Exists" if section.use_gpu_nodes else "DoesNotExist"
+    kubernetes.add_node_affinity(task, [{"key": GPU_NODE_LABEL, "operator": operator}], weight=100)
+    if section.use_gpu_nodes:
+        for toleration in section.gpu_tolerations:
+            kubernetes.add_toleration(task, **_as_keywords(toleration))
+
+
+def _as_keywords(toleration: Any) -> dict[str, Any]:
+    return {{"tolerationSeconds": "toleration_seconds"}.get(key, key): value for key, value in toleration.items()}
+
+
+def _on_gpu(task: PipelineTask, section: PlacementSection, planned: PipelineTask, gpus: str) -> None:
+    """Give a stage GPUs, on a node that has them, and another try when the node is taken away."""
+    from kfp import kubernetes
+
+    said = planned.outputs
     # without a type, KFP drops the limit silently
-    task.set_accelerator_type(where.gpu_type).set_accelerator_limit(where.gpu_count)
-    task.set_container_image(where.gpu_image)
-    task.set_memory_limit(where.gpu_stage_memory).set_cpu_request(section.gpu_stage_cpus)
-    kubernetes.add_node_selector_json(task, where.gpu_node_selector)
-    kubernetes.add_toleration_json(task, where.gpu_tolerations)
-    kubernetes.add_node_affinity_json(task, where.gpu_affinity)
+    task.set_accelerator_type(said["gpu_type"]).set_accelerator_limit(said[gpus])
+    task.set_memory_limit(said["gpu_stage_memory"]).set_cpu_request(said["gpu_stage_cpus"])
+    # in a loop, kfp 2.17.0 forgets that the task needs these
+    task.register_pipeline_channels([said[name] for name in ("gpu_type", gpus, "gpu_stage_memory", "gpu_stage_cpus")])
+    kubernetes.add_toleration_json(task, said["gpu_tolerations"])
+    kubernetes.add_node_affinity_json(task, said["gpu_affinity"])
     kubernetes.empty_dir_mount(task, "dshm", "/dev/shm", medium="Memory", size_limit=section.shared_memory)  # noqa: S108
     kubernetes.set_timeout(task, section.timeout_seconds)
     task.set_retry(
@@ -123,35 +109,10 @@ def on_gpu(task: PipelineTask, where: OnGpu, section: PlacementSection) -> Pipel
         backoff_factor=2.0,
         backoff_max_duration=f"{20 * section.retry_pause_seconds}s",
     )
-    return _everywhere(task, section)
 
 
-def on_cpu(task: PipelineTask, image: Any, section: PlacementSection) -> PipelineTask:
-    """Keep a stage that needs no GPU off the nodes that have them."""
-    from kfp import kubernetes
+def compiled_in(section: PlacementSection) -> PlacementSection:
+    """What is left of a section when all that a run may say is set back to its default."""
+    from resprout.recipe.placement import AT_SUBMIT
 
-    task.set_container_image(image)
-    task.set_memory_limit(section.cpu_stage_memory).set_cpu_request(section.cpu_stage_cpus)
-    kubernetes.add_node_affinity(task, [{"key": GPU_NODE_LABEL, "operator": "DoesNotExist"}])
-    return _everywhere(task, section)
-
-
-def with_storage(task: PipelineTask, secret: Any) -> PipelineTask:
-    """Let a stage reach object storage as the secret says; it may be missing where no stage needs storage."""
-    from kfp import kubernetes
-
-    kubernetes.use_secret_as_volume(task, secret, SECRETS_FOLDER, optional=True)
-    task.set_env_variable("RESPROUT_STORAGE_SECRETS", SECRETS_FOLDER)
-    return task
-
-
-def _everywhere(task: PipelineTask, section: PlacementSection) -> PipelineTask:
-    from kfp import kubernetes
-
-    # for network policies and quotas
-    kubernetes.add_pod_label(task, "app.kubernetes.io/part-of", "resprout")
-    kubernetes.add_pod_label(task, "app.kubernetes.io/component", task.component_spec.name)
-    kubernetes.set_security_context(task, run_as_user=65532, run_as_group=65532, run_as_non_root=True)
-    if section.image_pull_secrets:
-        kubernetes.set_image_pull_secrets(task, list(section.image_pull_secrets))
-    return task
+    return PlacementSection(**section.model_dump(exclude=set(AT_SUBMIT)))

@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import yaml
 
-from pipeline import local_kfp, placement
+from pipeline import local_kfp
 from pipeline.local_kfp import Task
 from pipeline.watch import Screen, Watch
 from resprout import __version__
 from resprout.errors import ArtifactError, ResproutError, StorageError
 from resprout.files import write_atomically
-from resprout.recipe import SECTIONS, ImagesSection, PlacementSection, Recipe
+from resprout.recipe import PlacementSection, Recipe
+from resprout.recipe.form import kind_of, to_inputs
+from resprout.urls import without_secrets
 
 if TYPE_CHECKING:
     from resprout.storage import StorageSettings
@@ -36,8 +38,6 @@ LAYOUT = {
     "collect_images": {"dreams": "dreams"},
     "merge_dreams": {"dreams": "dreams"},
     "prune": {"student": "student"},
-    "prune_on_dreams": {"student": "student"},
-    "scan_sensitivity": {"sensitivity": "sensitivity"},
     "recover": {"repaired": "repaired", "recovered": "model"},
     "evaluate": {"evaluation": "evaluation", "report": "report.html"},
     "publish": {"publication": "publication.json"},
@@ -125,27 +125,6 @@ def folder_for(recipe: Recipe, runs: Path) -> RunFolder:
     return RunFolder(runs / f"{recipe.name}-{hashlib.sha256(text.encode()).hexdigest()[:6]}")
 
 
-def arguments(recipe: Recipe) -> dict[str, Any]:
-    """The pipeline's parameters for a recipe."""
-    fields = recipe.model_dump(mode="json", exclude_none=True)  # kfp.local knows no null; no field's default is other
-    # where a stage runs is not its business
-    sections = {name: fields[name] for name in SECTIONS if name != "placement"}
-    published = recipe.publishing.to is not None
-    if published:
-        sections["publishing"].setdefault("name", recipe.name)
-    return {
-        **sections,
-        "seed": recipe.seed,
-        "collected": isinstance(recipe.synthesis, ImagesSection),
-        "student_aware": getattr(recipe.synthesis, "student_weight", 0) > 0,
-        "pruned_on_dreams": recipe.pruning.needs_dreams,
-        "scanned": recipe.evaluation.scan_layers,
-        "published": published,
-        "checkpoints": recipe.placement.checkpoints or "",
-        **placement.parameters(recipe.placement),
-    }
-
-
 def run(recipe: Recipe, folder: RunFolder, screen: Screen, *, in_containers: bool = False) -> None:
     """Run the pipeline for a recipe and leave its results in the folder.
 
@@ -216,7 +195,7 @@ def _run_pipeline(
 ) -> bool:
     from pipeline.compress import pipeline
 
-    work = folder.work.resolve()
+    kind, work = kind_of(recipe), folder.work.resolve()
     checkpoints = recipe.placement.checkpoints or str(folder.checkpoints.resolve())
     with contextlib.ExitStack() as stack:
         execute: local_kfp.Executor
@@ -226,10 +205,10 @@ def _run_pipeline(
             execute = stack.enter_context(containers(recipe, work, checkpoints=checkpoints, settings=settings))
         else:
             environment = _environment(settings, work / "secrets")
-            execute = local_kfp.subprocesses(work / "scratch", keep_open=[lock], environment=environment)
+            execute = local_kfp.subprocesses(keep_open=[lock], environment=environment)
         return local_kfp.run(
-            pipeline(_local(recipe.placement)),
-            {**arguments(recipe), "checkpoints": checkpoints},
+            pipeline(kind, _local(recipe.placement)),
+            _inputs(recipe, kind, checkpoints),
             root=work,
             log=log,
             listener=watch,
@@ -248,6 +227,12 @@ def _environment(settings: StorageSettings | None, secrets: Path) -> dict[str, s
     others = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RESPROUT_STORAGE_"))}
     kept = {name: os.environ[name] for name in _BEHAVIOUR if name in os.environ}
     return {**others, **kept, "RESPROUT_STORAGE_SECRETS": str(secrets)}
+
+
+def _inputs(recipe: Recipe, kind: str, checkpoints: str) -> dict[str, Any]:
+    # a GPU is asked of Kubernetes alone: here, stages compute with what there is
+    inputs = to_inputs(recipe, kind)
+    return {**inputs, "placement": {**inputs["placement"], "gpus": 0, "checkpoints": checkpoints}}
 
 
 def _local(placement: PlacementSection) -> PlacementSection:
@@ -278,22 +263,16 @@ class _Redacting(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """See `io.TextIOBase`."""
-        return self._log.write(text.replace(self._source, _shown(self._source)))
+        return self._log.write(text.replace(self._source, without_secrets(self._source)))
 
     def flush(self) -> None:
         """See `io.TextIOBase`."""
         self._log.flush()
 
 
-def _shown(source: str) -> str:
-    from resprout.sources.download import without_secrets
-
-    return without_secrets(source) if source.startswith("https://") else source
-
-
 def _write_recipe(recipe: Recipe, folder: RunFolder) -> None:
     fields = recipe.model_dump(mode="json")
-    fields["teacher"]["source"] = _shown(recipe.teacher.source)
+    fields["teacher"]["source"] = without_secrets(recipe.teacher.source)
     with write_atomically(folder.path / "recipe.yaml") as path:
         path.write_text(yaml.safe_dump(fields, sort_keys=False, allow_unicode=True))
 
@@ -301,6 +280,8 @@ def _write_recipe(recipe: Recipe, folder: RunFolder) -> None:
 def _publish(tasks: list[Task], folder: RunFolder) -> None:
     """Move each output to its place; a reader never finds half of one."""
     for task in tasks:
+        if task.name == "publish" and "address" not in task.facts():
+            continue  # there was nowhere to
         for output, name in LAYOUT.get(task.name, {}).items():
             _move(task.outputs[output], folder.path / name)
     with write_atomically(folder.path / "metrics.json") as path:

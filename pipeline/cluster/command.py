@@ -19,7 +19,7 @@ from pipeline.cluster.asking import Connection
 from pipeline.cluster.server import Server
 from pipeline.cluster.settings import cluster_settings
 from pipeline.cluster.state import RunState, gpus_of, state_of
-from pipeline.cluster.submission import PIPELINE, Submission, check_for_cluster
+from pipeline.cluster.submission import PIPELINES, Submission, check_for_cluster
 from pipeline.cluster.submission import submit as submit_to
 from pipeline.gating import append_markdown
 from resprout import __version__
@@ -77,13 +77,16 @@ def connect(**options: Any) -> Server:
     return Server(Connection(settings, tell=lambda line: print(line, file=sys.stderr, flush=True)))
 
 
-def submit(recipe: Recipe, server: Server, *, files: Files, **options: Any) -> Submission:
+def submit(recipe: Recipe, server: Server, kind: str, *, files: Files, **options: Any) -> Submission:
     """Create a run, and say what there is to know of it."""
     server.check()
     where = server.settings.host + (f", namespace {server.namespace}" if server.namespace else "")
     _say(f"resprout {__version__}   recipe {recipe.name}   seed {recipe.seed}   {where}")
-    submission = submit_to(recipe, server, **options)
-    _say(f"pipeline  {PIPELINE}, version {submission.version}" + (", was there" if submission.reused else ", uploaded"))
+    submission = submit_to(recipe, server, kind, **options)
+    _say(
+        f"pipeline  {PIPELINES[kind]}, version {submission.version}"
+        + (", was there" if submission.reused else ", uploaded")
+    )
     _say(f"run       {submission.run_id}   {submission.name}")
     _say(f"link      {submission.link or 'unknown: --ui, or RESPROUT_KFP_UI, says where KFP is opened'}")
     _say(f"follow    resprout runs show {submission.run_id} --wait")
@@ -146,8 +149,8 @@ def show(server: Server, run_id: str, *, files: Files) -> None:
 def list_runs(server: Server, limit: int) -> None:
     """Print Resprout's runs, the newest first."""
     server.check()
-    pipeline_id = server.pipeline(PIPELINE)
-    ours = (run for run in server.runs() if pipeline_id is not None and _is_of(run, pipeline_id))
+    pipeline_ids = {server.pipeline(name) for name in PIPELINES.values()} - {None}
+    ours = (run for run in server.runs() if pipeline_ids and _is_of(run, pipeline_ids))
     now = datetime.now(timezone.utc)
     states = [state_of(run, {}, now) for run in islice(ours, limit)]
     rows = [("id", "state", "time", "name")]
@@ -218,9 +221,9 @@ def _of_the_same_run(path: Path, run_id: str) -> dict[str, Any]:
     return before if isinstance(before, dict) and before.get("run_id") == run_id else {}
 
 
-def _is_of(run: Any, pipeline_id: str) -> bool:
+def _is_of(run: Any, pipeline_ids: set[str | None]) -> bool:
     version = run.pipeline_version_reference
-    return version is not None and version.pipeline_id == pipeline_id
+    return version is not None and version.pipeline_id in pipeline_ids
 
 
 def _label(text: str) -> tuple[str, str]:

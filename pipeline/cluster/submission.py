@@ -16,13 +16,13 @@ import yaml
 
 from pipeline import command
 from pipeline.cluster.server import Server
-from pipeline.placement import compiled_in
-from pipeline.runners import arguments
 from resprout import __version__
 from resprout.errors import RecipeError
 from resprout.recipe import Recipe
+from resprout.recipe.form import KINDS, to_inputs
 
-PIPELINE = "resprout-compress"
+# the name of each kind of pipeline
+PIPELINES = {kind: f"resprout-{kind}" for kind in KINDS}
 EXPERIMENT = "resprout"
 
 
@@ -60,6 +60,7 @@ def check_for_cluster(recipe: Recipe) -> None:
         "teacher.source": recipe.teacher.source,
         "synthesis.data": recipe.training_data,
         "evaluation.data": recipe.evaluation.data,
+        "placement.checkpoints": recipe.placement.checkpoints,
     }
     for field, source in named.items():
         if source is not None and "://" not in source:
@@ -74,6 +75,7 @@ def check_for_cluster(recipe: Recipe) -> None:
 def submit(
     recipe: Recipe,
     server: Server,
+    kind: str,
     *,
     experiment: str = EXPERIMENT,
     name: str | None = None,
@@ -87,6 +89,7 @@ def submit(
     Args:
         recipe: see `check_for_cluster`.
         server: where to; it has been checked.
+        kind: the pipeline, one of `PIPELINES`.
         experiment: what runs are grouped by in the UI.
         name: the run's; None: the recipe's, and the time.
         service_account: whom its pods run as; None: whom KFP says.
@@ -96,14 +99,14 @@ def submit(
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "pipeline.yaml"
-        command.compile_placed(file, compiled_in(recipe.placement))
+        command.compile_placed(file, recipe.placement, kind)
         compiled = file.read_bytes()
         version = f"resprout-{__version__}-{hashlib.sha256(compiled).hexdigest()[:12]}"
         about = "Prune a classifier and recover its accuracy without its data."
-        pipeline_id = server.pipeline(PIPELINE) or server.create_pipeline(PIPELINE, about)
+        pipeline_id = server.pipeline(PIPELINES[kind]) or server.create_pipeline(PIPELINES[kind], about)
         found = server.version(pipeline_id, version)
         version_id = found or server.upload_version(pipeline_id, version, file, f"resprout {__version__}")
-    parameters = arguments(recipe)
+    parameters = to_inputs(recipe, kind)
     key = uuid.uuid4().hex
     run = kfp.V2beta1Run(
         experiment_id=server.experiment(experiment),

@@ -191,64 +191,18 @@ def validate(kind: Any, fields: Mapping[str, Any], where: str) -> Any:
 
 def section(name: str, fields: Mapping[str, Any]) -> Any:
     """One stage's section from a plain dict, as a component receives it (numbers may be floats)."""
-    return validate(SECTIONS[name], _with_whole_numbers(fields), name)
+    return validate(SECTIONS[name], with_whole_numbers(fields), name)
 
 
-def from_sections(
-    sections: Mapping[str, Mapping[str, Any]],
-    *,
-    collected: bool,
-    student_aware: bool,
-    pruned_on_dreams: bool,
-    published: bool,
-) -> Recipe:
-    """A recipe from the inputs of a run, which people type into a form one by one.
+def with_whole_numbers(value: Any) -> Any:
+    """`value` with 2 for 2.0: KFP hands ints inside dicts back as floats.
 
-    Args:
-        sections: name -> fields, as a component receives them.
-        collected: whether real images will take the place of dreams.
-        student_aware: whether synthesis will be shown the pruned student.
-        pruned_on_dreams: whether pruning will be shown the dreams.
-        published: whether the result will be published.
-
-    Raises:
-        RecipeError: a section is wrong, with all the problems at once; or the switches do not fit the sections.
+    Fields become floats again where they are, free-form arguments do not.
     """
-    where = "the run's inputs"
-    recipe: Recipe = validate(Recipe, _with_whole_numbers(sections), where)
-    if collected != isinstance(recipe.synthesis, ImagesSection):
-        raise RecipeError(
-            f"{where}, collected: is {str(collected).lower()}, and synthesis.method is {recipe.synthesis.method}",
-            why="real images are fetched when it is true, and dreams synthesized when it is not",
-            now="set collected to true with synthesis.method images, to false with any other",
-        )
-    weight = getattr(recipe.synthesis, "student_weight", 0)
-    if student_aware != (weight > 0):
-        raise RecipeError(
-            f"{where}, student_aware: is {str(student_aware).lower()}, and synthesis.student_weight is {weight:g}",
-            why="dreams are shown the student when it is true, and that counts for nothing at weight 0",
-            now="set student_aware to true with a weight above 0, to false without",
-        )
-    if pruned_on_dreams != recipe.pruning.needs_dreams:
-        raise RecipeError(
-            f"{where}, pruned_on_dreams: is {str(pruned_on_dreams).lower()}, and the pruning section says otherwise",
-            why="rounds and some criteria need dreams to prune by, and the others do not wait for them",
-            now=f"set pruned_on_dreams to {str(recipe.pruning.needs_dreams).lower()}, or change the pruning section",
-        )
-    if published and recipe.publishing.to is None:
-        raise RecipeError(
-            f"{where}, published: is true, and publishing.to says nowhere",
-            now='set publishing to {"to": "s3://BUCKET/PREFIX", "name": "NAME"}, or published to false',
-        )
-    return recipe
-
-
-def _with_whole_numbers(value: Any) -> Any:
-    # KFP hands ints inside dicts back as floats; fields become floats again where they are, free-form arguments do not
     if isinstance(value, Mapping):
-        return {name: _with_whole_numbers(part) for name, part in value.items()}
+        return {name: with_whole_numbers(part) for name, part in value.items()}
     if isinstance(value, list):
-        return [_with_whole_numbers(part) for part in value]
+        return [with_whole_numbers(part) for part in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -307,8 +261,8 @@ __all__ = [
     "TaylorSection",
     "TeacherGuidedSection",
     "TeacherSection",
-    "from_sections",
     "load",
     "section",
     "validate",
+    "with_whole_numbers",
 ]

@@ -101,6 +101,11 @@ class PaperSynthesisSection(Section):
     num_held_out: int = Field(default=128, ge=0)
     """Further dreams that are never trained on; agreement with the teacher is judged on them."""
 
+    @property
+    def group_size(self) -> int:
+        """Images synthesized together."""
+        return 32
+
 
 class ImagesSection(Section):
     """Your own labelled images take the place of dreams, and nothing is synthesized. This is not data-free: it is the
@@ -225,9 +230,6 @@ class EvaluationSection(Section):
     """Judge on this many images, evenly spread over the set; none: all."""
     batch_size: int = Field(default=250, ge=1)
     """Images per forward pass; changes speed and memory, never a result."""
-    scan_layers: bool = False
-    """Also prune each layer alone, more and more of it, and show on a page of its own which can spare least: what
-    pruning.exclude is for. It changes no result; `resprout scan` does it for a run that is over."""
     measure_latency: bool = False
     """Time the recovered network against its teacher where evaluation runs (on a GPU with placement.evaluate_on_gpu),
     in float32: the median of the ratios of alternating runs. A mask makes no dense kernel faster, so about 1 is what

@@ -14,10 +14,11 @@ from resprout.files import sha256_of
 from resprout.progress import Report, silent
 from resprout.recipe import TeacherSection
 from resprout.sources import checks
-from resprout.sources.download import downloaded, without_secrets
+from resprout.sources.download import downloaded
 from resprout.sources.files import Candidate, read_weights
 from resprout.sources.hubs import from_hugging_face, from_timm, from_torchvision
 from resprout.types import InputSpec, ModelInfo, Stored, Teacher
+from resprout.urls import without_secrets
 
 _PROBE = 7919  # a number of classes that no layer has by chance
 

@@ -15,6 +15,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from resprout.errors import ArtifactError
 from resprout.progress import Progress, Report, silent
+from resprout.urls import without_secrets
 
 BLOCK = 1 << 20
 TIMEOUT = 60.0  # seconds without a byte
@@ -28,12 +29,6 @@ class _OnlyHTTPS(HTTPRedirectHandler):
             response.close()
             raise _failed(request.full_url, "it redirects to plain http")
         return super().redirect_request(request, response, code, message, headers, target)
-
-
-def without_secrets(url: str) -> str:
-    """The URL without user, password, query and fragment: what may be recorded and shown."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 @contextmanager

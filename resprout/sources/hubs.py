@@ -12,6 +12,7 @@ import torch
 
 from resprout import models
 from resprout.errors import ArtifactError, RecipeError, UnsupportedModelError
+from resprout.hub import hub_file
 from resprout.sources.files import Candidate, read_weights
 from resprout.types import InputSpec
 
@@ -86,7 +87,7 @@ def from_hugging_face(uri: str, sha256: str | None) -> Candidate:
     repository, _, revision = uri.removeprefix("hf://").partition("@")
     if repository.count("/") != 1 or "?" in uri:
         raise RecipeError(f"teacher.source: '{uri}' is not hf://OWNER/REPO or hf://OWNER/REPO@REVISION")
-    config = _timm_config(_hub_file(repository, "config.json", revision or None), uri)
+    config = _timm_config(hub_file(repository, "config.json", revision or None), uri)
     state, digest = read_weights(_hub_weights(repository, revision or None), uri, sha256=sha256)
     name, arguments = config.get("architecture"), config.get("model_args") or {}
     return _timm_candidate(name, {**config, **config.get("pretrained_cfg", {})}, arguments, state, uri, digest)
@@ -123,31 +124,12 @@ def _timm_candidate(
 
 def _hub_weights(repository: str, revision: str | None) -> Path:
     try:
-        return _hub_file(repository, "model.safetensors", revision)
+        return hub_file(repository, "model.safetensors", revision)
     except ArtifactError as error:
         try:
-            return _hub_file(repository, "pytorch_model.bin", revision)
+            return hub_file(repository, "pytorch_model.bin", revision)
         except ArtifactError:
             raise error from None
-
-
-def _hub_file(repository: str, name: str, revision: str | None) -> Path:
-    try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-    except ImportError:
-        raise UnsupportedModelError(
-            f"hf://{repository} needs huggingface_hub, which is not installed",
-            now="pip install huggingface-hub   (or: pip install 'resprout[hub]')",
-        ) from None
-    try:
-        return Path(hf_hub_download(repository, name, revision=revision))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        at = f" at {revision}" if revision else ""
-        raise ArtifactError(
-            f"{name} of hf://{repository}{at} cannot be fetched: {str(error).splitlines()[0]}",
-            now="check the name and this machine's network; for a private repository, log in with `hf auth login`",
-        ) from error
 
 
 def _torch_hub_file(url: str) -> Path:

@@ -9,9 +9,9 @@ from torch import nn
 
 from resprout import precision
 from resprout.checkpoints import Checkpoint, fingerprint
-from resprout.errors import RecipeError
 from resprout.progress import Progress, Report, silent
-from resprout.recipe import DeepInversionSection, ImagesSection, PaperSynthesisSection
+from resprout.recipe import DeepInversionSection, PaperSynthesisSection
+from resprout.sharding import too_many_shards
 from resprout.synthesis import deep_inversion, paper
 from resprout.synthesis.engine import Watch
 from resprout.synthesis.groups import Group, GroupResult, merge, plan, run, shard, shard_of
@@ -92,35 +92,9 @@ def synthesize_shard(
     return shard_of(groups, run(groups, one, checkpoint, key), len(all_groups), teacher.info.num_classes)
 
 
-def shard_numbers(section: DeepInversionSection | PaperSynthesisSection | ImagesSection, num_shards: int) -> list[int]:
-    """0, 1, … for each of `num_shards` shards, once it is clear that each has something to do.
-
-    Where real images take the place of dreams there is none, however many are wanted.
-
-    Raises:
-        RecipeError: there are fewer groups of dreams than shards.
-    """
-    if isinstance(section, ImagesSection):
-        return []
-    groups = len(groups_of(section))
-    if not 1 <= num_shards <= groups:
-        raise too_many_shards(num_shards, groups)
-    return list(range(num_shards))
-
-
 def groups_of(section: DeepInversionSection | PaperSynthesisSection) -> list[Group]:
     """The groups that a whole set is made of."""
-    size = paper.BATCH_SIZE if isinstance(section, PaperSynthesisSection) else section.group_size
-    return plan(section.num_images, section.num_held_out, size)
-
-
-def too_many_shards(num_shards: int, num_groups: int) -> RecipeError:
-    """What to say where a shard would have no group."""
-    return RecipeError(
-        f"placement.num_shards: {num_shards} shards cannot share {num_groups} groups of dreams",
-        why="a group is synthesized as a whole, so that no image depends on the number of shards",
-        now=f"use 1 to {num_groups} shards, or make synthesis.group_size smaller",
-    )
+    return plan(section.num_images, section.num_held_out, section.group_size)
 
 
 def _deep_inversion(
@@ -169,4 +143,4 @@ def _paper(
 
 METHODS: dict[str, Prepare] = {"deep_inversion": _deep_inversion, "paper": _paper}
 
-__all__ = ["METHODS", "merge", "shard_numbers", "synthesize", "synthesize_shard"]
+__all__ = ["METHODS", "merge", "synthesize", "synthesize_shard"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from resprout.checkpoints import Checkpoint
 from resprout.errors import ArtifactError
 from resprout.seeding import generator
+from resprout.sharding import group_sizes
 from resprout.types import DreamGroup, DreamSet, DreamShard
 
 
@@ -44,23 +45,13 @@ class GroupResult:
 
 
 def plan(num_images: int, num_held_out: int, group_size: int) -> list[Group]:
-    """The groups of a whole set, training images first; the last group of each part may be smaller.
-
-    A last group of a single image is merged into its neighbour: one image has no batch statistics.
-    """
+    """The groups of a whole set, training images first; the last group of each part may be smaller."""
     groups: list[Group] = []
     for start, count, held_out in ((0, num_images, False), (num_images, num_held_out, True)):
-        for size in _sizes(count, group_size):
+        for size in group_sizes(count, group_size):
             first = groups[-1].first + groups[-1].size if groups else start
             groups.append(Group(len(groups), first, size, held_out))
     return groups
-
-
-def _sizes(count: int, group_size: int) -> Iterator[int]:
-    while count > 0:
-        size = count if count <= group_size + 1 else group_size
-        yield size
-        count -= size
 
 
 def shard(groups: Sequence[Group], index: int, num_shards: int) -> list[Group]:

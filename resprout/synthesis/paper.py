@@ -11,7 +11,6 @@ from resprout.synthesis.engine import Descent, Watch, descend
 from resprout.synthesis.groups import Group, GroupResult
 from resprout.types import BNStatistics, InputSpec
 
-BATCH_SIZE = 32
 ITERATIONS = 200
 LEARNING_RATE = 0.05
 BATCH_NORM_WEIGHT = 10.0

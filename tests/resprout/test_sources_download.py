@@ -18,8 +18,8 @@ from resprout.errors import ArtifactError, RecipeError, UnsupportedModelError
 from resprout.progress import Progress
 from resprout.recipe import InputSection, TeacherSection
 from resprout.sources import fetch
-from resprout.sources.download import without_secrets
 from resprout.types import Teacher
+from resprout.urls import without_secrets
 
 
 class Server(ThreadingHTTPServer):

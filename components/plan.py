@@ -1,0 +1,86 @@
+"""Component: what is decided before anything is computed."""
+
+from typing import NamedTuple
+
+from components._image import on_cpu
+
+
+class Plan(NamedTuple):
+    """What a run's stages are told: each its section, which bytes it is to find, and what it asks the cluster for."""
+
+    teacher: dict
+    teacher_identity: str
+    images_identity: str
+    test_set_identity: str
+    synthesis: dict
+    pruning: dict
+    recovery: dict
+    evaluation: dict
+    gate: dict
+    publishing: dict
+    shards: list[int]
+    num_shards: int
+    checkpoints: str
+    gpu_type: str
+    gpus: str
+    synthesis_gpus: str
+    gpu_stage_cpus: str
+    gpu_stage_memory: str
+    gpu_tolerations: list
+    gpu_affinity: dict
+
+
+@on_cpu()
+def plan(
+    kind: str,
+    teacher: str,
+    seed: int,
+    recipe: dict,
+    placement: dict,
+    images: str = "",
+    test_set: str = "",
+    sparsity: str = "",
+    publish_to: str = "",
+) -> Plan:
+    """Read the whole recipe, refuse what cannot be run, resolve every address, hand each stage its section.
+
+    Args:
+        kind: the pipeline: compress, compress-images or scan.
+        teacher: where it is; the input of that name, as are the others.
+        seed: see teacher.
+        recipe: everything that has no input of its own.
+        placement: where GPU stages run, and what they ask for.
+        images: labelled images in the place of dreams.
+        test_set: a labelled test set.
+        sparsity: the share of weights that go.
+        publish_to: where the result is published.
+    """
+    from components._asked import asked
+    from resprout.recipe import form
+    from resprout.storage import lookup
+
+    inputs = {
+        "teacher": teacher,
+        "images": images,
+        "test_set": test_set,
+        "sparsity": sparsity,
+        "publish_to": publish_to,
+        "seed": seed,
+        "recipe": recipe,
+        "placement": placement,
+    }
+    made = lookup.plan(form.from_inputs(kind, inputs))
+    print(made.as_text())
+    # KFP's executor knows no null; no field's default is other
+    sections = made.recipe.model_dump(mode="json", exclude_none=True)
+    names = ("teacher", "synthesis", "pruning", "recovery", "evaluation", "gate", "publishing")
+    return Plan(
+        **{name: sections[name] for name in names},
+        teacher_identity=made.teacher,
+        images_identity=made.images,
+        test_set_identity=made.test_set,
+        shards=made.shards,
+        num_shards=len(made.shards),
+        checkpoints=made.recipe.placement.checkpoints or "",
+        **asked(made.recipe.placement),
+    )
