@@ -37,6 +37,15 @@ def kind_of(recipe: Recipe) -> str:
     return "compress-images" if isinstance(recipe.synthesis, ImagesSection) else "compress"
 
 
+def fitting(recipe: Recipe, kind: str) -> Recipe:
+    """A recipe as a pipeline's stages will read it.
+
+    Raises:
+        RecipeError: this pipeline cannot do what the recipe says.
+    """
+    return from_inputs(kind, to_inputs(recipe, kind))
+
+
 def to_inputs(recipe: Recipe, kind: str) -> dict[str, Any]:
     """The inputs of a run; what a recipe leaves at its default is in none of them.
 
@@ -55,6 +64,10 @@ def to_inputs(recipe: Recipe, kind: str) -> dict[str, Any]:
         if (value := part.pop(field, None)) is None and field in type(getattr(recipe, section)).model_fields:
             value = getattr(getattr(recipe, section), field)
         plain[name] = "" if value is None else str(value)
+    if kind == "compress-images":
+        rest["synthesis"].pop("method", None)
+    if rest["name"] == _name_of(recipe.teacher.source):
+        del rest["name"]
     if kind == "scan":
         rest = {name: rest[name] for name in _SCANNED if name in rest}
         rest["pruning"] = {"exclude": list(recipe.pruning.exclude)} if recipe.pruning.exclude else {}

@@ -1,4 +1,4 @@
-"""A compiled pipeline as its stages, every input followed back to the parameter or the stage that it comes from."""
+"""A compiled pipeline as its stages, every input followed back to the run's input or the stage that it comes from."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Stage:
         task: retries and the like, as compiled.
         container: image, resources and command, as compiled.
         kubernetes: its executor's platform configuration.
-        parameters: what it is given -> the run's parameter, or TASK.OUTPUT.
+        parameters: what it is given -> the run's input, or TASK.OUTPUT.
         artifacts: what it is given -> TASK.OUTPUT.
-        placement: a path in `kubernetes`, or `image`, `type`, `count`, `memory` -> the run's parameter.
+        placement: a path in `kubernetes`, or `type`, `count`, `memory`, `cpus` -> the run's input, or TASK.OUTPUT.
     """
 
     component: str
@@ -53,6 +53,20 @@ def by_component(stages: list[Stage], what: Callable[[Stage], set[str]]) -> dict
     return found
 
 
+def pods(spec: Mapping[str, Any], shards: int) -> int:
+    """How many pods a run has in which nothing comes from the cache: a stage has a driver, and so has each sub-DAG."""
+    return 1 + _pods(spec, spec["root"]["dag"], shards)
+
+
+def _pods(spec: Any, dag: Any, shards: int) -> int:
+    count = 0
+    for task in dag["tasks"].values():
+        component = spec["components"][task["componentRef"]["name"]]
+        inner = 1 + (_pods(spec, component["dag"], shards) if "dag" in component else 1)
+        count += 1 + shards * inner if "parameterIterator" in task else inner
+    return count
+
+
 def _walk(
     spec: Any, executors: Any, dag: Any, parameters: Mapping[str, str], artifacts: Mapping[str, str]
 ) -> Iterator[Stage]:
@@ -62,7 +76,7 @@ def _walk(
         given = {key: _parameter(source, parameters) for key, source in inputs.get("parameters", {}).items()}
         handed = {key: _artifact(spec, dag, source, artifacts) for key, source in inputs.get("artifacts", {}).items()}
         if iterator := task.get("parameterIterator"):
-            given[iterator["itemInput"]] = _parameter({"componentInputParameter": None}, {None: "an item"})
+            given[iterator["itemInput"]] = "an item"
             items = iterator["items"].get("inputParameter")
             assert items is None or items in given or items in parameters, (name, items)
         if "dag" in target:
@@ -95,10 +109,10 @@ def _placed(container: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[
     resources = container.get("resources", {})
     accelerator = resources.get("accelerator", {})
     texts = {
-        "image": container["image"],
         "type": accelerator.get("resourceType", ""),
         "count": accelerator.get("resourceCount", ""),
         "memory": resources.get("resourceMemoryLimit", ""),
+        "cpus": resources.get("resourceCpuRequest", ""),
     }
     for name, text in texts.items():
         if match := PLACEHOLDER.search(text):
@@ -106,8 +120,8 @@ def _placed(container: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[
 
 
 def _configured(part: Any, parameters: Mapping[str, str], path: str) -> Iterator[tuple[str, str]]:
-    if isinstance(part, Mapping) and "componentInputParameter" in part:
-        yield path, parameters[part["componentInputParameter"]]
+    if isinstance(part, Mapping) and {"componentInputParameter", "taskOutputParameter"} & part.keys():
+        yield path, _parameter(part, parameters)
     elif isinstance(part, Mapping | list):
         for key, value in part.items() if isinstance(part, Mapping) else enumerate(part):
             yield from _configured(value, parameters, f"{path}/{key}")

@@ -1,178 +1,225 @@
-"""The graph as it is compiled and as recipes fill it."""
+"""The graphs as they are compiled."""
 
 from __future__ import annotations
 
+import configparser
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+import components
 from pipeline import command, recipes, runners
 from pipeline.containers import KEEPS_CHECKPOINTS
 from resprout import recipe as recipe_module
-from resprout.errors import RecipeError
-from resprout.recipe import Recipe
+from resprout.recipe import PlacementSection, Recipe
+from resprout.recipe.form import KINDS, from_inputs
 from resprout.sources.hubs import torchvision_weights
-from tests.pipeline.compiled import Stage, by_component, read
+from tests.pipeline.compiled import Stage, by_component, pods, read
 
 ROOT = Path(__file__).parents[2]
-COMMITTED = ROOT / "pipeline" / "compress.yaml"
+EVERYTHING = {
+    "gpus": 4,
+    "queue": "team-vision",
+    "evaluate_on_gpu": True,
+    "use_gpu_nodes": True,
+    "image_pull_secrets": ("registry",),
+}
+# what one shard may cost: KFP loses sight of a run whose state outgrows 1 MiB, and every pod is ten seconds
+MOST_PODS = 28
+
+
+def committed(kind: str) -> Path:
+    return ROOT / "pipeline" / f"{kind}.yaml"
+
+
+@pytest.fixture(scope="module", params=[(kind, every) for kind in KINDS for every in (False, True)], ids=str)
+def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    kind, every = request.param
+    if not every:
+        return committed(kind)
+    path = tmp_path_factory.mktemp("compiled") / f"{kind}.yaml"
+    command.compile_placed(path, PlacementSection(**EVERYTHING), kind)
+    return path
 
 
 @pytest.fixture(scope="module")
-def spec() -> dict[str, Any]:
-    return next(yaml.safe_load_all(COMMITTED.read_text()))
+def spec(compiled: Path) -> dict[str, Any]:
+    return next(yaml.safe_load_all(compiled.read_text()))
 
 
 @pytest.fixture(scope="module")
-def stages() -> list[Stage]:
-    return read(COMMITTED)
+def stages(compiled: Path) -> list[Stage]:
+    return read(compiled)  # follows every reference to where it leads
 
 
-def test_the_committed_yaml_is_what_the_code_compiles_to(tmp_path: Path):
-    command.compile_to(tmp_path / "first.yaml")
-    command.compile_to(tmp_path / "second.yaml")
+@pytest.fixture(scope="module")
+def compress() -> list[Stage]:
+    return read(committed("compress"))
 
-    compiled = (tmp_path / "first.yaml").read_bytes()
-    assert compiled == (tmp_path / "second.yaml").read_bytes()
-    assert compiled == COMMITTED.read_bytes(), "run: resprout compile -o pipeline/compress.yaml"
+
+def dags(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield spec["root"]["dag"]
+    yield from (component["dag"] for component in spec["components"].values() if "dag" in component)
+
+
+def defaults(kind: str) -> dict[str, Any]:
+    inputs = next(yaml.safe_load_all(committed(kind).read_text()))["root"]["inputDefinitions"]["parameters"]
+    return {name: given["defaultValue"] for name, given in inputs.items()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_committed_yaml_is_what_the_code_compiles_to(kind: str, tmp_path: Path):
+    for name in ("first.yaml", "second.yaml"):
+        command.compile_placed(tmp_path / name, PlacementSection(), kind)
+
+    found = (tmp_path / "first.yaml").read_bytes()
+    assert found == (tmp_path / "second.yaml").read_bytes()
+    assert found == committed(kind).read_bytes(), "run: make format"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first.yaml", "second.yaml"]
+
+
+def test_there_is_one_way_through(spec: dict[str, Any]):
+    """KFP never closes a branch whose tasks came from its cache: whoever asks for its outcome fails."""
+    for dag in dags(spec):
+        for task in dag["tasks"].values():
+            assert not task.get("triggerPolicy", {}).get("condition"), "a condition"
+        for output in dag.get("outputs", {}).get("artifacts", {}).values():
+            assert len(output["artifactSelectors"]) == 1, "a OneOf"
+    loops = [name for name, task in spec["root"]["dag"]["tasks"].items() if "parameterIterator" in task]
+    nested = [task for task in spec["root"]["dag"]["tasks"].values() if "dag" in component_of(spec, task)]
+    assert len(nested) == len(loops), "a pipeline in a pipeline"
+    taken = {
+        (source["taskOutputArtifact"]["producerTask"], task["taskInfo"]["name"])
+        for task in spec["root"]["dag"]["tasks"].values()
+        for source in task.get("inputs", {}).get("artifacts", {}).values()
+        if source["taskOutputArtifact"]["producerTask"] in loops
+    }
+    assert taken == {(loop, "merge-dreams") for loop in loops}
+
+
+def component_of(spec: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = spec["components"][task["componentRef"]["name"]]
+    return found
+
+
+def test_a_run_with_one_shard_has_few_pods(spec: dict[str, Any]):
+    assert pods(spec, shards=1) <= MOST_PODS
+
+
+def test_pods_are_counted_as_a_real_cluster_had_them():
+    spec = next(yaml.safe_load_all(committed("compress").read_text()))
+    assert (pods(spec, shards=1), pods(spec, shards=2)) == (25, 28)
+
+
+def test_the_boxes_of_the_graph_have_the_stages_names(spec: dict[str, Any], stages: list[Stage]):
+    shown = {task["taskInfo"]["name"] for dag in dags(spec) for task in dag["tasks"].values()}
+    looped = {"dreams"} if any(stage.component == "synthesize" for stage in stages) else set()
+    assert shown == {stage.component for stage in stages} | looped
+
+
+def test_no_source_and_no_description_travels_in_a_nodes_state(spec: dict[str, Any]):
+    for executor in spec["deploymentSpec"]["executors"].values():
+        container = executor["container"]
+        assert container["command"] == ["python3", "-m", "kfp.dsl.executor_main"]
+        assert container["args"][:3] == ["--executor_input", "{{$}}", "--function_to_execute"]
+        assert len(container["args"]) == 4
+    assert "description" not in yaml.safe_dump(spec["components"])
+
+
+def test_the_images_hold_every_component():
+    listed = configparser.ConfigParser()
+    folder = Path(components.__file__).parent
+    listed.read(folder / "kfp_config.ini")
+
+    found = {path.stem: path.name for path in folder.glob("[a-z]*.py")}
+    assert dict(listed["Components"]) == found
+    assert all(f"\ndef {name}(" in (folder / file).read_text() for name, file in found.items())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_form_has_few_fields_and_each_says_what_it_is(kind: str):
+    inputs = next(yaml.safe_load_all(committed(kind).read_text()))["root"]["inputDefinitions"]["parameters"]
+    assert len(inputs) <= 8
+    assert set(inputs) == {*KINDS[kind], "seed", "recipe", "placement"}
+    assert all(given["description"] and "\n" not in given["description"] for given in inputs.values())
+    assert (defaults(kind)["recipe"], defaults(kind)["placement"]) == ({}, {})
+
+
+def test_a_run_can_be_started_in_the_ui_with_nothing_filled_in():
+    recipe = from_inputs("compress", defaults("compress"))
+    assert recipe == command.UNCHANGED
+    assert torchvision_weights(recipe.teacher.source).url.startswith("https://")
+    assert from_inputs("scan", defaults("scan")).teacher == recipe.teacher
 
 
 def test_a_recipe_becomes_the_defaults_of_the_compiled_pipeline(tmp_path: Path):
     recipe = recipe_module.load(ROOT / "recipes" / "extreme.yaml")
-    command.compile_to(tmp_path / "extreme.yaml", recipe)
-    compiled = next(yaml.safe_load_all((tmp_path / "extreme.yaml").read_text()))
-    parameters = compiled["root"]["inputDefinitions"]["parameters"]
-    assert recipe_module.section("pruning", parameters["pruning"]["defaultValue"]) == recipe.pruning
-    assert recipe_module.section("recovery", parameters["recovery"]["defaultValue"]) == recipe.recovery
-    assert parameters["teacher"]["defaultValue"]["source"] == "examples/resnet20-cifar10/teacher"
-    assert all("defaultValue" in parameter or parameter.get("isOptional") for parameter in parameters.values())
+    command.compile_to(tmp_path / "extreme.yaml", recipe, "compress")
+    inputs = next(yaml.safe_load_all((tmp_path / "extreme.yaml").read_text()))["root"]["inputDefinitions"]["parameters"]
+    assert from_inputs("compress", {name: given["defaultValue"] for name, given in inputs.items()}) == recipe
 
 
-def test_a_run_can_be_started_in_the_ui_with_nothing_filled_in(spec: dict[str, Any]):
-    given = spec["root"]["inputDefinitions"]["parameters"]
-    assert all("defaultValue" in parameter for parameter in given.values())
-    defaults = {name: given[name]["defaultValue"] for name in given}
-    stages = set(recipe_module.SECTIONS) - {"placement"}
-    sections = {name: recipe_module.section(name, defaults[name]) for name in stages}
-    assert Recipe(name="resnet18", **sections) == command.UNCHANGED
-    assert torchvision_weights(sections["teacher"].source).url.startswith("https://")
-
-
-@pytest.mark.parametrize("name", sorted(set(recipe_module.SECTIONS) - {"teacher", "placement"}))
-def test_a_section_that_is_emptied_in_the_ui_is_the_default_one(name: str):
-    assert recipe_module.section(name, {}) == getattr(command.UNCHANGED, name)
-
-
-def test_everything_that_the_ui_shows_says_what_it_is(spec: dict[str, Any]):
-    for name, component in spec["components"].items():
-        if "executorLabel" not in component:
-            continue
-        inputs = component.get("inputDefinitions", {})
-        for key, definition in {**inputs.get("parameters", {}), **inputs.get("artifacts", {})}.items():
-            assert definition.get("description"), (name, key)
-    for name, given in spec["root"]["inputDefinitions"]["parameters"].items():
-        assert given["description"], name
-        assert "\n" not in given["description"], f"{name}: one line, or the YAML is hard to read"
-
-
-def test_nothing_is_installed_when_a_stage_starts(spec: dict[str, Any]):
-    containers = [executor["container"] for executor in spec["deploymentSpec"]["executors"].values()]
-
-    assert not any("pip install" in part for container in containers for part in container["command"])
-
-
-def test_each_stage_that_computes_receives_its_own_section_and_no_other(stages: list[Stage]):
-    received = by_component(stages, lambda stage: set(stage.parameters.values()) & set(recipe_module.SECTIONS))
+def test_each_stage_receives_its_own_section_and_no_other(compress: list[Stage]):
+    sections = {f"plan.{name}" for name in recipe_module.SECTIONS}
+    received = by_component(compress, lambda stage: set(stage.parameters.values()) & {*sections, "recipe"})
     assert received == {
-        "fetch-teacher": {"teacher"},
+        "plan": {"recipe"},
+        "fetch-teacher": {"plan.teacher"},
+        "fetch-test-set": {"plan.evaluation"},
         "extract-statistics": set(),
-        "prune": {"pruning"},
-        "prune-on-dreams": {"pruning", "recovery"},  # in rounds it recovers in between
-        "plan-shards": set(recipe_module.SECTIONS) - {"placement"},  # it holds them against each other
-        "synthesize": {"synthesis"},
-        "collect-images": {"synthesis"},
+        "synthesize": {"plan.synthesis"},
         "merge-dreams": set(),
-        "scan-sensitivity": set(),
-        "recover": {"recovery"},
-        "fetch-test-set": {"evaluation"},
-        "evaluate": {"evaluation"},
-        "gate": {"gate"},
-        "publish": {"publishing"},
+        "prune": {"plan.pruning", "plan.recovery"},  # in rounds it recovers in between
+        "recover": {"plan.recovery"},
+        "evaluate": {"plan.evaluation"},
+        "gate": {"plan.gate"},
+        "publish": {"plan.publishing"},
     }
+
+
+def test_what_is_decided_anew_each_time_is_never_taken_from_the_cache(stages: list[Stage]):
+    uncached = {stage.component for stage in stages if not stage.task["cachingOptions"].get("enableCache")}
+    assert uncached == {"plan", "gate", "publish"} & {stage.component for stage in stages}
+
+
+def test_what_is_fetched_is_cached_by_its_bytes(stages: list[Stage]):
+    fetching = {stage.component: stage.parameters for stage in stages if "identity" in stage.parameters}
+    assert fetching
+    for name, parameters in fetching.items():
+        assert re.fullmatch(r"plan\.(teacher|test_set|images)_identity", parameters["identity"]), name
+    assert set(fetching) == {stage.component for stage in stages} & {"fetch-teacher", "fetch-test-set", "collect-images"}
 
 
 def test_the_labelled_test_set_goes_to_evaluation_and_nowhere_else(stages: list[Stage]):
     receivers = {stage.component for stage in stages if "fetch-test-set.test_set" in stage.artifacts.values()}
-    assert receivers == {"evaluate"}
+    assert receivers <= {"evaluate"}
+    assert bool(receivers) == any(stage.component == "fetch-test-set" for stage in stages)
 
 
-def test_a_test_set_that_does_not_fit_is_refused_before_a_gpu_is_asked_for(stages: list[Stage]):
-    planning = next(stage for stage in stages if stage.component == "plan-shards")
-    assert "fetch-test-set" in planning.task["dependentTasks"]
+def test_nothing_is_published_that_has_not_passed_the_gate(compress: list[Stage]):
+    publishing = next(stage for stage in compress if stage.component == "publish")
+    assert "gate" in publishing.task["dependentTasks"]
 
 
-def test_inputs_that_make_no_sense_are_refused_before_a_gpu_is_asked_for(spec: dict[str, Any], stages: list[Stage]):
-    looped = [
-        task["parameterIterator"]["items"]["inputParameter"]
-        for component in spec["components"].values()
-        for task in component.get("dag", {"tasks": {}})["tasks"].values()
-        if "parameterIterator" in task
-    ]
-    assert looped == ["pipelinechannel--plan-shards-Output"] * 2
-    branches = spec["root"]["dag"]["tasks"]["condition-branches-1"]
-    assert "plan-shards" in branches["dependentTasks"], "whether real images or dreams are made"
-    recovering = next(stage for stage in stages if stage.component == "recover")
-    assert recovering.artifacts["dreams"].startswith("condition-branches-1."), "in which the loops are"
+def test_no_dream_depends_on_pruning(compress: list[Stage]):
+    (synthesizing,) = (stage for stage in compress if stage.component == "synthesize")
+    assert set(synthesizing.artifacts.values()) == {"fetch-teacher.teacher", "extract-statistics.statistics"}
+    assert not set(synthesizing.parameters.values()) & {"plan.pruning", "plan.recovery", "plan.evaluation"}
 
 
-def test_of_real_images_and_dreams_one_is_made(spec: dict[str, Any]):
-    branches = spec["components"]["comp-condition-branches-1"]["dag"]["tasks"].values()
-    made = {
-        next(name for name in spec["components"][task["componentRef"]["name"]]["dag"]["tasks"]): task["triggerPolicy"]
-        for task in branches
-    }
-    assert set(made) == {"collect", "for-loop-4", "for-loop-6"}
-    wanted = "inputs.parameter_values['pipelinechannel--collected'] == true"
-    assert made.pop("collect")["condition"] == wanted
-    assert all(policy["condition"].startswith(f"!({wanted}) && ") for policy in made.values())
-
-
-def test_nothing_is_published_that_has_not_passed_the_gate():
-    spec = next(yaml.safe_load_all(COMMITTED.read_text()))
-    (published,) = [
-        name for name in spec["root"]["dag"]["tasks"] if name.startswith("condition") and _publishes(spec, name)
-    ]
-    assert "gate" in spec["root"]["dag"]["tasks"][published]["dependentTasks"]
-
-
-def _publishes(spec: dict[str, Any], task: str) -> bool:
-    component = spec["components"][spec["root"]["dag"]["tasks"][task]["componentRef"]["name"]]
-    return any(name.startswith("publish") for name in component["dag"]["tasks"])
-
-
-def test_dreams_that_no_student_guides_do_not_depend_on_pruning(stages: list[Stage]):
-    inputs = [set(stage.artifacts.values()) for stage in stages if stage.component == "synthesize"]
-
-    blind, aware = sorted(inputs, key=len)
-    assert blind == {"fetch-teacher.teacher", "extract-statistics.statistics"}
-    assert aware == {*blind, "prune.student"}
-    draft = next(stage for stage in stages if stage.component == "prune")
-    assert set(draft.artifacts.values()) == {"fetch-teacher.teacher"}
-    parameters = {name for stage in stages if stage.component == "synthesize" for name in stage.parameters.values()}
-    assert not parameters & {"pruning", "recovery", "evaluation", "student_aware"}
-
-
-def test_stages_that_keep_checkpoints_may_write_them_from_a_container_too(stages: list[Stage]):
-    keeping = {stage.component for stage in stages if "checkpoints" in stage.parameters.values()}
+def test_stages_that_keep_checkpoints_may_write_them_from_a_container_too(compress: list[Stage]):
+    keeping = {stage.component for stage in compress if "plan.checkpoints" in stage.parameters.values()}
     assert keeping == {name.replace("_", "-") for name in KEEPS_CHECKPOINTS}
 
 
 def test_a_reference_that_leads_nowhere_is_noticed(tmp_path: Path):
     broken = tmp_path / "broken.yaml"
-    broken.write_text(COMMITTED.read_text().replace("componentInputParameter: gpu_count", "componentInputParameter: x"))
+    text = committed("compress").read_text()
+    broken.write_text(text.replace("componentInputParameter: seed", "componentInputParameter: x"))
 
     with pytest.raises(KeyError, match="x"):
         read(broken)
@@ -197,58 +244,6 @@ def test_the_shipped_recipes_are_these():
         "training-free",
         "with-data",
     ]
-
-
-@pytest.mark.parametrize("path", recipes.shipped(), ids=lambda path: path.stem)
-def test_what_the_pipeline_is_given_is_the_recipe(path: Path):
-    loaded = recipe_module.load(path)
-
-    arguments = runners.arguments(loaded)
-
-    stages = set(recipe_module.SECTIONS) - {"placement"}
-    sections = {name: recipe_module.section(name, arguments[name]) for name in stages}
-    assert all(sections[name] == getattr(loaded, name) for name in sections)
-    assert arguments["seed"] == loaded.seed
-    assert arguments["collected"] == (loaded.synthesis.method == "images")
-    assert arguments["student_aware"] is False
-    assert arguments["pruned_on_dreams"] == loaded.pruning.needs_dreams
-    assert arguments["scanned"] == loaded.evaluation.scan_layers
-
-
-def test_a_student_weight_switches_the_student_on():
-    fields = {
-        "teacher": {"source": "t"},
-        "synthesis": {"method": "deep_inversion", "student_weight": 0.5},
-        "pruning": {"method": "lamp"},
-    }
-
-    assert runners.arguments(recipe_module.validate(Recipe, fields, "test"))["student_aware"] is True
-
-
-def test_real_images_switch_their_collection_on():
-    fields = {"teacher": {"source": "t"}, "synthesis": {"method": "images", "data": "s3://bucket/train"}}
-
-    arguments = runners.arguments(recipe_module.validate(Recipe, fields, "test"))
-
-    assert arguments["collected"] is True
-    assert recipe_module.section("synthesis", arguments["synthesis"]) == recipe_module.ImagesSection(
-        data="s3://bucket/train"
-    )
-
-
-def test_rounds_switch_pruning_on_dreams_on():
-    fields = {"teacher": {"source": "t"}, "pruning": {"sparsity": 0.9, "rounds": 3}}
-
-    assert runners.arguments(recipe_module.validate(Recipe, fields, "test"))["pruned_on_dreams"] is True
-
-
-def test_dreams_and_pruning_that_wait_for_each_other_are_refused():
-    fields = {"teacher": {"source": "t"}, "synthesis": {"student_weight": 1.0}, "pruning": {"method": "taylor"}}
-
-    with pytest.raises(RecipeError, match="taylor looks at dreams"):
-        recipe_module.validate(Recipe, fields, "test")
-    fields["pruning"] = {"method": "lamp", "rounds": 2}  # these are shown a student that was pruned at once
-    assert recipe_module.validate(Recipe, fields, "test").pruning.needs_dreams
 
 
 def test_the_folder_is_the_recipes_own():
