@@ -58,13 +58,10 @@ def is_measured(name: str, chosen: Recipe, seed: int) -> bool:
 
 def dreams_for(chosen: Recipe, teacher: Teacher, seed: int) -> tuple[DreamSet, float]:
     """The dreams of these settings and this seed, synthesized once; and the seconds that took."""
-    aware = getattr(chosen.synthesis, "student_weight", 0) > 0
-    settings = [chosen.synthesis.model_dump(), *([chosen.pruning.model_dump()] if aware else [])]
-    directory = WORK / f"dreams-ours-{seed}-{fingerprint(*settings)[:8]}"
+    directory = WORK / f"dreams-ours-{seed}-{fingerprint(chosen.synthesis.model_dump())[:8]}"
     started = time.monotonic()
     if not (directory / artifacts.MANIFEST).exists():
-        student = prune(teacher, chosen.pruning, seed=seed) if aware else None
-        made = synthesize(teacher, statistics.extract(teacher), chosen.synthesis, seed=seed, student=student)
+        made = synthesize(teacher, statistics.extract(teacher), chosen.synthesis, seed=seed)
         section = chosen.synthesis.model_dump(mode="json")
         artifacts.save_dreams(made, directory, input=teacher.info.input, section=section, seed=seed, inputs={})
     return artifacts.load_dreams(directory), time.monotonic() - started

@@ -1,7 +1,7 @@
 """Recovery where much is missing: what other dreams than the default's bring back, each alone, and a generator.
 
     python benchmarks/hard_cases.py                            # ResNet-20 at 90 %, 3 seeds; resumes where it stopped
-    python benchmarks/hard_cases.py fresh aware --seeds 1
+    python benchmarks/hard_cases.py fresh features --seeds 1
     python benchmarks/tables.py                                # the table in docs/results.md, from what was measured
 
 Each student lost the same weights (the default criterion, on the seed's default dreams), is trained for as many steps
@@ -58,10 +58,10 @@ class Bench:
     pruned: Student
     seed: int
 
-    def synthesized(self, seed: int | None = None, *, student: Student | None = None, **fields: Any) -> DreamSet:
+    def synthesized(self, seed: int | None = None, **fields: Any) -> DreamSet:
         section = DeepInversionSection(**fields)
         found = statistics.extract(self.teacher)
-        return synthesize(self.teacher, found, section, seed=self.seed if seed is None else seed, student=student)
+        return synthesize(self.teacher, found, section, seed=self.seed if seed is None else seed)
 
     def other_seed(self) -> int:
         """One that no cell's own dreams are made with."""
@@ -80,12 +80,6 @@ def other_half(bench: Bench) -> Student:
     """Half of the training on other dreams."""
     first = bench.distilled(bench.dreams, epochs=EPOCHS // 2)
     return bench.distilled(bench.synthesized(bench.other_seed()), first, EPOCHS // 2)
-
-
-def student_aware(bench: Bench) -> Student:
-    """Half of the training on dreams that the student of the first half and the teacher disagree on."""
-    first = bench.distilled(bench.dreams, epochs=EPOCHS // 2)
-    return bench.distilled(bench.synthesized(bench.other_seed(), student=first, student_weight=1.0), first, EPOCHS // 2)
 
 
 def large_groups(bench: Bench) -> Student:
@@ -237,7 +231,6 @@ def _trained(made: Generator, teacher: Teacher, labels: Tensor, device: torch.de
 CASES: dict[str, Callable[[Bench], Student]] = {
     "default": as_they_are,
     "fresh": other_half,
-    "aware": student_aware,
     "group-256": large_groups,
     "statistics": several_statistics,
     "features": diverse_features,

@@ -36,14 +36,12 @@ ABLATIONS = {
     "sanity-50": "50 % sparsity",
     "features-0": "no feature matching",
     "mixup-0": "no blends",
-    "student-aware": "dreams that the student is shown to",
     "lamp": "LAMP",
     "rounds-3": "3 rounds",
 }
 HARD_CASES = {
     "default": "as they are",
     "fresh": "other dreams in the second half of the training",
-    "aware": "the same, made so that the student of the first half and the teacher disagree on them",
     "group-256": "matched to the statistics 256 together, not 128",
     "statistics": "each group matched to statistics of its own, near the teacher's",
     "features": "their features before the last layer repel each other",

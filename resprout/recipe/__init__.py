@@ -77,17 +77,6 @@ class Recipe(Section):
         return self.synthesis.data if isinstance(self.synthesis, ImagesSection) else None
 
     @model_validator(mode="after")
-    def _does_not_prune_on_dreams_that_wait_for_the_pruned(self) -> Recipe:
-        if self.pruning.looks_at_images and getattr(self.synthesis, "student_weight", 0) > 0:
-            raise RecipeError(
-                f"pruning.method: {self.pruning.method} looks at dreams, and synthesis.student_weight shows them the "
-                "pruned student",
-                why="each would wait for the other",
-                now="set synthesis.student_weight to 0, or prune by a method that looks at weights alone, as lamp",
-            )
-        return self
-
-    @model_validator(mode="after")
     def _is_not_judged_on_what_it_learnt_from(self) -> Recipe:
         learnt_from, judged_on = self.training_data, self.evaluation.data
         if learnt_from and judged_on and os.path.normpath(learnt_from) == os.path.normpath(judged_on):
@@ -112,12 +101,6 @@ class Recipe(Section):
     def _can_choose_its_sparsity(self) -> Recipe:
         if getattr(self.pruning, "sparsity", None) != "auto":
             return self
-        if getattr(self.synthesis, "student_weight", 0) > 0:
-            raise RecipeError(
-                "pruning.sparsity: is auto, and synthesis.student_weight is above 0",
-                why="such dreams are synthesized with the pruned student in sight, and auto needs dreams to prune",
-                now="give a sparsity, or leave synthesis.student_weight out",
-            )
         if self.synthesis.num_held_out == 0:
             raise RecipeError(
                 "pruning.sparsity: is auto, and synthesis.num_held_out is 0",

@@ -83,9 +83,6 @@ class DeepInversionSection(Section):
     """Roll images by up to this many pixels each way, anew in each iteration."""
     flip: bool = True
     """Mirror the images in a random half of the iterations."""
-    student_weight: float = Field(default=0.0, ge=0)
-    """Weight of the student-aware term (Adaptive DeepInversion): favour images on which student and teacher
-    disagree."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     """What the network runs in; losses and statistics are float32 always. auto: bfloat16 where the machine has it."""
 

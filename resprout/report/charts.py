@@ -18,7 +18,6 @@ LABELS = {
     "ce": "cross-entropy",
     "tv": "total variation",
     "l2": "L2",
-    "student": "student-aware term",
     "train_kl": "training, softened and scaled",
     "held_out_kl": "held out",
     "train_features": "features, training",

@@ -15,7 +15,7 @@ from resprout.sharding import too_many_shards
 from resprout.synthesis import deep_inversion, paper
 from resprout.synthesis.engine import Watch
 from resprout.synthesis.groups import Group, GroupResult, merge, plan, run, shard, shard_of
-from resprout.types import BNStatistics, DreamSet, DreamShard, Student, Teacher
+from resprout.types import BNStatistics, DreamSet, DreamShard, Teacher
 
 GroupSynthesizer = Callable[[Group, Watch], GroupResult]
 Prepare = Callable[..., tuple[GroupSynthesizer, int]]
@@ -27,7 +27,6 @@ def synthesize(
     section: DeepInversionSection | PaperSynthesisSection,
     *,
     seed: int,
-    student: Student | None = None,
     report: Report = silent,
     checkpoint: Checkpoint | None = None,
     device: torch.device | None = None,
@@ -38,7 +37,7 @@ def synthesize(
         float16 images in normalised model-input space.
     """
     whole = synthesize_shard(
-        teacher, statistics, section, seed=seed, student=student, report=report, checkpoint=checkpoint, device=device
+        teacher, statistics, section, seed=seed, report=report, checkpoint=checkpoint, device=device
     )
     return merge([whole])
 
@@ -49,7 +48,6 @@ def synthesize_shard(
     section: DeepInversionSection | PaperSynthesisSection,
     *,
     seed: int,
-    student: Student | None = None,
     shard_index: int = 0,
     num_shards: int = 1,
     report: Report = silent,
@@ -63,7 +61,6 @@ def synthesize_shard(
         statistics: the teacher's running statistics, which the dreams are to match.
         section: which method, how many images, how long.
         seed: with the section and the inputs, determines every bit of the result on one kind of machine.
-        student: a pruned student, for the student-aware term.
         shard_index, num_shards: which share of how many.
         report: is told how far the work is.
         checkpoint: finished groups are kept here and not made again.
@@ -74,12 +71,12 @@ def synthesize_shard(
     """
     device = device or precision.best_device()
     prepare = METHODS[section.method]
-    synthesizer, iterations = prepare(teacher, statistics.to(device), section, seed, student, device)
+    synthesizer, iterations = prepare(teacher, statistics.to(device), section, seed, device)
     all_groups = groups_of(section)
     groups = shard(all_groups, shard_index, num_shards)
     if not groups:
         raise too_many_shards(num_shards, len(all_groups))
-    key = f"synthesis-{fingerprint(teacher.network, section.model_dump(), seed, student.network if student else None)}"
+    key = f"synthesis-{fingerprint(teacher.network, section.model_dump(), seed)}"
     total = iterations * len(groups)
 
     def one(group: Group) -> GroupResult:
@@ -102,12 +99,10 @@ def _deep_inversion(
     statistics: BNStatistics,
     section: DeepInversionSection,
     seed: int,
-    student: Student | None,
     device: torch.device,
 ) -> tuple[GroupSynthesizer, int]:
     dtype = precision.resolve(section.precision, device)
     network = precision.frozen_copy(teacher.network, dtype, device)
-    pruned = precision.frozen_copy(student.network, dtype, device) if student else None
 
     def one(group: Group, watch: Watch) -> GroupResult:
         return deep_inversion.synthesize_group(
@@ -118,7 +113,6 @@ def _deep_inversion(
             section,
             group,
             seed=seed,
-            student=pruned,
             watch=watch,
         )
 
@@ -130,7 +124,6 @@ def _paper(
     statistics: BNStatistics,
     section: PaperSynthesisSection,
     seed: int,
-    student: Student | None,
     device: torch.device,
 ) -> tuple[GroupSynthesizer, int]:
     network: nn.Module = precision.frozen_copy(teacher.network, torch.float32, device)

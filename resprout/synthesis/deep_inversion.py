@@ -23,7 +23,6 @@ def synthesize_group(
     group: Group,
     *,
     seed: int,
-    student: nn.Module | None = None,
     watch: Watch,
 ) -> GroupResult:
     """One group of dreams.
@@ -32,7 +31,6 @@ def synthesize_group(
         network: the teacher as `precision.frozen_copy` made it, on the device to work on.
         statistics: on the same device.
         space: bounds the dreams to what a pixel in [0, 1] can be after normalisation.
-        student: a pruned student, likewise frozen, for the student-aware term.
     """
     device = statistics.layers[0].mean.device
     generator = group.generator(seed)
@@ -41,7 +39,7 @@ def synthesize_group(
     lower, upper = (space.normalise(torch.full((1, space.shape[0], 1, 1), value)).to(device) for value in (0.0, 1.0))
     descent = Descent(section.iterations, section.learning_rate, jitter=section.jitter, flip=section.flip)
     with capture_moments(network) as moments:
-        objective = _objective(network, student, moments, statistics, targets.to(device), section)
+        objective = _objective(network, moments, statistics, targets.to(device), section)
         images, curves = descend(start, objective, descent, lower=lower, upper=upper, generator=generator, watch=watch)
     return GroupResult(images.cpu(), targets, curves)
 
@@ -56,7 +54,6 @@ def _start(
 
 def _objective(
     network: nn.Module,
-    student: nn.Module | None,
     moments: dict[str, Moments],
     statistics: BNStatistics,
     targets: Tensor,
@@ -76,8 +73,6 @@ def _objective(
             weighted["tv"] = section.total_variation_weight * losses.total_variation(images).mean()
         if section.l2_weight:
             weighted["l2"] = section.l2_weight * images.square().mean()
-        if student is not None and section.student_weight:
-            weighted["student"] = section.student_weight * losses.disagreement(logits, student(inputs).float())
         return weighted
 
     return terms

@@ -72,20 +72,6 @@ def entropy(logits: Tensor) -> Tensor:
     return -(log_probabilities.exp() * log_probabilities).sum(1).mean()
 
 
-def disagreement(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
-    """1 - JS(teacher, student) with the Jensen-Shannon divergence in nats: low where they disagree.
-
-    The competition term of Adaptive DeepInversion (arXiv 1912.08795), averaged over the batch.
-    """
-    teacher = functional.log_softmax(teacher_logits, dim=1)
-    student = functional.log_softmax(student_logits, dim=1)
-    middle = torch.logaddexp(teacher, student) - math.log(2)
-    divergences = [
-        functional.kl_div(middle, side, log_target=True, reduction="batchmean") for side in (teacher, student)
-    ]
-    return 1 - (divergences[0] + divergences[1]) / 2
-
-
 def _errors(moments: Sequence[Moments], target: BNStatistics) -> tuple[Tensor, Tensor]:
     """By how much means and variances are off: float32, shapes (channels of all layers,)."""
     mean, variance = (torch.cat(parts) for parts in zip(*((m.mean, m.variance) for m in moments), strict=True))

@@ -26,7 +26,6 @@ CHANGES: dict[str, dict[str, Any]] = {
     "sanity-50": {"pruning.sparsity": 0.5},
     "features-0": {"recovery.feature_weight": 0},
     "mixup-0": {"recovery.mixup": 0},
-    "student-aware": {"synthesis.student_weight": 1.0},
     "lamp": {"pruning.method": "lamp"},
     "rounds-3": {"pruning.rounds": 3},
     **{f"temperature-{value}": {"recovery.temperature": value} for value in (1, 2, 8, 16)},

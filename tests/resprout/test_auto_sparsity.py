@@ -200,10 +200,6 @@ def test_pruning_refuses_a_sparsity_that_nobody_chose(tiny_teacher: Teacher) -> 
         ({"pruning": {"sparsity": "most"}}, "pruning.sparsity: input should be a valid number"),
         ({"pruning": {"sparsity": 1.5}}, r"pruning.sparsity: input should be less than 1, got 1\.5"),
         ({"pruning": {"method": "semi_structured", "min_agreement": 0.9}}, "has no sparsity to choose"),
-        (
-            {"pruning": {"method": "lamp", "sparsity": "auto"}, "synthesis": {"student_weight": 1.0}},
-            "student_weight is above",
-        ),
         ({"pruning": {"sparsity": "auto"}, "synthesis": {"num_held_out": 0}}, "num_held_out is 0"),
     ],
 )
