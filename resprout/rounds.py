@@ -48,6 +48,8 @@ def prune_on_dreams(
 ) -> Pruned:
     """A pruned copy of the teacher, in as many rounds as the section says.
 
+    Where pruning needs no dreams (`section.needs_dreams`), it is to the bit what `prune` gives.
+
     Args:
         teacher: is not changed.
         dreams: what guided criteria look at, and what each round but the last recovers on.
@@ -71,7 +73,7 @@ def prune_on_dreams(
     """
     if not isinstance(section, PruningBase):  # its sparsity is no number that rounds could come near
         return Pruned(prune(teacher, section, seed=seed, dreams=dreams, device=device, report=report))
-    between = _between_rounds(section, recovery)
+    between = _between_rounds(section, recovery) if section.rounds > 1 else recovery
     scores: Scores | None = None
     if isinstance(section, ScoredSection):  # of the teacher: for choosing a sparsity, and for the first round
         scores = score(teacher, section, seed=seed, dreams=dreams, device=device, report=report)
@@ -80,14 +82,16 @@ def prune_on_dreams(
         choice = choose_sparsity(teacher, dreams, section, seed=seed, scores=scores, device=device, report=report)
         sparsity = choice.sparsity
     targets = densities(1 - sparsity, section.rounds, section.schedule)
+    whole = with_sparsity(section, sparsity)
     makes_up = section.rounds > 1 and isinstance(between, DistillationSection) and between.start == "auto"
     if makes_up:
-        told, whole = _in_round(report, 1, len(targets) - 1), with_sparsity(section, sparsity)
+        told = _in_round(report, 1, len(targets) - 1)
         makes_up = _mendable_at_once(teacher, dreams, whole, seed, scores, told, checkpoint, device)
         between = between if makes_up else between.model_copy(update={"start": "repaired"})
     student: Student | None = None
     for number, density in enumerate(targets, start=1):
-        asked = with_sparsity(section, 1 - density)
+        # 1 - (1 - sparsity) is not always the sparsity to the bit, which can be worth a weight
+        asked = whole if number == len(targets) else with_sparsity(section, 1 - density)
         pruned = prune(
             teacher, asked, seed=seed, dreams=dreams, start=student, scores=scores, device=device, report=report
         )

@@ -42,6 +42,7 @@ def evaluate(
     batch_size: int = 250,
     sizes: Mapping[str, StoredSize] | None = None,
     latency_batch_size: int | None = None,
+    device: torch.device | None = None,
     report: Report = silent,
 ) -> Evaluation:
     """Judge the teacher and its students, in float32.
@@ -55,6 +56,7 @@ def evaluate(
         sizes: what the networks' artifacts take, by name; handed on.
         latency_batch_size: images per forward pass that is timed, of the teacher and of the student called
             `recovered`; None times nothing, so that the same inputs give the same evaluation.
+        device: default: the first GPU, or the CPU.
         report: is told after each pass how many images are done, over all networks.
 
     Returns:
@@ -70,6 +72,7 @@ def evaluate(
         _check_fit(data, teacher.info)
     if latency_batch_size is not None and "recovered" not in students:
         raise ValueError("there is no student 'recovered' to time")
+    device = device or best_device()
     networks = {"teacher": teacher.network, **{name: student.network for name, student in students.items()}}
     maskable = sorted({name for student in students.values() for name in student.mask.keep})
     of_teacher = dict(teacher.network.named_parameters())
@@ -80,7 +83,7 @@ def evaluate(
     costs = {}
     teacher_logits: Tensor | None = None
     for name, network in networks.items():
-        running = frozen_copy(network, torch.float32, best_device())
+        running = frozen_copy(network, torch.float32, device)
         costs[name] = model_cost(running, teacher.info.input.shape, maskable, of_weights=weights)
         with strict_float32():
             confusion = None if data is None else _confusion(running, data, teacher.info, batch_size, tick)
@@ -94,13 +97,18 @@ def evaluate(
         num_held_out_dreams=dreams.num_held_out,
         class_names=teacher.info.class_names,
         sizes=dict(sizes or {}),
-        latency=None if latency_batch_size is None else _latency(teacher, students["recovered"], latency_batch_size),
+        latency=_latency(teacher, students, latency_batch_size, device),
         images_source=dreams.source,
     )
 
 
-def _latency(teacher: Teacher, student: Student, batch_size: int) -> Latency:
-    return measure_latency(student.network, teacher.network, teacher.info.input.shape, batch_size=batch_size)
+def _latency(
+    teacher: Teacher, students: Mapping[str, Student], batch_size: int | None, device: torch.device
+) -> Latency | None:
+    if batch_size is None:
+        return None
+    networks, shape = (students["recovered"].network, teacher.network), teacher.info.input.shape
+    return measure_latency(*networks, shape, batch_size=batch_size, device=device)
 
 
 def _check_fit(data: LabelledImages, info: ModelInfo) -> None:

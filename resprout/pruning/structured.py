@@ -53,14 +53,15 @@ def prune_channels(
             now="prune the teacher by channels first, and weights of what is left after that",
         )
     groups = _groups(teacher, section)
-    scores = _scores(teacher, groups, section, seed, dreams, device or precision.best_device(), report)
+    device = device or precision.best_device()
+    scores = _scores(teacher, groups, section, seed, dreams, device, report)
     with count_weight_uses(teacher.network) as uses, torch.no_grad():
         teacher.network(torch.zeros(1, *teacher.info.input.shape))
     budget = budget_of(teacher.network, groups, uses)
     # a magnitude is in units of its group's mean: what it is worth per MAC cannot be told
     by_macs = section.importance == "taylor" and section.target[0] != "channel_ratio"
     order = removal_order(budget, scores, section.round_to, by_macs=by_macs)
-    return _student(teacher, groups, scores, _steps(teacher, section, groups, budget, order, scores))
+    return _student(teacher, groups, scores, _steps(teacher, section, groups, budget, order, scores, device))
 
 
 def _student(teacher: Teacher, groups: Sequence[Group], scores: Sequence[Tensor], steps: Sequence[Step]) -> Student:
@@ -130,13 +131,17 @@ def _steps(
     budget: Budget,
     order: Sequence[Step],
     scores: Sequence[Tensor],
+    device: torch.device,
 ) -> Sequence[Step]:
     """The steps that bring the network to the section's target, measured in the way that the target says."""
     target, ratio = section.target
 
     def latency(steps: Sequence[Step]) -> float:
         network, shape = _student(teacher, groups, scores, steps).network, teacher.info.input.shape
-        return measure_latency(network, teacher.network, shape, batch_size=section.latency_batch_size).ratio
+        measured = measure_latency(
+            network, teacher.network, shape, batch_size=section.latency_batch_size, device=device
+        )
+        return measured.ratio
 
     if target == "latency_ratio":
         _refuse_out_of_reach(target, ratio, latency(order))

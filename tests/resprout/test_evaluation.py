@@ -14,14 +14,18 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
-from resprout import figures, models
+from resprout import evaluation as stage
+from resprout import figures, latency, models
 from resprout.cost import count_weight_uses, model_cost
 from resprout.errors import DatasetError
 from resprout.evaluation import evaluate, percent, summary_rows, verdict
 from resprout.evaluation.scores import agreement, confusion_matrix, kl_divergence
 from resprout.masking import apply_mask
+from resprout.precision import frozen_copy
 from resprout.progress import Progress
 from resprout.types import DreamSet, Evaluation, LabelledImages, ModelScore, PruningMask, Student, Teacher
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -290,3 +294,25 @@ def test_summary_rows_leave_out_the_teachers_agreement_with_itself() -> None:
         ("teacher", "92.1 %", ""),
         ("BatchNorm repaired", "87.9 %", "89.4 %"),
     ]
+
+
+def test_every_network_runs_where_it_is_asked_to(
+    tiny_teacher: Teacher,
+    students: Mapping[str, Student],
+    dreams: DreamSet,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[torch.device] = []
+
+    def spying(network: torch.nn.Module, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
+        asked.append(device)
+        return frozen_copy(network, dtype, CPU)
+
+    for module in (stage, latency):
+        monkeypatch.setattr(module, "frozen_copy", spying)
+        monkeypatch.setattr(module, "best_device", lambda: pytest.fail("a device was given"))
+    monkeypatch.setattr(latency, "latency_ratio", lambda *runs: 1.0)
+    measured = evaluate(tiny_teacher, students, dreams, latency_batch_size=2, device=CPU).latency
+    assert measured is not None
+    assert measured.device == "cpu"
+    assert asked == [CPU] * (3 + 2), "each network once, and those that are timed"

@@ -6,20 +6,27 @@ import copy
 import math
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as some
 
-from resprout import rounds
+from resprout import recipe, rounds
 from resprout.auto_sparsity import with_sparsity
 from resprout.checkpoints import FolderCheckpoint
 from resprout.errors import RecipeError
 from resprout.progress import Progress
 from resprout.pruning import prune
-from resprout.recipe import BlockSection, DistillationSection, LampSection, ReconstructionSection
+from resprout.recipe import (
+    BlockSection,
+    DistillationSection,
+    LampSection,
+    PruningSection,
+    ReconstructionSection,
+    RecoverySection,
+)
 from resprout.recovery import mendable, recover
 from resprout.rounds import densities, prune_on_dreams
 from resprout.types import DreamSet, Student, Teacher
@@ -53,11 +60,57 @@ def test_cubic_rounds_are_those_of_gradual_pruning():
     assert [1 - density for density in densities(1 - 0.9, 3, "cubic")] == pytest.approx(sparsities)
 
 
-def test_one_round_is_one_shot(tiny_teacher: Teacher, tiny_dreams: DreamSet):
-    section = LampSection(sparsity=0.8)
-    at_once = prune(tiny_teacher, section, seed=0)
-    in_rounds = prune_on_dreams(tiny_teacher, tiny_dreams, section, SHORT, seed=0).student
-    assert _same(at_once, in_rounds)
+NEED_NO_DREAMS = [
+    *(
+        {"method": method, "sparsity": 0.8}
+        for method in ("global_magnitude", "layer_magnitude", "lamp", "erk", "random")
+    ),
+    {"method": "synflow", "sparsity": 0.6},
+    {"method": "semi_structured"},
+    {"method": "block", "sparsity": 0.5, "shape": [2, 2]},
+    {"method": "structured", "macs_ratio": 0.5, "round_to": 1},
+]
+
+
+@pytest.mark.parametrize("fields", NEED_NO_DREAMS, ids=lambda fields: fields["method"])
+@pytest.mark.parametrize("recovery", [SHORT, ReconstructionSection()], ids=["distillation", "reconstruction"])
+def test_what_needs_no_dreams_is_pruned_alike_with_and_without_them(
+    tiny_teacher: Teacher, tiny_dreams: DreamSet, fields: dict[str, Any], recovery: RecoverySection
+):
+    asked = recipe.section("pruning", fields)
+    assert not asked.needs_dreams
+    alone = prune(tiny_teacher, asked, seed=3)
+    with_dreams = prune_on_dreams(tiny_teacher, tiny_dreams, asked, recovery, seed=3)
+    assert _same(alone, with_dreams.student)
+    assert with_dreams.choice is None
+    assert _channels(alone) == _channels(with_dreams.student)
+
+
+def test_the_pruners_that_need_no_dreams_are_these():
+    methods = {each.model_fields["method"].default for each in get_args(get_args(PruningSection)[0])}
+    least = {"structured": {"macs_ratio": 0.5}}
+    sections = [recipe.section("pruning", {"method": method, **least.get(method, {})}) for method in methods]
+    needless = {section.method for section in sections if not section.needs_dreams}
+    assert needless == {fields["method"] for fields in NEED_NO_DREAMS}
+
+
+def test_one_round_removes_as_many_weights_as_one_shot_where_the_share_is_halfway_between_two(
+    tiny_teacher: Teacher, tiny_dreams: DreamSet
+):
+    num_weights = tiny_teacher.network.get_parameter("conv1.weight").numel()
+    halfway = [(count + 0.5) / num_weights for count in range(num_weights // 4, num_weights // 2)]
+    # below a half, 1 - (1 - share) is not always the share to the bit
+    share = next(share for share in halfway if round((1 - (1 - share)) * num_weights) != round(share * num_weights))
+    asked = LampSection(sparsity=share, exclude=("layer*", "fc*"))
+    at_once = prune(tiny_teacher, asked, seed=0)
+    assert at_once.mask.num_weights == num_weights
+    assert _same(at_once, prune_on_dreams(tiny_teacher, tiny_dreams, asked, SHORT, seed=0).student)
+
+
+def test_epochs_of_rounds_that_there_are_not_are_no_error(tiny_teacher: Teacher, tiny_dreams: DreamSet):
+    asked = LampSection(sparsity=0.8, round_epochs=2)
+    in_one = prune_on_dreams(tiny_teacher, tiny_dreams, asked, ReconstructionSection(), seed=0).student
+    assert _same(prune(tiny_teacher, asked, seed=0), in_one)
 
 
 def test_rounds_end_at_the_asked_sparsity_and_never_bring_a_weight_back(tiny_teacher: Teacher, tiny_dreams: DreamSet):
@@ -176,6 +229,12 @@ def test_rounds_can_be_recovered_by_solving_layers(tiny_teacher: Teacher, tiny_d
     section = LampSection(sparsity=0.8, rounds=2)
     student = prune_on_dreams(tiny_teacher, tiny_dreams, section, ReconstructionSection(), seed=0).student
     assert student.mask.num_kept == student.mask.num_weights - round(0.8 * student.mask.num_weights)
+
+
+def _channels(student: Student) -> dict[str, list[bool]]:
+    plan = student.channels
+    sides = {} if plan is None else {"outputs": plan.outputs, "inputs": plan.inputs}
+    return {f"{side} {name}": kept.tolist() for side, layers in sides.items() for name, kept in layers.items()}
 
 
 def _same(one: Student, other: Student) -> bool:

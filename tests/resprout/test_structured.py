@@ -222,18 +222,20 @@ def test_as_many_channels_stay_as_the_recipe_says(tiny_teacher: Teacher) -> None
 
 
 def test_a_latency_target_is_measured(tiny_teacher: Teacher, monkeypatch: pytest.MonkeyPatch) -> None:
-    def by_macs(network: nn.Module, teacher: nn.Module, shape: tuple[int, int, int], *, batch_size: int) -> Latency:
-        assert batch_size == 7
+    def by_macs(
+        network: nn.Module, teacher: nn.Module, shape: tuple[int, int, int], *, batch_size: int, device: torch.device
+    ) -> Latency:
+        assert (batch_size, device) == (7, CPU)
         mine, whole = (model_cost(each, shape, ()).dense_macs for each in (network, teacher))
         return Latency(mine / whole, batch_size, 1, "cpu")
 
     assert structured.measure_latency is measure_latency
     monkeypatch.setattr(structured, "measure_latency", by_macs)
     section = StructuredSection(latency_ratio=0.6, latency_batch_size=7, round_to=2)
-    student = prune(tiny_teacher, section, seed=0)
-    assert 0.45 < by_macs(student.network, tiny_teacher.network, (3, 16, 16), batch_size=7).ratio <= 0.6
+    student = prune(tiny_teacher, section, seed=0, device=CPU)
+    assert 0.45 < by_macs(student.network, tiny_teacher.network, (3, 16, 16), batch_size=7, device=CPU).ratio <= 0.6
     with pytest.raises(RecipeError, match=r"latency_ratio: 0.001 is out of reach"):
-        prune(tiny_teacher, section.model_copy(update={"latency_ratio": 0.001}), seed=0)
+        prune(tiny_teacher, section.model_copy(update={"latency_ratio": 0.001}), seed=0, device=CPU)
 
 
 def test_excluded_layers_stay_whole(tiny_teacher: Teacher) -> None:
