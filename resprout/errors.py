@@ -4,6 +4,7 @@
     ├── ArtifactError          an artifact is missing, truncated, tampered with, or of another kind or schema
     ├── UnsupportedModelError  a network or a checkpoint that Resprout cannot or will not work with
     ├── RecipeError            a recipe that does not say something that can be run
+    ├── DeviceError            fewer GPUs are there than were asked for, or one's process ended while it computed
     ├── DatasetError           a labelled test set that cannot be read or does not fit the teacher
     ├── GateError              a result does not keep what its recipe promises
     ├── StorageError           object storage refused, or did not answer
@@ -50,6 +51,10 @@ class UnsupportedModelError(ResproutError):
 
 class RecipeError(ResproutError):
     """A recipe that does not say something that can be run."""
+
+
+class DeviceError(ResproutError):
+    """Fewer GPUs are there than were asked for, or one's process ended while it computed."""
 
 
 class DatasetError(ResproutError):
