@@ -8,6 +8,8 @@ Its gaps, each found in its source:
 - DockerTaskHandler removes a container when it ends, and takes it for a success where that comes before it has asked
   how it ended. `pipeline/containers.py` asks first.
 - Tasks of a `dsl.ParallelFor` run in threads, which an interrupt does not reach. Here they follow each other.
+- It loops over a task's only output, does not find one of several, and hands a loop's tasks the item in place of every
+  output of a task. Here each output is found by the channel's name too, and only the item is the item.
 - It retries whatever failed, a refused recipe too. Here that is for tasks that a signal killed.
 - Everything is logged to stdout. Here it goes to a file.
 """
@@ -118,10 +120,13 @@ def run(
     with _without_folders_called_docker():
         from kfp import local
         from kfp.local import task_dispatcher  # noqa: F401 - is what imports docker
-        from kfp.local.orchestrator import enhanced_dag_orchestrator
+        from kfp.local.io import IOStore
+        from kfp.local.orchestrator import enhanced_dag_orchestrator, task_spec_utils
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(_handled_by(execute, listener, in_containers))
+        stack.enter_context(_replaced(IOStore, "put_task_output", _found_by_channel(IOStore.put_task_output)))
+        stack.enter_context(_replaced(task_spec_utils, "create_parameter_loop_iteration_task_spec", _iteration))
         stack.enter_context(_replaced(enhanced_dag_orchestrator, "ParallelExecutor", _OneAfterTheOther))
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")  # image names without "python", settings that only a cluster honours
@@ -276,3 +281,23 @@ class _OneAfterTheOther:
             for key, output in outputs.items():
                 io_store.put_task_output(name, key, output)
         return results, status.Status.SUCCESS
+
+
+def _found_by_channel(put_task_output: Callable[..., None]) -> Callable[..., None]:
+    def put(store: Any, task_name: str, key: str, value: Any) -> None:
+        put_task_output(store, task_name, key, value)
+        store.put_parent_input(f"pipelinechannel--{task_name}-{key}", value)
+
+    return put
+
+
+def _iteration(loop: Any, item: Any, loop_name: str) -> Any:
+    """`create_parameter_loop_iteration_task_spec`: a loop's task for one of its items."""
+    from kfp.compiler import pipeline_spec_builder
+
+    task = type(loop)()
+    task.CopyFrom(loop)
+    given = task.inputs.parameters[loop.parameter_iterator.item_input]
+    given.runtime_value.constant.CopyFrom(pipeline_spec_builder.to_protobuf_value(item))
+    task.ClearField("parameter_iterator")
+    return task
