@@ -79,7 +79,7 @@ def engine(
     section = DeepInversionSection(num_images=group_size, num_held_out=0, group_size=group_size, iterations=iterations)
 
     def run() -> int:
-        synthesize(teacher, found, section, seed=0, device=device)
+        synthesize(teacher, found, section, seed=0, devices=[device])
         return group_size * iterations
 
     return run

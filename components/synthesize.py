@@ -49,7 +49,7 @@ def synthesize(
             seed=seed,
             shard_index=shard_index,
             num_shards=num_shards,
-            device=computing_on[0],
+            devices=computing_on,
             report=print_lines(),
             checkpoint=checkpoint,
         )

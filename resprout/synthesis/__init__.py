@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
-from torch import nn
 
 from resprout import precision
 from resprout.checkpoints import Checkpoint, fingerprint
 from resprout.progress import Progress, Report, silent
 from resprout.recipe import DeepInversionSection, PaperSynthesisSection
 from resprout.sharding import too_many_shards
-from resprout.synthesis import deep_inversion, paper
-from resprout.synthesis.engine import Watch
-from resprout.synthesis.groups import Group, GroupResult, merge, plan, run, shard, shard_of
+from resprout.synthesis.groups import Group, GroupResult, Keep, merge, plan, run, shard, shard_of
+from resprout.synthesis.methods import METHODS, Work
+from resprout.synthesis.workers import Told, spread
 from resprout.types import BNStatistics, DreamSet, DreamShard, Teacher
-
-GroupSynthesizer = Callable[[Group, Watch], GroupResult]
-Prepare = Callable[..., tuple[GroupSynthesizer, int]]
 
 
 def synthesize(
@@ -29,7 +26,7 @@ def synthesize(
     seed: int,
     report: Report = silent,
     checkpoint: Checkpoint | None = None,
-    device: torch.device | None = None,
+    devices: Sequence[torch.device] = (),
 ) -> DreamSet:
     """Dream images for a teacher, balanced over its classes: `synthesize_shard` for the whole set.
 
@@ -37,7 +34,7 @@ def synthesize(
         float16 images in normalised model-input space.
     """
     whole = synthesize_shard(
-        teacher, statistics, section, seed=seed, report=report, checkpoint=checkpoint, device=device
+        teacher, statistics, section, seed=seed, report=report, checkpoint=checkpoint, devices=devices
     )
     return merge([whole])
 
@@ -52,7 +49,7 @@ def synthesize_shard(
     num_shards: int = 1,
     report: Report = silent,
     checkpoint: Checkpoint | None = None,
-    device: torch.device | None = None,
+    devices: Sequence[torch.device] = (),
 ) -> DreamShard:
     """One worker's share of the dreams; `merge` puts the shares together, and no image depends on their number.
 
@@ -64,29 +61,36 @@ def synthesize_shard(
         shard_index, num_shards: which share of how many.
         report: is told how far the work is.
         checkpoint: finished groups are kept here and not made again.
-        device: default: the first GPU, or the CPU.
+        devices: of one kind, as `resprout.devices.devices` finds them; of several, each has a process of its own, and
+            no image depends on their number. Default: the first GPU, or the CPU.
 
     Raises:
         RecipeError: this shard has no group.
+        DeviceError: of several devices' processes, one ended before its work did.
     """
-    device = device or precision.best_device()
-    prepare = METHODS[section.method]
-    synthesizer, iterations = prepare(teacher, statistics.to(device), section, seed, device)
     all_groups = groups_of(section)
     groups = shard(all_groups, shard_index, num_shards)
     if not groups:
         raise too_many_shards(num_shards, len(all_groups))
+    work = Work(teacher, statistics, section, seed)
     key = f"synthesis-{fingerprint(teacher.network, section.model_dump(), seed)}"
-    total = iterations * len(groups)
+    tally = _Tally(groups, work.iterations, report)
 
-    def one(group: Group) -> GroupResult:
-        before = iterations * (group.index - groups[0].index)
-        return synthesizer(
-            group, lambda done, losses: report(Progress("dreams", before + done, total, "iterations", losses))
-        )
+    def make(missing: Sequence[Group], keep: Keep) -> None:
+        def kept(group: Group, result: GroupResult) -> None:
+            tally.finished(group)
+            keep(group, result)
 
-    report(Progress("dreams", 0, total, "iterations"))
-    return shard_of(groups, run(groups, one, checkpoint, key), len(all_groups), teacher.info.num_classes)
+        for group in groups:
+            if group not in missing:
+                tally.finished(group)
+        used = (devices or [precision.best_device()])[: len(missing)]
+        if len(used) > 1:
+            spread(work, used, missing, tally.told, kept)
+        elif used:
+            _one_by_one(work, used[0], missing, tally.told, kept)
+
+    return shard_of(groups, run(groups, make, checkpoint, key), len(all_groups), teacher.info.num_classes)
 
 
 def groups_of(section: DeepInversionSection | PaperSynthesisSection) -> list[Group]:
@@ -94,46 +98,33 @@ def groups_of(section: DeepInversionSection | PaperSynthesisSection) -> list[Gro
     return plan(section.num_images, section.num_held_out, section.group_size)
 
 
-def _deep_inversion(
-    teacher: Teacher,
-    statistics: BNStatistics,
-    section: DeepInversionSection,
-    seed: int,
-    device: torch.device,
-) -> tuple[GroupSynthesizer, int]:
-    dtype = precision.resolve(section.precision, device)
-    network = precision.frozen_copy(teacher.network, dtype, device)
+class _Tally:
+    """Where a shard stands, whichever of its groups are being made."""
 
-    def one(group: Group, watch: Watch) -> GroupResult:
-        return deep_inversion.synthesize_group(
-            network,
-            statistics,
-            teacher.info.input,
-            teacher.info.num_classes,
-            section,
-            group,
-            seed=seed,
-            watch=watch,
-        )
+    def __init__(self, groups: Sequence[Group], iterations: int, report: Report) -> None:
+        self._iterations = iterations
+        self._done = dict.fromkeys((group.index for group in groups), 0)
+        self._report = report
+        self._tell({})
 
-    return one, section.iterations
+    def told(self, group: Group, done: int, losses: Mapping[str, float]) -> None:
+        """So many iterations of a group are done, and these are their last losses."""
+        self._done[group.index] = done
+        self._tell(losses)
+
+    def finished(self, group: Group) -> None:
+        """All of them are, also those that nobody told of."""
+        self._done[group.index] = self._iterations
+
+    def _tell(self, losses: Mapping[str, float]) -> None:
+        total = self._iterations * len(self._done)
+        self._report(Progress("dreams", sum(self._done.values()), total, "iterations", losses))
 
 
-def _paper(
-    teacher: Teacher,
-    statistics: BNStatistics,
-    section: PaperSynthesisSection,
-    seed: int,
-    device: torch.device,
-) -> tuple[GroupSynthesizer, int]:
-    network: nn.Module = precision.frozen_copy(teacher.network, torch.float32, device)
+def _one_by_one(work: Work, device: torch.device, groups: Sequence[Group], told: Told, keep: Keep) -> None:
+    synthesizer = work.on(device)
+    for group in groups:
+        keep(group, synthesizer(group, partial(told, group)))
 
-    def one(group: Group, watch: Watch) -> GroupResult:
-        return paper.synthesize_group(network, statistics, teacher.info.input, group, seed=seed, watch=watch)
-
-    return one, paper.ITERATIONS
-
-
-METHODS: dict[str, Prepare] = {"deep_inversion": _deep_inversion, "paper": _paper}
 
 __all__ = ["METHODS", "merge", "synthesize", "synthesize_shard"]

@@ -44,6 +44,11 @@ class GroupResult:
     curves: dict[str, Tensor]
 
 
+Keep = Callable[[Group, GroupResult], None]
+Make = Callable[[Sequence[Group], Keep], None]
+"""Makes groups, in whichever order, and hands over each as it is done."""
+
+
 def plan(num_images: int, num_held_out: int, group_size: int) -> list[Group]:
     """The groups of a whole set, training images first; the last group of each part may be smaller."""
     groups: list[Group] = []
@@ -60,19 +65,18 @@ def shard(groups: Sequence[Group], index: int, num_shards: int) -> list[Group]:
     return list(groups[bounds[0] : bounds[1]])
 
 
-def run(
-    groups: Sequence[Group], synthesize: Callable[[Group], GroupResult], checkpoint: Checkpoint | None, key: str
-) -> list[GroupResult]:
-    """Synthesize each group, or take it from the checkpoint where an earlier run finished it."""
-    results = []
-    for group in groups:
-        result = _recall(checkpoint, f"{key}-{group.index}")
-        if result is None:
-            result = synthesize(group)
-            if checkpoint is not None:
-                checkpoint.save(f"{key}-{group.index}", _flatten(result), {})
-        results.append(result)
-    return results
+def run(groups: Sequence[Group], make: Make, checkpoint: Checkpoint | None, key: str) -> list[GroupResult]:
+    """Make the groups that no earlier run finished; the others come from the checkpoint."""
+    recalled = {group.index: _recall(checkpoint, f"{key}-{group.index}") for group in groups}
+    found = {index: result for index, result in recalled.items() if result is not None}
+
+    def keep(group: Group, result: GroupResult) -> None:
+        if checkpoint is not None:
+            checkpoint.save(f"{key}-{group.index}", _flatten(result), {})
+        found[group.index] = result
+
+    make([group for group in groups if group.index not in found], keep)
+    return [found[group.index] for group in groups]
 
 
 def shard_of(groups: Sequence[Group], results: Sequence[GroupResult], num_groups: int, num_classes: int) -> DreamShard:

@@ -100,14 +100,14 @@ def test_dreams_repeat_bit_for_bit_and_are_near_those_of_a_cpu(tiny_teacher: Tea
     found = bn_statistics.extract(tiny_teacher)
     section = SYNTHESIS.model_copy(update={"iterations": 3})
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        here = synthesize(tiny_teacher, found, section, seed=0, device=CPU)
-    there = synthesize(tiny_teacher, found, section, seed=0, device=GPU)
+        here = synthesize(tiny_teacher, found, section, seed=0, devices=[CPU])
+    there = synthesize(tiny_teacher, found, section, seed=0, devices=[GPU])
     # Adam's first steps go by a gradient's sign: where it is about 0, rounding decides
     assert (here.images - there.images).abs().float().quantile(0.95) < 0.02
-    longer = [synthesize(tiny_teacher, found, SYNTHESIS, seed=0, device=GPU) for _ in range(2)]
+    longer = [synthesize(tiny_teacher, found, SYNTHESIS, seed=0, devices=[GPU]) for _ in range(2)]
     assert torch.equal(longer[0].images, longer[1].images)
     halves = SYNTHESIS.model_copy(update={"precision": "bfloat16"})
-    again = [synthesize(tiny_teacher, found, halves, seed=0, device=GPU).images for _ in range(2)]
+    again = [synthesize(tiny_teacher, found, halves, seed=0, devices=[GPU]).images for _ in range(2)]
     assert torch.equal(*again)
 
 
