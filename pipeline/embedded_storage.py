@@ -37,14 +37,17 @@ class Server:
 
     Args:
         directory: for its data and its log.
+        max_volumes: how many volumes it may make, at least one for each bucket that is written to; 0: as many as the
+            disk has room for.
 
     Raises:
         StorageError: SeaweedFS is not installed.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, max_volumes: int = 0) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
+        self._max_volumes = max_volumes
         self._program = _program()
         self._ports = dict(zip(_SERVICES, _free_ports(len(_SERVICES)), strict=True))
         self._access_key, self._secret_key = secrets.token_hex(10), secrets.token_hex(20)
@@ -101,6 +104,7 @@ class Server:
             "s3.autoCreateBucket": "false",
             "s3.allowDeleteBucketNotEmpty": "false",
             "master.telemetry": "false",
+            "volume.max": self._max_volumes,
             "admin.ui": "false",
             "webdav": "false",
         }

@@ -7,7 +7,8 @@
     ├── DeviceError            fewer GPUs are there than were asked for, or one's process ended while it computed
     ├── DatasetError           a labelled test set that cannot be read or does not fit the teacher
     ├── GateError              a result does not keep what its recipe promises
-    ├── StorageError           object storage refused, or did not answer
+    ├── StorageError           object storage refused
+    │   └── StorageAwayError   it does not answer or fails inside: later it may not
     └── ClusterError           Kubeflow Pipelines refused, or did not answer
 
 Each says what is wrong, why that matters and what to do now. A person sees those three lines; a
@@ -66,7 +67,11 @@ class GateError(ResproutError):
 
 
 class StorageError(ResproutError):
-    """Object storage refused, or did not answer."""
+    """Object storage refused."""
+
+
+class StorageAwayError(StorageError):
+    """Object storage does not answer, or fails inside, as when it is full: later it may not."""
 
 
 class ClusterError(ResproutError):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,18 +16,19 @@ import certifi
 import urllib3
 from minio import Minio
 from minio.error import S3Error
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+from tenacity import retry_if_exception_type
 
 from resprout.errors import StorageError
 from resprout.files import sha256_of, write_atomically
 from resprout.storage.failures import translated
+from resprout.storage.patience import Patience, PatientPool
 from resprout.storage.settings import StorageSettings
 
 PART_BYTES = 8 * 2**20
 PARALLEL_PARTS = 4
 PARALLEL_FILES = 8
-LONGEST_PAUSE_SECONDS = 10.0
 DIGEST_HEADER = "x-amz-meta-sha256"
+_JSON = {"Content-Type": "application/json"}
 
 TransferWatch = Callable[[int, int], None]
 """Is told how many bytes of how many have gone through."""
@@ -75,22 +77,23 @@ class ObjectFacts:
 class Storage:
     """An S3 server. Every failure is a `StorageError`; what may succeed later has been tried again before that."""
 
-    def __init__(self, settings: StorageSettings) -> None:
+    def __init__(
+        self,
+        settings: StorageSettings,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.endpoint = settings.endpoint
-        self._retries = settings.retries
+        self._settings = settings
+        self._patience = Patience(settings.endpoint, settings.retries, sleep=sleep, clock=clock)
         access_key, secret_key, session_token = settings.credentials()
-        self._http = urllib3.PoolManager(
+        self._http = PatientPool(
+            self._patience,
             maxsize=max(PARALLEL_PARTS, PARALLEL_FILES),
             timeout=urllib3.Timeout(connect=min(10.0, settings.timeout_seconds), read=settings.timeout_seconds),
             cert_reqs="CERT_REQUIRED",
             ca_certs=str(settings.ca_file or certifi.where()),
-            retries=urllib3.Retry(
-                total=settings.retries,
-                backoff_factor=0.2,
-                backoff_max=LONGEST_PAUSE_SECONDS,
-                status_forcelist=(429, 500, 502, 503, 504),
-                allowed_methods=None,  # S3's POSTs can be repeated too
-            ),
         )
         self._client = Minio(
             settings.address,
@@ -110,6 +113,11 @@ class Storage:
     def sdk(self) -> Minio:
         """The SDK's client, for what only whoever runs the server does; what it raises is to be translated."""
         return self._client
+
+    def hasty(self) -> Storage:
+        """The same server, each request made once and given up after five seconds of silence."""
+        seconds = min(5.0, self._settings.timeout_seconds)
+        return Storage(self._settings.model_copy(update={"retries": 0, "timeout_seconds": seconds}))
 
     def check(self, bucket: str) -> None:
         """Fail now rather than after hours of work.
@@ -154,7 +162,7 @@ class Storage:
             Its sha256, which is stored with it.
         """
         digest, size = sha256_of(file), file.stat().st_size
-        with translated(f"cannot write {address}", self.endpoint), file.open("rb") as stream:
+        with translated(f"cannot write {address}", self.endpoint, writing=True), file.open("rb") as stream:
             try:
                 self._client.put_object(
                     address.bucket,
@@ -193,16 +201,37 @@ class Storage:
         Returns:
             Whether this call stored it.
         """
-        # the SDK's put_object sends no headers of the caller's, a signed address does
-        url = self._client.presigned_put_object(address.bucket, address.key, timedelta(minutes=10))
-        with translated(f"cannot write {address}", self.endpoint):
-            answer = self._http.request(
-                "PUT", url, body=content, headers={"If-None-Match": "*", "Content-Type": "application/json"}
+        answer = self.send("PUT", address, body=content, headers={"If-None-Match": "*", **_JSON}, refusals=(409, 412))
+        return answer.status == 200
+
+    def send(
+        self,
+        method: str,
+        address: ObjectAddress,
+        query: Mapping[str, str] | None = None,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        refusals: Sequence[int] = (),
+    ) -> urllib3.BaseHTTPResponse:
+        """Make a request that the SDK has no method for, or to which it adds no headers of the caller's.
+
+        Args:
+            query: of the address, as S3's API names it.
+            refusals: status codes of answers that are returned, too.
+        """
+        query_params = {**query} if query else None
+        with translated(f"cannot write {address}", self.endpoint, writing=True):
+            url = self._client.get_presigned_url(
+                method,
+                address.bucket,
+                address.key,
+                timedelta(minutes=10),
+                extra_query_params=query_params,  # type: ignore[arg-type]
             )
-            if answer.status == 200:
-                return True
-            if answer.status in (409, 412):
-                return False
+            answer = self._http.request(method, url, body=body, headers={**headers} if headers else None)
+            if answer.status in (200, 204, *refusals):
+                return answer
             raise S3Error.fromxml(answer)
 
     def download(
@@ -291,15 +320,9 @@ class Storage:
     def _fetch_part(self, found: ObjectFacts, start: int, file: int) -> int:
         """Fetch up to PART_BYTES from `start` and write them there; a connection that breaks is tried again."""
         length = min(PART_BYTES, found.size - start)
-        broken = (urllib3.exceptions.ProtocolError, urllib3.exceptions.ReadTimeoutError)
-        again = Retrying(
-            retry=retry_if_exception_type(broken),
-            stop=stop_after_attempt(self._retries + 1),
-            wait=wait_exponential(0.2, max=LONGEST_PAUSE_SECONDS),
-            reraise=True,
-        )
+        broken = retry_if_exception_type((urllib3.exceptions.ProtocolError, urllib3.exceptions.ReadTimeoutError))
         with translated(f"cannot read {found.address}", self.endpoint):
-            again(self._copy, found, start, length, file)
+            self._patience.insist(f"reading {found.address}", lambda: self._copy(found, start, length, file), broken)
         return length
 
     def _copy(self, found: ObjectFacts, start: int, length: int, file: int) -> None:

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from minio.error import InvalidResponseError, S3Error, ServerError
 from urllib3 import exceptions as http
 
-from resprout.errors import StorageError
+from resprout.errors import StorageAwayError, StorageError
+from resprout.storage.patience import FLEETING_STATUS
 
 # S3 code -> what it means, what to do
 _REFUSALS = {
@@ -30,21 +31,34 @@ _REFUSALS = {
     "AuthorizationHeaderMalformed": ("the request was signed for another region", "set RESPROUT_STORAGE_REGION"),
 }
 
+_NO_ROOM = (
+    "SeaweedFS: `volume.list` in `weed shell` says `free:0` where it may make no more volumes: docs/storage.md, "
+    "'No room'. MinIO and others: look at their disks"
+)
+
 
 @contextmanager
-def translated(action: str, endpoint: str) -> Iterator[None]:
+def translated(action: str, endpoint: str, *, writing: bool = False) -> Iterator[None]:
     """Turn what the SDK and its HTTP library raise into a StorageError.
 
     Args:
         action: what was tried, as in "cannot read s3://bucket/key".
         endpoint: whom it was tried with.
+        writing: whether it needed room.
+
+    Raises:
+        StorageAwayError: the server does not answer, or fails: later it may succeed.
+        StorageError: it refuses.
     """
     try:
         yield
-    except S3Error as error:
-        why, now = _REFUSALS.get(error.code or "", (f"the server said {error.code}: {error.message}", ""))
-        raise StorageError(action, why=f"{why} ({error.code}, {endpoint})", now=now) from error
-    except (InvalidResponseError, ServerError) as error:
+    except (S3Error, InvalidResponseError, ServerError) as error:
+        status = _status(error)
+        if status in FLEETING_STATUS:
+            raise StorageAwayError(action, **_failing(error, status, endpoint, writing=writing)) from error
+        if isinstance(error, S3Error):
+            why, now = _REFUSALS.get(error.code or "", (f"the server said {error.code}: {error.message}", ""))
+            raise StorageError(action, why=f"{why} ({error.code}, {endpoint})", now=now) from error
         raise StorageError(
             action,
             why=f"{endpoint} answers, but not as an S3 server does: {error}"[:300],
@@ -53,11 +67,29 @@ def translated(action: str, endpoint: str) -> Iterator[None]:
     except ValueError as error:  # a bucket's or an object's name that cannot be one
         raise StorageError(action, why=str(error)) from error
     except http.HTTPError as error:
-        raise StorageError(action, **_unreachable(error, endpoint)) from error
+        reason = error.reason if isinstance(error, http.MaxRetryError) and error.reason else error
+        kind = StorageError if isinstance(reason, http.SSLError) else StorageAwayError
+        raise kind(action, **_unreachable(reason, endpoint)) from error
 
 
-def _unreachable(error: http.HTTPError, endpoint: str) -> dict[str, str]:
-    reason = error.reason if isinstance(error, http.MaxRetryError) and error.reason else error
+def _status(error: S3Error | InvalidResponseError | ServerError) -> int:
+    """The HTTP status that an error of the SDK stands for."""
+    if isinstance(error, S3Error):
+        return error.response.status
+    return error.status_code if isinstance(error, ServerError) else error._code
+
+
+def _failing(error: Exception, status: int, endpoint: str, *, writing: bool) -> dict[str, str]:
+    code = f", {error.code}" if isinstance(error, S3Error) else ""
+    if writing and status not in (429, 502, 504):
+        return {"why": f"{endpoint} has no room for it, or fails inside (HTTP {status}{code})", "now": _NO_ROOM}
+    return {
+        "why": f"{endpoint} kept failing (HTTP {status}{code})",
+        "now": "look at the server, then run the same again",
+    }
+
+
+def _unreachable(reason: Exception, endpoint: str) -> dict[str, str]:
     text = str(reason)
     if isinstance(reason, http.SSLError):
         if "WRONG_VERSION_NUMBER" in text or "record layer failure" in text:
@@ -71,8 +103,6 @@ def _unreachable(error: http.HTTPError, endpoint: str) -> dict[str, str]:
         }
     if isinstance(reason, http.NameResolutionError):
         return {"why": f"the name in {endpoint} is not known here", "now": "check RESPROUT_STORAGE_ENDPOINT"}
-    if isinstance(reason, http.ResponseError):
-        return {"why": f"{endpoint} kept failing: {text}", "now": "look at the server, then run the same again"}
     return {
         "why": f"{endpoint} does not answer: {text}",
         "now": "check that it runs and can be reached from here, then run the same again",
