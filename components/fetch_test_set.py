@@ -25,12 +25,11 @@ def fetch_test_set(
     from components._metrics import log
     from resprout import artifacts, datasets, figures, planning, recipe, storage
     from resprout.progress import print_lines
-    from resprout.storage import lookup
 
     settings = recipe.section("evaluation", section)
     info = artifacts.load_teacher(teacher.path, allow_custom_code=True).info
     images = datasets.fetch(settings, info=info, stored=storage.stored, report=print_lines())
-    planning.check_unchanged(settings.data or "", identity, lookup.identity)
+    planning.check_unchanged(settings.data or "", identity, storage.identity)
     artifacts.save_test_set(images, test_set.path, section=settings)
     test_set.metadata.update(figures.name_of_test_set(images))
     log(metrics, figures.of_test_set(images))

@@ -217,7 +217,8 @@ def scan(
 @app.command()
 def doctor(
     bucket: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A bucket that must be usable, where storage is configured.")
+        str | None,
+        typer.Option(metavar="NAME[/PREFIX]", help="A bucket that must be usable, or what lies below a prefix of it."),
     ] = None,
     cluster: Annotated[
         bool, typer.Option("--cluster", help="Kubeflow Pipelines must be usable, as RESPROUT_KFP_HOST and others say.")

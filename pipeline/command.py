@@ -130,8 +130,8 @@ def check_addresses(recipe: Recipe) -> None:
     from resprout.storage import lookup
 
     lookup.plan(recipe)
-    if recipe.placement.checkpoints:
-        bucket = storage.ObjectAddress.parse(recipe.placement.checkpoints).bucket
+    if (recipe.placement.checkpoints or "").startswith("s3://"):
+        bucket = storage.ObjectAddress.parse(recipe.placement.checkpoints or "").bucket
         storage.Storage(storage.required()).check(bucket)
 
 

@@ -39,7 +39,7 @@ def findings(bucket: str | None, *, cluster: bool = False) -> Iterator[Finding]:
     """Look at versions, processor, memory, GPUs and, when asked, object storage and Kubeflow Pipelines.
 
     Args:
-        bucket: one that must be usable; none: storage is not asked.
+        bucket: one that must be usable, or BUCKET/PREFIX where its credentials may write; none: storage is not asked.
         cluster: whether the Kubeflow Pipelines that the environment names must be usable.
     """
     yield Finding("resprout", f"{__version__}, Python {platform.python_version()}, {platform.machine()}")
@@ -117,10 +117,13 @@ def _storage(bucket: str) -> Finding:
         return Finding("storage", "not installed", f"{error}; pip install 'resprout[storage]'")
     try:
         settings = storage.required()
-        storage.Storage(settings.model_copy(update={"retries": 1})).check(bucket)
+        server = storage.Storage(settings.model_copy(update={"retries": 1}))
+        place = storage.ObjectAddress.parse(f"s3://{bucket.removeprefix('s3://')}")
+        server.check(place.bucket)
+        storage.try_writing(server, place)
     except ResproutError as error:
         return Finding("storage", "", str(error))
-    return Finding("storage", f"{settings.endpoint}, bucket {bucket} can be listed")
+    return Finding("storage", f"{settings.endpoint}, {place} can be listed and written to")
 
 
 def _cluster() -> Finding:

@@ -21,12 +21,13 @@ from docker.errors import DockerException
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.embedded_storage import Server
+from pipeline.embedded_storage import BUCKET, Server
 from resprout import models
 from resprout.checkpoints import Checkpoint
 from resprout.masking import apply_mask
 from resprout.progress import Progress
 from resprout.recovery import Recovery, recover
+from resprout.storage import ObjectAddress, Storage
 from resprout.types import DreamSet, InputSpec, ModelInfo, PruningMask, Student, Teacher
 
 NUM_CLASSES = 4
@@ -126,6 +127,20 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A real S3 server with the bucket `resprout`; all tests share it, so each keeps to a prefix of its own."""
     server = Server(tmp_path_factory.mktemp("storage"))
     server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[Server]:
+    """A SeaweedFS that has no volume left for anything but its first bucket."""
+    server = Server(tmp_path / "full", max_volumes=1)
+    server.start()
+    file = tmp_path / "file"
+    file.write_text("takes the only volume")
+    storage = Storage(server.settings)
+    storage.upload(file, ObjectAddress(BUCKET, "first"))
+    storage.sdk.make_bucket("second")
     yield server
     server.stop()
 

@@ -6,9 +6,11 @@ Nothing here needs torch, so that what only looks things up starts at once; `che
 from pathlib import Path
 
 from resprout.progress import Progress, Report
+from resprout.storage import identities
 from resprout.storage.client import ObjectAddress, ObjectFacts, Storage
 from resprout.storage.publishing import (
     Publication,
+    check_free,
     fetch,
     find,
     is_published,
@@ -17,6 +19,7 @@ from resprout.storage.publishing import (
     save_publication,
 )
 from resprout.storage.settings import StorageSettings, from_environment, required, write_secrets
+from resprout.storage.trial import try_writing
 
 
 def stored(source: str, folder: Path, report: Report) -> Path:
@@ -33,20 +36,32 @@ def stored(source: str, folder: Path, report: Report) -> Path:
     )
 
 
+def identity(address: str) -> str:
+    """What stands for the bytes at an s3:// address right now, without reading them: see `identities.identity`.
+
+    Raises:
+        StorageError: no storage is configured, it cannot be asked, or there is nothing.
+    """
+    return identities.identity(Storage(required()), ObjectAddress.parse(address))
+
+
 __all__ = [
     "ObjectAddress",
     "ObjectFacts",
     "Publication",
     "Storage",
     "StorageSettings",
+    "check_free",
     "fetch",
     "find",
     "from_environment",
+    "identity",
     "is_published",
     "publish",
     "published",
     "required",
     "save_publication",
     "stored",
+    "try_writing",
     "write_secrets",
 ]

@@ -15,8 +15,10 @@ from minio.xml import marshal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from resprout.errors import StorageError
+from resprout.storage import policies
 from resprout.storage.client import Storage
 from resprout.storage.failures import translated
+from resprout.storage.trial import TRIAL_NAME, round_trip
 
 OUR_RULES = "resprout-"
 """How the names of the lifecycle rules begin that are ours to change."""
@@ -62,12 +64,13 @@ def read(file: Path) -> tuple[Bucket, ...]:
 
 
 def set_up(storage: Storage, buckets: tuple[Bucket, ...]) -> Iterator[str]:
-    """Make what is missing and change what differs; a second time, nothing is left to do.
+    """Make what is missing and change what differs; a second time, nothing is left to do. Then try each bucket.
 
     Yields:
-        What was done or found, a line for each bucket.
+        What was done or found, a line for each bucket into which an object could be written, and read from there.
 
     Raises:
+        StorageAwayError: there is no room in one.
         StorageError: the server refuses it.
     """
     for bucket in buckets:
@@ -76,6 +79,8 @@ def set_up(storage: Storage, buckets: tuple[Bucket, ...]) -> Iterator[str]:
             done.append("lifecycle set")
         if bucket.policy is not None and set_policy(storage, bucket.name, bucket.policy):
             done.append("policy set")
+        if not round_trip(storage, bucket.name):
+            done.append(f"{TRIAL_NAME} stays, as nothing may be removed")
         yield f"s3://{bucket.name}  {', '.join(done) or 'as it should be'}"
 
 
@@ -130,12 +135,12 @@ def set_policy(storage: Storage, bucket: str, policy: Mapping[str, Any]) -> bool
     """
     with translated(f"cannot set the policy of s3://{bucket}", storage.endpoint):
         try:
-            found = _normal(json.loads(storage.sdk.get_bucket_policy(bucket)))
+            found = json.loads(storage.sdk.get_bucket_policy(bucket))
         except S3Error as error:
             if error.code != "NoSuchBucketPolicy":
                 raise
             found = None
-        if found == _normal(policy):
+        if found is not None and policies.same(found, policy):
             return False
         storage.sdk.set_bucket_policy(bucket, json.dumps(policy))
     return True
@@ -149,12 +154,3 @@ def _expiry(after: tuple[str, int]) -> Rule:
 
 def _as_set(rules: Sequence[Rule]) -> set[bytes]:
     return {marshal(LifecycleConfig([rule])) for rule in rules}
-
-
-def _normal(policy: Any) -> Any:
-    """A policy as one server or another may write it: a list of one thing is that thing."""
-    if isinstance(policy, Mapping):
-        return {key: _normal(value) for key, value in policy.items()}
-    if isinstance(policy, list):
-        return _normal(policy[0]) if len(policy) == 1 else [_normal(value) for value in policy]
-    return policy

@@ -283,11 +283,7 @@ class Storage:
             return target
         below = list(self.list(address))
         if not below:
-            raise StorageError(
-                f"cannot read {address}",
-                why=f"there is neither an object of that name nor one below it ({self.endpoint})",
-                now="check the address; `resprout models ls` lists what was published",
-            )
+            raise self.nothing_at(address)
         files = [target / found.address.key.removeprefix(f"{address.key}/") for found in below]
         for found, file in zip(below, files, strict=True):
             if not file.resolve().is_relative_to(target.resolve()):
@@ -305,6 +301,14 @@ class Storage:
         with ThreadPoolExecutor(PARALLEL_FILES) as pool:
             list(pool.map(fetch, below, files))
         return target
+
+    def nothing_at(self, address: ObjectAddress) -> StorageError:
+        """The error where neither an object nor a folder is."""
+        return StorageError(
+            f"cannot read {address}",
+            why=f"there is neither an object of that name nor one below it ({self.endpoint})",
+            now="check the address; `resprout models ls` lists what was published",
+        )
 
     def _fetch(self, found: ObjectFacts, file: Path, watch: TransferWatch) -> str:
         done, digest = 0, hashlib.sha256()

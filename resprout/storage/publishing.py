@@ -19,6 +19,7 @@ from typing import Any
 from resprout.errors import StorageError
 from resprout.files import sha256_of, write_atomically
 from resprout.storage.client import ObjectAddress, Storage
+from resprout.storage.trial import try_writing
 
 CLAIM, PUBLISHED = "claim.json", "published.json"
 SCHEMA_VERSION = 1
@@ -103,6 +104,30 @@ def _refuse_others(storage: Storage, address: ObjectAddress, files: Any) -> None
         why="a published version never changes: whoever pinned it must get the same bytes",
         now="publish under another version" + ("" if finished else "; or remove it, if its publisher died"),
     )
+
+
+def check_free(storage: Storage, prefix: ObjectAddress, name: str, version: str | None) -> None:
+    """Refuse what publishing would be refused, hours earlier: a little is written below the prefix, and thrown away.
+
+    It cannot tell whether there will be room for the whole model, nor whether another publisher is at this version.
+
+    Args:
+        prefix, name, version: as `publish` takes them; no version: it will be the model's digest, which nobody knows.
+
+    Raises:
+        StorageAwayError: there is no room, or no server.
+        StorageError: the bucket is not there or may not be written to, or the version is taken.
+    """
+    try_writing(storage, prefix)
+    if version is None:
+        return
+    address = prefix / name / version
+    if is_published(storage, prefix, name, version):
+        raise StorageError(
+            f"publishing.version {version} exists: {address}",
+            why="a published version never changes: whoever pinned it must get the same bytes",
+            now="give another version, or none: the model's digest is its version then",
+        )
 
 
 def is_published(storage: Storage, prefix: ObjectAddress, name: str, version: str) -> bool:

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from pipeline import doctor
 from pipeline.cli import app
-from pipeline.embedded_storage import BUCKET
+from pipeline.embedded_storage import BUCKET, Server
 from resprout import __version__
 from tests.pipeline.cluster.fake_kfp import serving
 
@@ -31,9 +31,23 @@ def test_a_machine_that_can_do_the_work():
 
 @pytest.mark.usefixtures("storage_configured")
 def test_storage_that_can_be_used():
-    exit_code, output, _ = invoke("--bucket", BUCKET)
-    assert exit_code == 0
-    assert f"bucket {BUCKET} can be listed" in output
+    for words in (BUCKET, f"{BUCKET}/models", f"s3://{BUCKET}/models"):
+        exit_code, output, _ = invoke("--bucket", words)
+        assert exit_code == 0
+        assert "can be listed and written to" in output
+
+
+def test_storage_without_room(full: Server, monkeypatch: pytest.MonkeyPatch):
+    access_key, secret_key, _ = full.settings.credentials()
+    monkeypatch.setenv("RESPROUT_STORAGE_ENDPOINT", full.settings.endpoint)
+    monkeypatch.setenv("RESPROUT_STORAGE_ACCESS_KEY", access_key)
+    monkeypatch.setenv("RESPROUT_STORAGE_SECRET_KEY", secret_key)
+
+    assert invoke("--bucket", BUCKET)[0] == 0
+    exit_code, _, errors = invoke("--bucket", "second")
+
+    assert exit_code == 1
+    assert "has no room for it" in errors
 
 
 @pytest.mark.usefixtures("storage_configured")

@@ -191,7 +191,11 @@ def test_what_is_fetched_is_cached_by_its_bytes(stages: list[Stage]):
     assert fetching
     for name, parameters in fetching.items():
         assert re.fullmatch(r"plan\.(teacher|test_set|images)_identity", parameters["identity"]), name
-    assert set(fetching) == {stage.component for stage in stages} & {"fetch-teacher", "fetch-test-set", "collect-images"}
+    assert set(fetching) == {stage.component for stage in stages} & {
+        "fetch-teacher",
+        "fetch-test-set",
+        "collect-images",
+    }
 
 
 def test_the_labelled_test_set_goes_to_evaluation_and_nowhere_else(stages: list[Stage]):

@@ -31,20 +31,6 @@ def own_server(tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def full(tmp_path: Path) -> Iterator[Server]:
-    """A SeaweedFS that has no volume left for anything but its first bucket."""
-    server = Server(tmp_path / "full", max_volumes=1)
-    server.start()
-    file = tmp_path / "file"
-    file.write_text("takes the only volume")
-    storage = Storage(server.settings)
-    storage.upload(file, ObjectAddress(BUCKET, "first"))
-    storage.sdk.make_bucket("second")
-    yield server
-    server.stop()
-
-
-@pytest.fixture
 def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     caplog.set_level(logging.INFO)
     return lambda: [record.getMessage() for record in caplog.records if record.name == "resprout.storage"]

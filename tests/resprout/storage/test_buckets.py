@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from minio import Minio
@@ -13,9 +14,10 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.embedded_storage import BUCKET, Server
-from resprout.errors import StorageError
-from resprout.storage import Storage, buckets
+from resprout.errors import StorageAwayError, StorageError
+from resprout.storage import ObjectAddress, Storage, buckets, policies
 from resprout.storage.buckets import Bucket
+from resprout.storage.trial import TRIAL_NAME
 
 pytestmark = pytest.mark.usefixtures("storage_configured")
 
@@ -92,7 +94,7 @@ def test_a_bucket_that_is_there_keeps_what_is_in_it(storage: Storage, client: Mi
 
 def test_a_policy_that_someone_changed_is_put_right(storage: Storage, client: Minio):
     def policy(effect: str) -> dict[str, object]:
-        resource = "arn:aws:s3:::guarded/*"
+        resource = "arn:aws:s3:::guarded/models/*"
         statement = {"Effect": effect, "Principal": "*", "Action": "s3:DeleteObject", "Resource": resource}
         return {"Version": "2012-10-17", "Statement": [statement]}
 
@@ -102,6 +104,97 @@ def test_a_policy_that_someone_changed_is_put_right(storage: Storage, client: Mi
     assert set_up(storage, Bucket(name="guarded", policy=policy("Deny"))) == ["policy set"]
     assert set_up(storage, Bucket(name="guarded")) == ["as it should be"], "none given: left alone"
     assert json.loads(client.get_bucket_policy("guarded"))["Statement"][0]["Effect"] == "Deny"
+
+
+def test_a_bucket_into_which_nothing_can_be_written_is_no_success(full: Server):
+    impatient = Storage(full.settings, sleep=lambda seconds: None)
+
+    with pytest.raises(StorageAwayError, match="cannot write s3://third/") as caught:
+        set_up(impatient, Bucket(name=BUCKET), Bucket(name="third"))
+
+    assert "has no room for it" in caught.value.why
+    assert "SeaweedFS" in caught.value.now
+
+
+def test_a_bucket_is_left_as_empty_as_it_was_found(storage: Storage):
+    set_up(storage, Bucket(name="left-empty"))
+
+    assert list(storage.list(ObjectAddress("left-empty", ""))) == []
+
+
+def test_what_may_not_be_removed_stays_once(storage: Storage):
+    everything = {"Effect": "Deny", "Principal": "*", "Action": "s3:DeleteObject", "Resource": "arn:aws:s3:::kept/*"}
+    kept = Bucket(name="kept", policy={"Version": "2012-10-17", "Statement": [everything]})
+
+    first, second = set_up(storage, kept), set_up(storage, kept)
+
+    assert first == [f"made, policy set, {TRIAL_NAME} stays, as nothing may be removed"]
+    assert second == [f"{TRIAL_NAME} stays, as nothing may be removed"]
+    assert [str(found.address) for found in storage.list(ObjectAddress("kept", ""))] == [f"s3://kept/{TRIAL_NAME}"]
+
+
+AS_GIVEN: dict[str, Any] = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {
+            "Sid": "Stay",
+            "Effect": "Deny",
+            "Principal": "*",
+            "Action": "s3:DeleteObject",
+            "Resource": "arn:aws:s3:::b/m/*",
+        },
+        {
+            "Effect": "Allow",
+            "Principal": {"AWS": ["arn:aws:iam::1:user/a", "arn:aws:iam::1:user/b"]},
+            "Action": ["s3:PutObject", "s3:GetObject"],
+            "Resource": "arn:aws:s3:::b/*",
+            "Condition": {"Bool": {"aws:SecureTransport": True}},
+        },
+    ],
+}
+AS_MINIO_GIVES_IT_BACK: dict[str, Any] = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {
+            "Effect": "Allow",
+            "Principal": {"AWS": ["arn:aws:iam::1:user/b", "arn:aws:iam::1:user/a"]},
+            "Action": ["s3:GetObject", "s3:PutObject"],
+            "Resource": ["arn:aws:s3:::b/*"],
+            "Condition": {"Bool": {"aws:SecureTransport": ["true"]}},
+        },
+        {
+            "Effect": "Deny",
+            "Principal": {"AWS": ["*"]},
+            "Action": ["s3:DeleteObject"],
+            "Resource": ["arn:aws:s3:::b/m/*"],
+        },
+    ],
+}
+
+
+def test_a_policy_in_another_form_is_the_same_policy():
+    assert policies.same(AS_GIVEN, AS_MINIO_GIVES_IT_BACK)
+    assert policies.same(
+        {**AS_GIVEN, "Statement": AS_GIVEN["Statement"][0]}, {**AS_GIVEN, "Statement": AS_GIVEN["Statement"][:1]}
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("Effect", "Allow"),
+        ("Principal", {"AWS": ["arn:aws:iam::1:user/a"]}),
+        ("Action", ["s3:DeleteObject", "s3:PutObject"]),
+        ("Resource", ["arn:aws:s3:::b/*"]),
+        ("Condition", {"Bool": {"aws:SecureTransport": ["false"]}}),
+    ],
+)
+def test_a_policy_that_says_something_else_is_another(field: str, value: object):
+    allow, deny = AS_MINIO_GIVES_IT_BACK["Statement"]
+    changed = {**AS_MINIO_GIVES_IT_BACK, "Statement": [allow, {**deny, field: value}]}
+
+    assert not policies.same(AS_GIVEN, changed)
+    assert not policies.same(AS_GIVEN, {**AS_MINIO_GIVES_IT_BACK, "Statement": [allow, allow, deny]})
 
 
 @pytest.mark.parametrize(

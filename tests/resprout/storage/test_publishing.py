@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.embedded_storage import Server
 from resprout.checkpoints import FolderCheckpoint
-from resprout.errors import StorageError
+from resprout.errors import StorageAwayError, StorageError
 from resprout.recipe import DistillationSection
 from resprout.recovery import Recovery, recover
-from resprout.storage import ObjectAddress, Storage, fetch, find, publish, published
+from resprout.storage import ObjectAddress, Storage, check_free, fetch, find, publish, published
 from resprout.storage.checkpoint import ObjectCheckpoint, checkpoint_at
 from resprout.types import DreamSet, Student, Teacher
 
@@ -66,6 +67,23 @@ def test_of_two_publishers_at_once_one_wins_and_the_other_is_told(
     assert len(told) == 1
     assert "other files" in told[0]
     fetch(storage, find(storage, place, "resnet", "1.0"), tmp_path / "out")  # checks every digest
+
+
+def test_what_publishing_would_be_refused_is_refused_before_the_work(
+    storage: Storage, full: Server, place: ObjectAddress, tmp_path: Path
+) -> None:
+    check_free(storage, place, "resnet", "1.0")
+    check_free(storage, place, "resnet", None)
+    assert list(storage.list(place)) == [], "nothing is left behind"
+
+    publish(storage, place, "resnet", "1.0", files(tmp_path / "in"), about={})
+    check_free(storage, place, "resnet", "1.1")
+    with pytest.raises(StorageError, match=r"publishing.version 1.0 exists"):
+        check_free(storage, place, "resnet", "1.0")
+    with pytest.raises(StorageError, match="the bucket does not exist"):
+        check_free(storage, ObjectAddress("not-there", "models"), "resnet", None)
+    with pytest.raises(StorageAwayError, match="has no room for it"):
+        check_free(Storage(full.settings).hasty(), ObjectAddress("second", "models"), "resnet", None)
 
 
 class _KilledError(Exception):
