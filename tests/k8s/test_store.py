@@ -22,7 +22,8 @@ from minio.error import S3Error
 from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
 
 from pipeline.embedded_storage import PATIENCE_SECONDS, _free_ports
-from resprout.storage import ObjectAddress, Storage, StorageSettings, publish
+from resprout.errors import StorageError
+from resprout.storage import ObjectAddress, Storage, StorageSettings, publish, try_writing
 from tests.k8s.rendering import Object, named, pods
 
 NAMES = ("resprout-storage-admin", "resprout-storage", "resprout-checkpoints")
@@ -100,6 +101,12 @@ def store(dev: list[Object], tmp_path_factory: pytest.TempPathFactory) -> Iterat
     finally:
         process.terminate()
         process.wait(20)
+
+
+def opened(store: Store, name: str) -> Storage:
+    access, secret = ((store.secrets / name / file).read_text() for file in ("accesskey", "secretkey"))
+    endpoint = f"http://127.0.0.1:{store.ports['s3']}"
+    return Storage(StorageSettings(endpoint=endpoint, access_key=access, secret_key=secret))
 
 
 def await_answer(url: str, process: subprocess.Popen[bytes]) -> None:
@@ -246,13 +253,10 @@ def test_what_is_published_stays_for_administrators_too(store: Store):
 
 @pytest.mark.usefixtures("set_up")
 def test_the_publishing_stage_can_publish(store: Store, tmp_path: Path):
-    keys = {file: (store.secrets / "resprout-storage" / f"{file}key").read_text() for file in ("access", "secret")}
-    settings = StorageSettings(
-        endpoint=f"http://127.0.0.1:{store.ports['s3']}", access_key=keys["access"], secret_key=keys["secret"]
-    )
+    storage = opened(store, "resprout-storage")
     (tmp_path / "metrics.json").write_text("{}")
     made = publish(
-        Storage(settings),
+        storage,
         ObjectAddress.parse(f"s3://{MODELS}/models"),
         name="tiny",
         version="1",
@@ -260,6 +264,22 @@ def test_the_publishing_stage_can_publish(store: Store, tmp_path: Path):
         about={},
     )
     assert made.address.key == "models/tiny/1"
+
+
+@pytest.mark.usefixtures("set_up")
+@pytest.mark.parametrize(
+    ("place", "may"),
+    [(f"s3://{MODELS}/models", "resprout-storage"), (f"s3://{CHECKPOINTS}/runs", "resprout-checkpoints")],
+)
+def test_whether_a_stage_may_write_is_found_out_with_its_own_rights(store: Store, place: str, may: str):
+    address = ObjectAddress.parse(place)
+    (other,) = set(NAMES[1:]) - {may}
+
+    try_writing(opened(store, may), address)
+    with pytest.raises(StorageError, match="may not do that"):
+        try_writing(opened(store, other), address)
+
+    assert not [it for it in opened(store, NAMES[0]).list(address) if "write-test" in it.address.key]
 
 
 @pytest.mark.usefixtures("set_up")

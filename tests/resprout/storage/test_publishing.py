@@ -1,21 +1,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from pipeline.embedded_storage import Server
-from resprout.checkpoints import FolderCheckpoint
 from resprout.errors import StorageAwayError, StorageError
-from resprout.recipe import DistillationSection
-from resprout.recovery import Recovery, recover
 from resprout.storage import ObjectAddress, Storage, check_free, fetch, find, publish, published
-from resprout.storage.checkpoint import ObjectCheckpoint, checkpoint_at
-from resprout.types import DreamSet, Student, Teacher
 
 
 def files(folder: Path, text: str = "weights") -> dict[str, Path]:
@@ -127,61 +120,3 @@ def test_a_version_cannot_write_outside_the_folder_it_is_fetched_to(
     with pytest.raises(StorageError, match="outside its folder"):
         fetch(storage, replace(made, files={"../escaped": made.files["metrics.json"]}), tmp_path / "out")
     assert not (tmp_path / "escaped").exists()
-
-
-def test_recovery_goes_on_from_a_checkpoint_in_object_storage(
-    storage: Storage,
-    place: ObjectAddress,
-    tiny_teacher: Teacher,
-    tiny_student: Student,
-    tiny_dreams: DreamSet,
-    recovered_in_two_goes: Callable[..., tuple[Recovery, list[int]]],
-) -> None:
-    section = DistillationSection(epochs=4, batch_size=32, start="repaired", precision="float32")
-    whole = recover(tiny_teacher, tiny_student, tiny_dreams, section, seed=0).recovered.network.state_dict()
-    on_another_machine = ObjectCheckpoint(storage, place)
-    resumed, seen = recovered_in_two_goes(section, ObjectCheckpoint(storage, place), on_another_machine)
-    assert seen == [0, 3, 4]
-    assert all(torch.equal(tensor, whole[name]) for name, tensor in resumed.recovered.network.state_dict().items())
-    on_another_machine.clear()
-    assert list(storage.list(place)) == []
-
-
-def test_a_checkpoint_is_the_same_in_a_folder_and_in_object_storage(
-    storage: Storage, place: ObjectAddress, tmp_path: Path
-) -> None:
-    tensors, about = {"a": torch.arange(6.0).view(2, 3)}, {"epoch": 3}
-    loaded = []
-    for checkpoint in (FolderCheckpoint(tmp_path), ObjectCheckpoint(storage, place)):
-        assert checkpoint.load("key") is None
-        checkpoint.save("key", tensors, about)
-        loaded.append(checkpoint.load("key"))
-    assert all(found is not None and torch.equal(found[0]["a"], tensors["a"]) for found in loaded)
-    assert [found[1] for found in loaded if found] == [about, about]
-
-
-@pytest.mark.usefixtures("storage_configured")
-def test_a_stages_checkpoints_go_when_it_ends_well(storage: Storage, place: ObjectAddress) -> None:
-    ObjectCheckpoint(storage, place).save("of another", {"a": torch.zeros(1)}, {})
-
-    def stage(fails: bool) -> None:
-        with checkpoint_at(str(place)) as checkpoint:
-            assert checkpoint is not None
-            checkpoint.save("state", {"a": torch.zeros(1)}, {})
-            if fails:
-                raise _KilledError
-
-    with pytest.raises(_KilledError):
-        stage(fails=True)
-    assert len(list(storage.list(place))) == 2
-    stage(fails=False)
-    assert [found.address for found in storage.list(place)] == [place / "of another.safetensors"]
-
-
-def test_a_folders_checkpoints_stay_for_the_next_run(tmp_path: Path) -> None:
-    with checkpoint_at(str(tmp_path)) as checkpoint:
-        assert checkpoint is not None
-        checkpoint.save("state", {"a": torch.zeros(1)}, {})
-    assert FolderCheckpoint(tmp_path).load("state") is not None
-    with checkpoint_at("") as checkpoint:
-        assert checkpoint is None
