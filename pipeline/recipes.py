@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 import resprout
 from resprout.errors import RecipeError
 from resprout.recipe import Recipe, validate
+from resprout.recipe.texts import typed
 
 
 def shipped() -> list[Path]:
@@ -61,27 +62,30 @@ def override(recipe: Recipe, changes: Sequence[str]) -> Recipe:
 
     Args:
         recipe: is not changed.
-        changes: `section.field=value` each; the value is read as YAML.
+        changes: `section.field=value` each; the value is read as YAML, and as it stands where a field wants text.
 
     Raises:
         RecipeError: not of that form, or the changed recipe is not valid.
     """
     fields = recipe.model_dump(exclude_unset=True)
+    texts: dict[str, Any] = {}
     for change in changes:
         path, separator, text = change.partition("=")
         if not separator or not path:
             raise RecipeError(f"--set {change}: not of the form section.field=value", now="--set recovery.epochs=10")
         *parents, last = path.strip().split(".")
-        place = fields
+        place, as_typed = fields, texts
         for depth, name in enumerate(parents):
             if not isinstance(place.get(name), dict):
                 place[name] = _only_method(recipe, name) if depth == 0 else {}
-            place = place[name]
+            if not isinstance(as_typed.get(name), dict):
+                as_typed[name] = {}
+            place, as_typed = place[name], as_typed[name]
         try:
-            place[last] = yaml.safe_load(text)
+            place[last], as_typed[last] = yaml.safe_load(text), typed(text)
         except yaml.YAMLError:
             place[last] = text
-    changed: Recipe = validate(Recipe, fields, "--set")
+    changed: Recipe = validate(Recipe, fields, "--set", texts)
     return changed
 
 

@@ -53,6 +53,7 @@ from resprout.recipe.sections import (
     SynthesisSection,
     TeacherSection,
 )
+from resprout.recipe.texts import mended, typed
 
 
 class Recipe(Section):
@@ -138,7 +139,8 @@ def load(path: str | Path) -> Recipe:
     """
     path = Path(path)
     try:
-        fields = yaml.safe_load(path.read_text())
+        text = path.read_text()
+        fields = yaml.safe_load(text)
     except FileNotFoundError:
         raise RecipeError(
             f"there is no recipe {path}", now="`resprout recipe list` shows those that come with Resprout"
@@ -148,15 +150,21 @@ def load(path: str | Path) -> Recipe:
     if not isinstance(fields, dict):
         raise RecipeError(f"recipe {path} is not a mapping of sections", now="start from one in recipes/")
     fields.setdefault("name", path.stem.lower())
-    recipe: Recipe = validate(Recipe, fields, f"recipe {path.name}")
+    recipe: Recipe = validate(Recipe, fields, f"recipe {path.name}", typed(text))
     return recipe
 
 
-def validate(kind: Any, fields: Mapping[str, Any], where: str) -> Any:
+def validate(kind: Any, fields: Mapping[str, Any], where: str, texts: Any = None) -> Any:
     """`fields` as a section; `where` starts the message of a refusal.
 
     Every problem gets a line: the dotted field, what is wrong with it, the value; an unknown field gets the nearest
-    known one.
+    known one. A name or a version may be a number.
+
+    Args:
+        kind: the section.
+        fields: its fields.
+        where: as in "recipe demo.yaml".
+        texts: the fields as they were typed, see `recipe.texts.typed`; None where nobody knows.
 
     Raises:
         RecipeError: with all the problems at once.
@@ -166,6 +174,8 @@ def validate(kind: Any, fields: Mapping[str, Any], where: str) -> Any:
     try:
         return TypeAdapter(kind).validate_python(fields)
     except ValidationError as error:
+        if (again := mended(fields, texts, error)) is not None:
+            return validate(kind, again, where)
         problems = [_problem(detail, kind) for detail in error.errors()]
         raise RecipeError("\n".join(f"{where}, {problem}" for problem in problems)) from None
     except RecipeError as error:  # of sections that are right each, but not together
@@ -198,7 +208,8 @@ def _problem(detail: Mapping[str, Any], kind: Any) -> str:
     if detail["type"] == "missing":
         return f"{field_name}: is required"
     message = detail["msg"][0].lower() + detail["msg"][1:]
-    return f"{field_name}: {message}, got {detail['input']!r}"
+    quoted = "; put it in quotes" if detail["type"] == "string_type" and isinstance(detail["input"], float) else ""
+    return f"{field_name}: {message}, got {detail['input']!r}{quoted}"
 
 
 def _field_names(kind: Any) -> set[str]:

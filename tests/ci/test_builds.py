@@ -126,13 +126,13 @@ def test_a_refused_token_is_told_without_being_shown(build: Path, environment: d
 
 def test_a_gitlab_job_does_the_same(kfp: FakeKfp, build: Path, environment: dict[str, str], result: str) -> None:
     script, variables = gitlab_script(
-        {"RESPROUT_RECIPE": RECIPE, "RESPROUT_SET": "seed=3", "RESPROUT_RESULT": result}, environment
+        {"RESPROUT_RECIPE": RECIPE, "RESPROUT_SET": "publishing.version=4711", "RESPROUT_RESULT": result}, environment
     )
     code, said = shell(script, variables, build)
 
     assert code == 0, said
     (run,) = kfp.runs.values()
-    assert run.runtime_config.parameters["seed"] == 3
+    assert run.runtime_config.parameters["publishing"]["version"] == "4711"  # what $CI_PIPELINE_ID looks like
     pattern = GITLAB["artifacts"]["reports"]["junit"].replace("$RESPROUT_OUT", GITLAB["variables"]["RESPROUT_OUT"])
     reports = {path.name: JUnitXml.fromfile(str(path)) for path in build.glob(pattern)}
     assert reports.keys() == {"run.xml", "gate.xml"}

@@ -100,3 +100,26 @@ def floats(value: Any) -> Any:
     if isinstance(value, list):
         return [floats(part) for part in value]
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def test_a_name_or_a_version_may_look_like_a_number(tmp_path: Path):
+    file = tmp_path / "numbers.yaml"
+    text = "teacher: {source: s3://a/b, class_names: [no, 010, 2026-11-28]}\nname: 0042\n"
+    file.write_text(text + "publishing: {name: 7, version: 0.10}\nplacement: {gpu_stage_cpus: 8}\n")
+
+    read = recipe.load(file)
+
+    assert read.teacher.class_names == ("no", "010", "2026-11-28")
+    assert (read.name, read.publishing.name, read.publishing.version) == ("0042", "7", "0.10")
+    assert read.placement.gpu_stage_cpus == "8"
+
+
+def test_in_a_run_s_inputs_a_whole_number_is_a_version_and_a_fraction_is_ambiguous():
+    assert recipe.section("publishing", {"version": 123.0}).version == "123"
+    with pytest.raises(RecipeError, match=r"version: .* got 0\.1; put it in quotes"):
+        recipe.section("publishing", {"version": 0.10})
+
+
+def test_text_where_a_number_belongs_is_refused_still():
+    with pytest.raises(RecipeError, match=r"epochs: input should be a valid integer"):
+        recipe.section("recovery", {"method": "distillation", "epochs": "many"})

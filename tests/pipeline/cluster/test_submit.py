@@ -28,6 +28,17 @@ def test_a_run_is_created_with_the_recipes_sections(kfp: FakeKfp, resprout: Resp
     assert f"resprout runs stop {run.run_id}" in result.output
 
 
+@pytest.mark.parametrize("number", ["4711", "0.10", "1e3", "007"])
+def test_a_build_number_is_a_version_as_it_was_typed(
+    kfp: FakeKfp, resprout: Resprout, recipe: Path, number: str
+) -> None:
+    result = resprout("submit", recipe, "--set", f"publishing.version={number}", "--set", "publishing.name=7")
+
+    assert result.exit_code == 0, result.output
+    (run,) = kfp.runs.values()
+    assert run.runtime_config.parameters["publishing"] == {"version": number, "name": "7"}
+
+
 def test_placement_options_are_the_runs_parameters(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
     options = ("--gpu-type", "nvidia.com/mig-1g.10gb", "--node-selector", "zone=a", "--node-selector", "gpu=h100")
     result = resprout("submit", recipe, *options, "--shards", 4, "--service-account", "resprout-runner")
