@@ -15,23 +15,32 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Progress:
-    """Where one stage stands: `done` of `total` `unit`s, with the figures worth watching (losses, agreement)."""
+    """Where one stage stands: `done` of `total` `unit`s, with the figures worth watching (losses, agreement).
+
+    `resumed`: nothing was done since this process began; `done` is what an earlier one left.
+    """
 
     stage: str
     done: int
     total: int
     unit: str
     figures: Mapping[str, float] = field(default_factory=dict)
+    resumed: bool = False
 
     def line(self) -> str:
         """`progress dreams 40/200 iterations bn=0.41 ce=0.02`: what `parse` reads back."""
         figures = "".join(f" {name}={value:.4g}" for name, value in self.figures.items())
         return f"progress {self.stage} {self.done}/{self.total} {self.unit}{figures}"
 
+    def resumption(self) -> str:
+        """`goes on from epoch 31 of 120`, which `RESUMPTION` finds in a log."""
+        return f"goes on from {self.unit.removesuffix('s')} {self.done} of {self.total}"
+
 
 Report = Callable[[Progress], None]
 
 _LINE = re.compile(r"progress (?P<stage>\S+) (?P<done>\d+)/(?P<total>\d+) (?P<unit>\S+)(?P<figures>(?: \S+=\S+)*)\s*$")
+RESUMPTION = re.compile(r"goes on from \S+ \d+ of \d+$")
 
 
 def silent(progress: Progress) -> None:
@@ -50,7 +59,7 @@ def parse(line: str) -> Progress | None:
 def print_lines(every_seconds: float = 1.0) -> Report:
     """A `Report` that prints `Progress.line`, one per `every_seconds`, and one for each tenth of the work.
 
-    Threads may share it, as those of a transfer do.
+    Where work goes on that an earlier process began, it says so first. Threads may share it, as those of a transfer do.
     """
     last_printed, last_tenth = float("-inf"), -1
     one_at_a_time = threading.Lock()  # print writes a line and its end apart
@@ -58,6 +67,8 @@ def print_lines(every_seconds: float = 1.0) -> Report:
     def report(progress: Progress) -> None:
         nonlocal last_printed, last_tenth
         with one_at_a_time:
+            if progress.resumed and 0 < progress.done < progress.total:
+                print(progress.resumption(), flush=True)
             now, tenth = time.monotonic(), 10 * progress.done // max(progress.total, 1)
             if tenth != last_tenth or progress.done == progress.total or now - last_printed >= every_seconds:
                 last_printed, last_tenth = now, tenth

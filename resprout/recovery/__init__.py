@@ -103,7 +103,6 @@ def recover(
     settled, first = _begun(plain, teacher, student, repaired, dreams, device, report, checkpoint)
     determining = (teacher.network, first.network, dreams.images, dreams.targets, settled.model_dump(), seed)
     key = f"recovery-{fingerprint(*determining)}"
-    report(Progress("recovery", 0, plain.epochs, "epochs"))
     network, curves = distil(
         teacher.network,
         first.network,
@@ -113,7 +112,9 @@ def recover(
         channels=student.channels,
         seed=seed,
         device=device,
-        watch=lambda epoch, figures: report(Progress("recovery", epoch, plain.epochs, "epochs", figures)),
+        watch=lambda epoch, figures: report(
+            Progress("recovery", epoch, plain.epochs, "epochs", figures, resumed=not figures)
+        ),
         checkpoint=checkpoint,
         key=key,
     )

@@ -73,7 +73,7 @@ def distil(
             keep.
         channels: which of the teacher's channels the student has; its features are matched on those. None: all.
         section: settled (see `recovery.start`): it names a step size.
-        watch: is told the epoch and its figures.
+        watch: is told the epoch that it starts from, without figures, then each with its own.
         checkpoint, key: where an unfinished training is kept and found.
 
     Returns:
@@ -85,6 +85,7 @@ def distil(
     state = _State(network, _optimizer(network, section), seeded(seed, "recovery"), _snapshot(network))
     if checkpoint is not None:
         _restore(state, checkpoint, key)
+    watch(state.epoch, {})
     images, targets = dreams.training[0].to(device=device, dtype=torch.float32), _shares(dreams).to(device)
     held_out = with_blends(dreams.held_out[0]).to(device)
     answers = _answers(frozen_teacher, held_out, dtype) if len(held_out) else torch.empty(0)

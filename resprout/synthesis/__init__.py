@@ -84,6 +84,7 @@ def synthesize_shard(
         for group in groups:
             if group not in missing:
                 tally.finished(group)
+        tally.begin()
         used = (devices or [precision.best_device()])[: len(missing)]
         if len(used) > 1:
             spread(work, used, missing, tally.told, kept)
@@ -105,7 +106,10 @@ class _Tally:
         self._iterations = iterations
         self._done = dict.fromkeys((group.index for group in groups), 0)
         self._report = report
-        self._tell({})
+
+    def begin(self) -> None:
+        """Nothing is done yet but what an earlier process left."""
+        self._tell({}, resumed=True)
 
     def told(self, group: Group, done: int, losses: Mapping[str, float]) -> None:
         """So many iterations of a group are done, and these are their last losses."""
@@ -116,9 +120,9 @@ class _Tally:
         """All of them are, also those that nobody told of."""
         self._done[group.index] = self._iterations
 
-    def _tell(self, losses: Mapping[str, float]) -> None:
+    def _tell(self, losses: Mapping[str, float], resumed: bool = False) -> None:
         total = self._iterations * len(self._done)
-        self._report(Progress("dreams", sum(self._done.values()), total, "iterations", losses))
+        self._report(Progress("dreams", sum(self._done.values()), total, "iterations", losses, resumed))
 
 
 def _one_by_one(work: Work, device: torch.device, groups: Sequence[Group], told: Told, keep: Keep) -> None:

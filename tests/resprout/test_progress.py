@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from resprout.progress import Progress, parse, print_lines
+from resprout.progress import RESUMPTION, Progress, parse, print_lines
 
 
 class _Slow(io.StringIO):
@@ -30,3 +30,13 @@ def test_threads_that_share_a_report_never_mix_their_lines(monkeypatch: pytest.M
     lines = [parse(line) for line in stream.getvalue().splitlines()]
     assert sorted(line.done for line in lines if line) == list(range(1, 41))
     assert None not in lines
+
+
+def test_work_that_goes_on_says_so_and_work_that_begins_does_not(capsys: pytest.CaptureFixture[str]) -> None:
+    report = print_lines()
+    report(Progress("dreams", 0, 8, "iterations", resumed=True))
+    report(Progress("recovery", 31, 120, "epochs", resumed=True))
+
+    lines = capsys.readouterr().out.splitlines()
+
+    assert [line for line in lines if RESUMPTION.search(line)] == ["goes on from epoch 31 of 120"]

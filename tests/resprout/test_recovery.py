@@ -76,7 +76,7 @@ def test_an_interrupted_recovery_resumes_to_the_same_bits(
     section = SHORT.model_copy(update={"epochs": 4, "optimizer": optimizer, "mixup": 1.0})
     whole = recover(tiny_teacher, tiny_student, tiny_dreams, section, seed=0)
     resumed, seen = recovered_in_two_goes(section, FolderCheckpoint(tmp_path))
-    assert seen == [0, 3, 4]
+    assert seen == [2, 3, 4]  # where it goes on, then what it did
     for name, tensor in whole.recovered.network.state_dict().items():
         assert torch.equal(resumed.recovered.network.state_dict()[name], tensor), name
     assert all(torch.equal(resumed.curves[name], curve) for name, curve in whole.curves.items())

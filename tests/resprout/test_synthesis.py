@@ -99,13 +99,13 @@ def test_an_interrupted_synthesis_resumes_to_the_same_bytes_without_redoing_fini
 
     with pytest.raises(_StoppedError):
         synthesize(tiny_teacher, statistics, SMALL, seed=2, checkpoint=checkpoint, report=stop_in_the_third_group)
-    seen: list[int] = []
-    resumed = synthesize(
-        tiny_teacher, statistics, SMALL, seed=2, checkpoint=checkpoint, report=lambda p: seen.append(p.done)
-    )
+    seen: list[Progress] = []
+    resumed = synthesize(tiny_teacher, statistics, SMALL, seed=2, checkpoint=checkpoint, report=seen.append)
     assert torch.equal(resumed.images, whole.images)
     assert all(torch.equal(resumed.curves[name], curve) for name, curve in whole.curves.items())
-    assert min(done for done in seen if done) > 2 * SMALL.iterations
+    assert (seen[0].resumed, seen[0].done) == (True, 2 * SMALL.iterations)
+    assert min(it.done for it in seen[1:]) > 2 * SMALL.iterations
+    assert not any(it.resumed for it in seen[1:])
 
 
 def test_a_checkpoint_of_another_seed_or_section_is_never_used(
