@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.k8s.rendering import Place, may, render
+from tests.k8s.rendering import Object, Place, may, render
 
 KUBECTL = """#!/bin/sh
 case "$*" in
@@ -19,6 +19,7 @@ case "$*" in
 esac
 echo "$*" >> {folder}/asked
 case "$*" in
+    "apply -k "*) {real} kustomize "$3" > {folder}/applied ;;
     *endpointslices*addresses*) printf '%s' "{addresses}" ;;
     *endpointslices*port*) printf '6443' ;;
     *"service kubernetes"*clusterIPs*) printf '10.96.0.1' ;;
@@ -42,10 +43,13 @@ class Cluster:
     folder: Path
     k8s: Path
 
-    def install(self, overlay: str) -> subprocess.CompletedProcess[str]:
+    def install(self, *words: str) -> subprocess.CompletedProcess[str]:
         path = f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        command = [str(self.k8s / "install.sh"), overlay]
+        command = [str(self.k8s / "install.sh"), *words]
         return subprocess.run(command, env={"PATH": path}, capture_output=True, text=True, check=False)
+
+    def applied(self) -> list[Object]:
+        return [found for found in yaml.safe_load_all((self.folder / "applied").read_text()) if found]
 
     def asked(self) -> list[str]:
         return (self.folder / "asked").read_text().splitlines()
@@ -70,17 +74,26 @@ def cluster(tmp_path: Path, copy: Path) -> Cluster:
 
 
 def test_an_overlay_is_installed_with_one_command(cluster: Cluster, overlay: str):
+    before = contents(cluster.k8s)
+
     done = cluster.install(overlay)
 
     assert done.returncode == 0, done.stderr
     changes = [line.split()[0] for line in cluster.asked() if line.split()[0] in ("apply", "delete")]
     assert changes == ["apply", "delete", "apply"]
-    assert cluster.asked()[-1] == f"apply -k {cluster.k8s / 'overlays' / overlay}"
+    assert cluster.asked()[-1].startswith("apply -k ")
+    rendered = {(it["kind"], it["metadata"]["name"]) for it in render(cluster.k8s / "overlays" / overlay)}
+    assert {(it["kind"], it["metadata"]["name"]) for it in cluster.applied()} == rendered
+    assert contents(cluster.k8s) == before, "a checkout stays clean"
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_stages_reach_this_clusters_api_server_and_no_other(cluster: Cluster, overlay: str):
     assert cluster.install(overlay).returncode == 0
-    objects = render(cluster.k8s / "overlays" / overlay)
+    objects = cluster.applied()
     namespace = objects[-1]["metadata"]["namespace"]
 
     def reached(address: str, port: int) -> bool:
@@ -92,7 +105,27 @@ def test_stages_reach_this_clusters_api_server_and_no_other(cluster: Cluster, ov
     assert reached("10.96.0.1", 443)
     assert not reached("10.96.0.1", 6443)
     assert not reached("172.18.0.4", 6443)
-    assert not reached("192.0.2.1", 443), "the address that stood there before"
+    assert not reached("192.0.2.1", 443), "the address that stands there in the repository"
+
+
+def test_the_manifests_can_be_printed_for_a_repository(cluster: Cluster, overlay: str):
+    printed = cluster.install(overlay, "--print")
+
+    assert printed.returncode == 0, printed.stderr
+    assert all(line.startswith("get ") for line in cluster.asked()), "nothing is changed"
+    assert cluster.install(overlay).returncode == 0
+    assert [it for it in yaml.safe_load_all(printed.stdout) if it] == cluster.applied()
+
+
+def test_what_was_installed_is_taken_away_with_one_command(cluster: Cluster, overlay: str):
+    folder = cluster.k8s / "overlays" / overlay
+
+    done = cluster.install(overlay, "--delete")
+
+    assert done.returncode == 0, done.stderr
+    assert f"delete --ignore-not-found -k {folder}" in cluster.asked()
+    assert not any(line.startswith(("create", "apply -k")) for line in cluster.asked())
+    assert not cluster.secrets(), "none is made"
 
 
 def test_dev_gets_keys_that_nobody_has_seen_and_keeps_them(cluster: Cluster):
@@ -134,18 +167,25 @@ def test_an_overlay_of_ones_own(cluster: Cluster):
     file.write_text(file.read_text().replace("namespace: team-vision", "namespace: team-audio"))
 
     assert cluster.install(str(own)).returncode == 0
-    assert {it["metadata"].get("namespace") for it in render(own)} == {None, "team-audio"}
+    assert {it["metadata"].get("namespace") for it in cluster.applied()} == {"team-audio"}
 
 
 @pytest.mark.parametrize(
     ("overlay", "said"),
-    [("nonsense", "nonsense is no overlay"), ("", " is no overlay"), ("dev", "there is no namespace")],
+    [
+        ("nonsense", "nonsense is no overlay"),
+        ("", " is no overlay"),
+        ("dev", "there is no namespace"),
+        ("dev --delete", "there is no namespace"),
+        ("standalone --remove", "--remove is no option"),
+        ("standalone dev --print", "which overlay?"),
+    ],
 )
 def test_what_cannot_be_installed_is_said(cluster: Cluster, overlay: str, said: str):
     file = cluster.k8s / "overlays" / "dev" / "kustomization.yaml"
     file.write_text(file.read_text().replace("namespace: kubeflow", "namespace: missing"))
 
-    done = cluster.install(overlay)
+    done = cluster.install(*(overlay.split() or [""]))
 
     assert done.returncode == 1
     assert said in done.stderr
@@ -157,4 +197,4 @@ def test_a_cluster_that_hides_its_api_server_is_said(tmp_path: Path, copy: Path)
 
     assert done.returncode == 1
     assert "does not say where its API server is" in done.stderr
-    assert "192.0.2.1" in (copy / "overlays" / "standalone" / "api-server.yaml").read_text()
+    assert not (tmp_path / "applied").exists()
