@@ -33,8 +33,8 @@ def objects(overlay: str, rendered: dict[str, list[Object]]) -> list[Object]:
 
 @pytest.fixture(scope="session")
 def stages() -> list[Stage]:
-    """The stages of the pipeline that is committed."""
-    return read(ROOT / "pipeline" / "compress.yaml")
+    """The stages of the pipelines that are committed."""
+    return [stage for file in sorted((ROOT / "pipeline").glob("*.yaml")) for stage in read(file)]
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from annotated_types import Le
 from kubernetes.utils import parse_quantity
 
 from resprout import __version__
@@ -44,7 +45,7 @@ def test_every_overlay_is_valid_for(version: str):
     [
         ("base/limits.yaml", "  limits:", "  limit:", "limit"),
         ("base/disruption.yaml", "policy/v1", "policy/v1beta1", "policy/v1beta1"),
-        ("base/priority.yaml", "kind: PriorityClass", "kind: PriorityClas", "PriorityClas "),
+        ("base/limits.yaml", "kind: LimitRange", "kind: LimitRang", "LimitRang "),
         ("examples/sealed-secret.yaml", "kind: SealedSecret", "kind: Sealed", "Sealed "),
     ],
     ids=["a field that is none", "an API that is gone", "a kind that is none", "a kind nobody allowed"],
@@ -65,10 +66,8 @@ def test_nothing_here_is_python():
 
 
 def test_everything_lies_in_the_namespace_that_it_is_for(overlay: str, objects: list[Object]):
-    everywhere = {"PriorityClass"}
     for found in objects:
-        expected = None if found["kind"] in everywhere else OVERLAYS[overlay]
-        assert found["metadata"].get("namespace") == expected, found["metadata"]["name"]
+        assert found["metadata"].get("namespace") == OVERLAYS[overlay], found["metadata"]["name"]
 
 
 def test_a_namespace_is_never_ours_to_delete(objects: list[Object]):
@@ -133,10 +132,10 @@ def test_selectors_find_their_pods(objects: list[Object]):
 def test_what_a_pod_names_exists(objects: list[Object]):
     elsewhere = KFPS_OWN | {it["spec"]["target"]["name"] for it in of_kind(load(K8S / "examples"), "ExternalSecret")}
     files = {it["metadata"]["name"]: set(it["data"]) for it in of_kind(objects, "ConfigMap")}
-    accounts, classes = names(objects, "ServiceAccount"), names(objects, "PriorityClass")
+    accounts = names(objects, "ServiceAccount")
     for pod in pods(objects):
         assert pod.spec["serviceAccountName"] in accounts
-        assert pod.spec.get("priorityClassName") in {None, *classes}
+        assert "priorityClassName" not in pod.spec
         for volume in pod.spec["volumes"]:
             assert "secret" not in volume or volume["secret"]["secretName"] in elsewhere
             assert "configMap" not in volume or volume["configMap"]["name"] in files
@@ -162,17 +161,22 @@ def test_secrets_that_the_pipeline_names_have_an_example():
         assert keys[name] == {"endpoint", "accesskey", "secretkey"}
 
 
-def test_the_launcher_may_read_the_secret_that_it_is_told_of_and_no_other(objects: list[Object]):
-    providers = yaml.safe_load(named(objects, "ConfigMap", "kfp-launcher")["data"]["providers"])
-    (told,) = values(providers, "secretRef")
-    assert set(told) == {"secretName", "accessKeyKey", "secretKeyKey"}
+def test_kfps_own_configuration_is_left_alone(objects: list[Object], overlay: str):
+    # KFP makes a kfp-launcher in its namespace, its profile controller one in each profile's, with a folder of its own
+    assert ("kfp-launcher" in names(objects, "ConfigMap")) == (overlay == "byo-minio")
+
+
+def test_the_launcher_may_read_the_secret_that_it_is_told_of_and_no_other(objects: list[Object], overlay: str):
+    told = "mlpipeline-minio-artifact"  # what KFP's driver and launcher take where kfp-launcher names none
+    if overlay == "byo-minio":
+        data = named(objects, "ConfigMap", "kfp-launcher")["data"]
+        providers = yaml.safe_load(data["providers"])
+        assert data["defaultPipelineRoot"].partition("://")[0] in providers
+        (reference,) = values(providers, "secretRef")
+        assert set(reference) == {"secretName", "accessKeyKey", "secretKeyKey"}
+        told = reference["secretName"]
     allowed = [rule for rule in named(objects, "Role", "resprout-runner")["rules"] if rule["resources"] == ["secrets"]]
-    assert [(rule["resourceNames"], rule["verbs"]) for rule in allowed] == [([told["secretName"]], ["get"])]
-
-
-def test_the_launcher_has_a_pipeline_root_that_its_providers_know(objects: list[Object]):
-    data = named(objects, "ConfigMap", "kfp-launcher")["data"]
-    assert data["defaultPipelineRoot"].partition("://")[0] in yaml.safe_load(data["providers"])
+    assert [(rule["resourceNames"], rule["verbs"]) for rule in allowed] == [([told], ["get"])]
 
 
 def test_roles_name_what_they_allow(objects: list[Object]):
@@ -206,6 +210,12 @@ def test_a_container_that_asks_for_no_gpu_is_given_none(objects: list[Object]):
     # Kubernetes takes a maximum as the default of what has none (SetDefaults_LimitRangeItem)
     (limit,) = named(objects, "LimitRange", "resprout-gpus")["spec"]["limits"]
     assert dict.fromkeys(limit["max"], "0") == limit["default"] == limit["defaultRequest"]
+
+
+def test_a_container_may_have_as_many_gpus_as_a_recipe_may_ask_for(objects: list[Object]):
+    (limit,) = named(objects, "LimitRange", "resprout-gpus")["spec"]["limits"]
+    (most,) = (it.le for it in PlacementSection.model_fields["gpus"].metadata if isinstance(it, Le))
+    assert limit["max"] == {PlacementSection().gpu_type: str(most)}
 
 
 def test_the_quota_counts_every_kind_of_gpu_in_the_way_kubernetes_does(objects: list[Object]):
