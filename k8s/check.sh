@@ -4,7 +4,7 @@ set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 # Warnings that are no fault of ours: kinds of which the validator has no schema, since a cluster's add-on brings them.
-ALLOWED="kind (ExternalSecret|SealedSecret|CiliumNetworkPolicy) with"
+ALLOWED="kind (ExternalSecret|SealedSecret|CiliumNetworkPolicy|ResourceFlavor|ClusterQueue|LocalQueue) with"
 
 [ $# -gt 0 ] || set -- 1.29 1.30 1.31 1.32 1.33 1.34 1.35 1.36
 command -v kubectl >/dev/null || {
