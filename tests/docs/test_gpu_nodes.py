@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
+from kubernetes.utils import parse_quantity
 
 from pipeline import command
-from pipeline.placement import parameters
+from pipeline.placement import SMALL
 from resprout.recipe import PlacementSection, Recipe
+from resprout.recipe.placement import AT_SUBMIT, MAX_SHARDS
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "gpu-nodes.md").read_text()
 
@@ -31,7 +33,7 @@ def recipe() -> Recipe:
 @pytest.fixture(scope="module")
 def compiled(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     path = tmp_path_factory.mktemp("compiled") / "pipeline.yaml"
-    command.compile_to(path, recipe)
+    command.compile_to(path, recipe, "compress")
     return list(yaml.safe_load_all(path.read_text()))
 
 
@@ -63,9 +65,21 @@ def test_a_line_that_is_wrong_is_noticed(compiled: list[Any]):
     assert missing(block, compiled[0]) == ["/root/dag/tasks/recover/retryPolicy/maxRetryCount: shown 9, compiled 2"]
 
 
-def test_every_input_that_is_named_is_one(compiled: list[Any]):
-    inputs = compiled[0]["root"]["inputDefinitions"]["parameters"]
+def test_what_may_be_said_for_each_run_is_named(compiled: list[Any]):
     (row,) = re.findall(r"^\| (`num_shards`.*?) \|", DOCUMENT, flags=re.MULTILINE)
-    named = re.findall(r"`(\w+)`", row)
-    assert set(named) == {*parameters(PlacementSection()), "checkpoints"}
-    assert set(named) <= set(inputs)
+    assert set(re.findall(r"`(\w+)`", row)) == AT_SUBMIT
+    assert set(compiled[0]["root"]["inputDefinitions"]["parameters"]["placement"]["defaultValue"]) <= AT_SUBMIT
+
+
+def test_what_stages_ask_for_is_what_they_are_said_to():
+    def row(name: str) -> list[str]:
+        (found,) = re.findall(rf"^\| {name} \|(.*)\|$", DOCUMENT, flags=re.MULTILINE)
+        return [cell.strip() for cell in found.split("|")]
+
+    section = PlacementSection()
+    with_gpu = [section.gpu_stage_cpus, section.gpu_stage_memory.replace("Gi", " GiB")]
+    assert row("synthesis")[:2] == row("pruning, recovery")[:2] == with_gpu
+    assert row("the others")[:2] == [section.cpu_stage_cpus, section.cpu_stage_memory.replace("Gi", " GiB")]
+    assert ", ".join(SMALL) == "plan, gate, publish"
+    assert all(cores == "100m" and parse_quantity(memory) <= 2**30 for cores, memory in SMALL.values())
+    assert f"There are {MAX_SHARDS} shards at most" in DOCUMENT

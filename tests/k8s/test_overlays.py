@@ -218,6 +218,16 @@ def test_a_container_may_have_as_many_gpus_as_a_recipe_may_ask_for(objects: list
     assert limit["max"] == {PlacementSection().gpu_type: str(most)}
 
 
+def test_the_queue_that_is_shown_counts_all_that_a_stage_asks_for():
+    shown = load(K8S / "examples")
+    (queue,), (flavor,) = of_kind(shown, "ClusterQueue"), of_kind(shown, "ResourceFlavor")
+    (group,) = queue["spec"]["resourceGroups"]
+    counted = {it["name"] for it in group["flavors"][0]["resources"]}
+    assert counted == set(group["coveredResources"]) == {"cpu", "memory", PlacementSection().gpu_type}
+    assert group["flavors"][0]["name"] == flavor["metadata"]["name"]
+    assert of_kind(shown, "LocalQueue")[0]["spec"] == {"clusterQueue": queue["metadata"]["name"]}
+
+
 def test_the_quota_counts_every_kind_of_gpu_in_the_way_kubernetes_does(objects: list[Object]):
     hard = named(objects, "ResourceQuota", "resprout-gpus")["spec"]["hard"]
     assert f"requests.{PlacementSection().gpu_type}" in hard
