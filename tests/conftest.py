@@ -5,19 +5,23 @@ from __future__ import annotations
 import copy
 import gc
 import importlib.util
+import inspect
 import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from unittest import mock
 
 import docker
 import pytest
 import torch
 from docker import DockerClient
 from docker.errors import DockerException
+from kfp.dsl import pipeline_task
 from torch import Tensor
 from torch.nn import functional
 
@@ -38,6 +42,15 @@ SPEC = InputSpec(shape=(3, 16, 16), mean=(0.5, 0.45, 0.4), std=(0.25, 0.2, 0.3))
 def _one_thread() -> None:
     # tiny networks lose more to handing work over than they gain, and results stay the same on any machine
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _kfp_reads_no_source() -> Iterator[None]:
+    # For the name of a caller, kfp has `inspect` look up the source of every frame, through all modules that there are:
+    # under pytest, with torch imported, most of what a compilation takes.
+    without_source = SimpleNamespace(**{**vars(inspect), "stack": partial(inspect.stack, 0)})
+    with mock.patch.object(pipeline_task, "inspect", without_source):
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")
