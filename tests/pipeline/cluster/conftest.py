@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
+from pipeline import command as pipeline_command
 from pipeline.cli import app
 from pipeline.cluster import command
 from pipeline.cluster.asking import Connection
+from resprout.recipe import PlacementSection
 from tests.pipeline.cluster.fake_kfp import FakeKfp, serving
 
 Resprout = Callable[..., Result]
@@ -30,6 +33,23 @@ def _no_cluster_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(f"RESPROUT_KFP_{name}", raising=False)
     for name in ("KF_PIPELINES_ENDPOINT", "KF_PIPELINES_UI_ENDPOINT", "KF_PIPELINES_SA_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _each_placement_is_compiled_once() -> Iterator[None]:
+    # A placement always compiles to the same bytes, as tests/pipeline/test_graph.py holds; most tests here submit one.
+    compiled: dict[str, bytes] = {}
+    compile_placed = pipeline_command.compile_placed
+
+    def once(path: Path, placement: PlacementSection) -> None:
+        key = placement.model_dump_json()
+        if key not in compiled:
+            compile_placed(path, placement)
+            compiled[key] = path.read_bytes()
+        path.write_bytes(compiled[key])
+
+    with mock.patch.object(pipeline_command, "compile_placed", once):
+        yield
 
 
 @pytest.fixture
