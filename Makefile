@@ -59,7 +59,7 @@ image-cpu: ## build the image of stages without a GPU alone
 image-cuda: ## build the image of stages with a GPU alone
 image-submit: ## build the image that submits runs from inside a cluster (docs/ci.md)
 image-cpu image-cuda image-submit: image-%: $(READY)
-	SYFT=$(BIN)/syft docker/build.sh $*
+	SYFT=$${SYFT:-$(BIN)/syft} docker/build.sh $*
 
 cifar10: $(READY) ## fetch all of CIFAR-10 (150 MB) for the benchmarks
 	$(BIN)/python examples/resnet20-cifar10/fetch_cifar10.py
