@@ -18,48 +18,34 @@ PICTURE = Path(__file__).parent / "images" / "graph.svg"
 
 # column and row of each stage; one that is compiled and not placed here is an error
 PLACES = {
-    "fetch-teacher": (0, 2.0),
-    "fetch-test-set": (1, 0.8),
-    "extract-statistics": (1, 2.0),
-    "scan-sensitivity": (5, 0.3),
-    "prune": (5, 4.1),
-    "prune-on-dreams": (5, 2.9),
-    "plan-shards": (2, 1.1),
-    "synthesize": (3, 2.0),
-    "collect-images": (3, 3.3),
-    "merge-dreams": (4, 2.0),
-    "recover": (6, 2.9),
-    "evaluate": (7, 2.0),
+    "plan": (0, 1.0),
+    "fetch-teacher": (1, 1.0),
+    "extract-statistics": (2, 1.0),
+    "fetch-test-set": (2, 0.0),
+    "synthesize": (3, 1.0),
+    "merge-dreams": (4, 1.0),
+    "prune": (5, 1.0),
+    "recover": (6, 1.0),
+    "evaluate": (7, 1.0),
     "gate": (8, 1.0),
-    "publish": (9, 2.0),
+    "publish": (9, 1.0),
 }
 # how many rows an arrow goes out of its way, up or down, round what stands between
 DETOURS = {
-    ("fetch-teacher", "prune"): 1.0,
-    ("prune", "evaluate"): 0.4,
-    ("merge-dreams", "evaluate"): -0.4,
-    ("merge-dreams", "recover"): -0.6,
-    ("prune-on-dreams", "evaluate"): -0.8,
-    ("fetch-test-set", "evaluate"): -1.0,
-    ("extract-statistics", "evaluate"): -0.8,
-    ("recover", "publish"): 0.6,
+    ("fetch-test-set", "evaluate"): -0.4,
+    ("extract-statistics", "evaluate"): 1.5,
+    ("merge-dreams", "evaluate"): 1.1,
+    ("merge-dreams", "recover"): 0.7,
+    ("prune", "evaluate"): -0.7,
+    ("recover", "publish"): -0.9,
+    ("evaluate", "publish"): 0.7,
 }
-CAPTIONS = {
-    "synthesize": "num_shards, in parallel",
-    "collect-images": "if collected, instead",
-    "publish": "if published",
-    "prune-on-dreams": "if pruned_on_dreams",
-    "prune": "if not",
-    "scan-sensitivity": "if scanned",
-}
+CAPTIONS = {"synthesize": "num_shards, in parallel"}
 LEGEND = (
     "An arrow is an artifact, a dotted one only says which goes first. Stages in blue ask for a GPU.",
-    "Not drawn: each stage up to evaluate gets the teacher; synthesize sees the pruned student if student_aware; what "
-    "collect-images hands on goes where dreams go.",
+    "Not drawn: plan hands every stage its section of the recipe, and each stage up to evaluate gets the teacher.",
 )
-# of two stages of which one runs, the first's arrows are left out where the second has the same
-INSTEAD = {"collect-images": "merge-dreams"}
-WIDTH, HEIGHT, STEP_X, STEP_Y, LEFT, TOP = 118, 34, 144, 62, 12, 40
+WIDTH, HEIGHT, STEP_X, STEP_Y, LEFT, TOP = 118, 34, 144, 62, 12, 58
 
 STYLE = """
 svg { font: 13px ui-sans-serif, system-ui, sans-serif }
@@ -83,7 +69,7 @@ class Edge(NamedTuple):
 
 def edges(spec: Mapping[str, Any]) -> list[Edge]:
     """What passes between the stages, and what else they wait for; of the teacher, only where nothing else is said."""
-    passed = {edge for edge in _passed(spec, spec["root"]["dag"], {}) if edge.source != edge.target}
+    passed = set(_passed(spec, spec["root"]["dag"], {}))
     passed = {edge for edge in passed if edge.source != "fetch-teacher" or not _implied(edge, passed)}
     waited = {edge for edge in _waited(spec) if edge._replace(artifact=True) not in passed}
     return sorted(passed | {edge for edge in waited if not _implied(edge, passed | waited)})
@@ -95,33 +81,28 @@ def gpu_stages(spec: Mapping[str, Any]) -> set[str]:
     return {_name(label) for label, made in executors if "accelerator" in made["container"].get("resources", {})}
 
 
-def _passed(spec: Any, dag: Any, given: Mapping[str, list[str]]) -> Iterator[Edge]:
+def _passed(spec: Any, dag: Any, given: Mapping[str, str]) -> Iterator[Edge]:
     for task in dag["tasks"].values():
         component = spec["components"][task["componentRef"]["name"]]
         sources = task.get("inputs", {}).get("artifacts", {})
-        made_by = {name: _makers(spec, dag, source, given) for name, source in sources.items()}
+        made_by = {name: _maker(spec, dag, source, given) for name, source in sources.items()}
         if "dag" in component:
             yield from _passed(spec, component["dag"], made_by)
         else:
-            name = _name(component["executorLabel"])
-            yield from (Edge(maker, name, True) for makers in made_by.values() for maker in makers)
+            yield from (Edge(maker, _name(component["executorLabel"]), True) for maker in made_by.values())
 
 
-def _makers(spec: Any, dag: Any, source: Any, given: Mapping[str, list[str]]) -> list[str]:
-    """The stages of which one makes an artifact, however deep in a condition or a loop."""
+def _maker(spec: Any, dag: Any, source: Any, given: Mapping[str, str]) -> str:
+    """The stage that makes an artifact, in a loop or not."""
     if "componentInputArtifact" in source:
         return given[source["componentInputArtifact"]]
     output = source["taskOutputArtifact"]
     component = spec["components"][dag["tasks"][output["producerTask"]]["componentRef"]["name"]]
     if "dag" not in component:
-        return [_name(component["executorLabel"])]
-    inner = component["dag"]
-    selected = inner["outputs"]["artifacts"][output["outputArtifactKey"]]["artifactSelectors"]
-    branches = (
-        {"taskOutputArtifact": {"producerTask": one["producerSubtask"], "outputArtifactKey": one["outputArtifactKey"]}}
-        for one in selected
-    )
-    return sorted({name for branch in branches for name in _makers(spec, inner, branch, given)})
+        return _name(component["executorLabel"])
+    (made,) = component["dag"]["outputs"]["artifacts"][output["outputArtifactKey"]]["artifactSelectors"]
+    inner = {"producerTask": made["producerSubtask"], "outputArtifactKey": made["outputArtifactKey"]}
+    return _maker(spec, component["dag"], {"taskOutputArtifact": inner}, given)
 
 
 def _waited(spec: Any) -> Iterator[Edge]:
@@ -157,7 +138,7 @@ def svg(spec: Mapping[str, Any]) -> str:
     found, on_gpu = edges(spec), gpu_stages(spec)
     names = sorted({edge.source for edge in found} | {edge.target for edge in found}, key=lambda name: PLACES[name])
     width = LEFT * 2 + STEP_X * max(column for column, _ in PLACES.values()) + WIDTH
-    height = TOP + STEP_Y * 4.5 + HEIGHT
+    height = TOP + STEP_Y * 2.3 + HEIGHT
     title = "The pipeline's stages, from the teacher to the published model"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height:.0f}" role="img" aria-label="{title}">',
@@ -166,14 +147,10 @@ def svg(spec: Mapping[str, Any]) -> str:
         '<path class="head" d="M0 0 8 4 0 8z"/></marker></defs>',
         f'<rect class="paper" width="{width}" height="{height:.0f}" rx="10"/>',
         *(f'<text class="quiet" x="{LEFT}" y="{24 + 18 * number}">{line}</text>' for number, line in enumerate(LEGEND)),
-        *(_drawn(edge) for edge in found if PLACES[edge.source] < PLACES[edge.target] and not _repeated(edge, found)),
+        *map(_drawn, found),
         *(_box(name, name in on_gpu) for name in names),
     ]
     return "\n".join([*parts, "</svg>", ""])
-
-
-def _repeated(edge: Edge, found: Iterable[Edge]) -> bool:
-    return edge._replace(source=INSTEAD.get(edge.source, "")) in found
 
 
 def _box(name: str, on_gpu: bool) -> str:

@@ -9,25 +9,21 @@ from typing import Any
 
 import yaml
 
-from resprout.recipe import SECTIONS
-
 COMPILED = Path(__file__).parents[1] / "pipeline" / "compress.yaml"
 PAGE = Path(__file__).with_name("ui.md")
 BEGIN, END = "<!-- inputs:begin -->", "<!-- inputs:end -->"
 
 # as the KFP UI calls the types in its form
-_TYPES = {"STRUCT": "dict", "LIST": "list", "STRING": "string", "NUMBER_INTEGER": "integer", "BOOLEAN": "boolean"}
+_TYPES = {"STRUCT": "dict", "STRING": "string", "NUMBER_INTEGER": "integer"}
 
 
 def reference(spec: Mapping[str, Any]) -> str:
-    """Markdown: every input as the form labels it, its default, what it means. The recipe's sections come first."""
+    """Markdown: every input as the form labels it and in its order, its default, what it means."""
     inputs = spec["root"]["inputDefinitions"]["parameters"]
     rows = ["| field | default | meaning |", "|---|---|---|"]
-    for name in [*(name for name in SECTIONS if name in inputs), *sorted(inputs.keys() - SECTIONS.keys())]:
-        meaning = inputs[name]["description"].replace("|", "\\|")
-        fields = f" [All fields](recipes.md#{name})." if name in SECTIONS else ""
-        label = f"{name} - {_TYPES[inputs[name]['parameterType']]}"
-        rows.append(f"| `{label}` | {_default(name, inputs[name]['defaultValue'])} | {meaning}{fields} |")
+    for name, given in sorted(inputs.items()):
+        meaning = given["description"].replace("|", "\\|")
+        rows.append(f"| `{name} - {_TYPES[given['parameterType']]}` | {_default(given['defaultValue'])} | {meaning} |")
     return "\n".join(rows) + "\n"
 
 
@@ -38,11 +34,7 @@ def page(text: str, spec: Mapping[str, Any]) -> str:
     return f"{before}{BEGIN}\n{reference(spec)}{END}{after}"
 
 
-def _default(name: str, value: Any) -> str:
-    if name == "teacher":
-        return f"`{value['source']}`"
-    if name in SECTIONS and value:
-        return "the section's own, spelled out"
+def _default(value: Any) -> str:
     if isinstance(value, float):
         return f"`{value:g}`"
     return f"`{json.dumps(value)}`" if not isinstance(value, str) else f"`{value}`" if value else "empty"
