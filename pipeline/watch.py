@@ -45,6 +45,9 @@ class Screen(Protocol):
     def advance(self, where: Progress) -> None:
         """The stage at work stands here now."""
 
+    def note(self, text: str) -> None:
+        """Something that stays, while the stage goes on."""
+
     def line(self, text: str, right: str = "") -> None:
         """Something that stays, with `right` at the right edge; it ends the stage at work."""
 
@@ -70,6 +73,10 @@ class PlainScreen:
         if tenth > before:
             text = f"{where.stage:<13}{where.done}/{where.total} {where.unit}  {figures(where)}"
             self._console.print(text.rstrip(), highlight=False, markup=False, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """See `Screen`."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def line(self, text: str, right: str = "") -> None:
         """See `Screen`."""
@@ -106,6 +113,10 @@ class BarScreen:
         if self._current is not None:
             text = f"{where.done}/{where.total} {where.unit}  {figures(where)}"
             self._bars.update(self._current, completed=where.done, total=where.total, text=text)
+
+    def note(self, text: str) -> None:
+        """See `Screen`."""
+        self._bars.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def line(self, text: str, right: str = "") -> None:
         """See `Screen`."""
@@ -173,11 +184,13 @@ class Watch(Listener):
         """See `Listener`."""
         self._log.write(f"{STAGES.get(task.name, task.name)}: {line}\n")
         self._log.flush()
-        where = progress.parse(line)
+        where, note = progress.parse(line), progress.note(line)
         if where is not None:
             self._screen.advance(where)
-        else:
-            self._recent.append(line)
+            return
+        self._recent.append(line)
+        if note is not None:
+            self._screen.note(note)
 
     def ended(self, task: Task, exit_code: int) -> None:
         """See `Listener`."""

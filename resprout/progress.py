@@ -43,6 +43,15 @@ _LINE = re.compile(r"progress (?P<stage>\S+) (?P<done>\d+)/(?P<total>\d+) (?P<un
 RESUMPTION = re.compile(r"goes on from \S+ \d+ of \d+$")
 
 
+_NOTE = re.compile(r"(?:^|: )(?P<note>storage: .+)$")  # KFP's logging puts when and what before it
+
+
+def note(line: str) -> str | None:
+    """What a stage says of object storage, at the end of a log line: why it waits, or what is not kept; else None."""
+    match = _NOTE.search(line)
+    return match["note"] if match else None
+
+
 def silent(progress: Progress) -> None:
     """The default `Report`: says nothing."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import traceback
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -39,6 +40,29 @@ def test_each_stage_has_tenths_of_its_own():
         screen.advance(progress(100))
 
     assert len(out.getvalue().splitlines()) == 2
+
+
+@pytest.mark.parametrize("bars", [False, True])
+def test_why_a_stage_waits_for_storage_is_seen_while_it_waits(bars: bool, tmp_path: Path):
+    out = io.StringIO()
+    screen = BarScreen(terminal(out)) if bars else PlainScreen(Console(file=out))
+    with (tmp_path / "log.txt").open("w") as log:
+        watch, task = Watch(screen, log), Task("synthesize", {}, tmp_path)
+        watch.started(task)
+        said = "storage: PUT /b/k has failed for 13 s (HTTP 500, http://store:9000); it is tried again"
+        watch.said(task, f"[KFP Executor 2026-11-28 02:00:00,123 WARNING]: {said}")
+        watch.said(task, f"see docs/storage.md {said[:7]}and its table")
+        watch.said(task, progress(200).line())
+    if isinstance(screen, BarScreen):
+        screen._bars.refresh()
+    screen.close()
+
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue())
+    assert shown.count("storage") == 1
+    assert said in shown.replace("\n", " ")
+    assert "KFP Executor" not in shown
+    assert "200/200" in shown, "the stage goes on"
+    assert said in (tmp_path / "log.txt").read_text()
 
 
 def terminal(out: io.StringIO) -> Console:
