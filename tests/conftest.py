@@ -155,7 +155,7 @@ def full(tmp_path: Path) -> Iterator[Server]:
     storage.upload(file, ObjectAddress(BUCKET, "first"))
     storage.sdk.make_bucket("second")
     yield server
-    server.stop()
+    server.stop(signal.SIGKILL)  # full, it takes ten seconds to end by itself
 
 
 @pytest.fixture(scope="session")

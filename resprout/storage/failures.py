@@ -32,8 +32,8 @@ _REFUSALS = {
 }
 
 _NO_ROOM = (
-    "SeaweedFS: `volume.list` in `weed shell` says `free:0` where it may make no more volumes: docs/storage.md, "
-    "'No room'. MinIO and others: look at their disks"
+    "SeaweedFS makes 8 volumes unless told otherwise, up to 7 for one bucket: start it with -volume.max=100, or let "
+    "`weed shell` free some (docs/storage.md, No room). Others: look at their disks"
 )
 
 

@@ -105,7 +105,7 @@ def test_a_store_without_room_is_told_and_explained(
     with pytest.raises(StorageAwayError, match="has no room for it, or fails inside") as caught:
         patient(full, clock, retries=7).upload(tmp_path / "file", ObjectAddress("second", "file"))
 
-    assert "free:0" in caught.value.now
+    assert "-volume.max=100" in caught.value.now
     assert "storage: PUT /second/file has failed for 13 s (HTTP 500, " in said()[0]
 
 
