@@ -32,8 +32,8 @@ _REFUSALS = {
 }
 
 _NO_ROOM = (
-    "SeaweedFS makes 8 volumes unless told otherwise, up to 7 for one bucket: start it with -volume.max=100, or let "
-    "`weed shell` free some (docs/storage.md, No room). Others: look at their disks"
+    "SeaweedFS makes only so many volumes, up to 7 for one bucket: start it with -volume.max=100, or let `weed shell` "
+    "free some (docs/storage.md, No room). Others: look at their disks"
 )
 
 
