@@ -20,7 +20,15 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 10.0
 SILENT_SECONDS, SECONDS_BETWEEN_LINES = 10.0, 30.0
 
 _LASTING = ("CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER", "record layer failure")
-_REDIRECTS_ALONE = urllib3.Retry(total=5, connect=0, read=0, status=0, other=0, raise_on_redirect=False)
+_REDIRECTS_ALONE = urllib3.Retry(
+    total=5,
+    connect=0,
+    read=0,
+    status=0,
+    other=0,
+    raise_on_redirect=False,
+    respect_retry_after_header=False,  # a server may name any time; ours is known
+)
 
 _log = logging.getLogger("resprout.storage")
 

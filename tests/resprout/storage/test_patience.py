@@ -47,6 +47,7 @@ def answering(statuses: list[int]) -> Iterator[str]:
         def do_DELETE(self) -> None:
             self.send_response(statuses.pop(0))
             self.send_header("Content-Length", "0")
+            self.send_header("Retry-After", "3600")
             self.end_headers()
 
         def log_message(self, format: str, *arguments: object) -> None:
@@ -149,6 +150,11 @@ def test_each_way_of_being_busy_or_full_is_tried_again(status: int, server: Serv
         patient(server, clock, endpoint=endpoint).remove(ObjectAddress(BUCKET, "x"))
 
     assert (answers, clock.seconds) == ([], pytest.approx(0.2 + 0.4))
+
+
+def test_what_is_given_up_ends_with_the_servers_last_answer(server: Server, clock: Clock):
+    with answering([503] * 3) as endpoint, pytest.raises(StorageAwayError, match=r"kept failing \(HTTP 503\)"):
+        patient(server, clock, endpoint=endpoint, retries=2).remove(ObjectAddress(BUCKET, "x"))
 
 
 def test_a_refusal_is_not_tried_again(server: Server, clock: Clock):
