@@ -57,6 +57,8 @@ def describe(directory: Path) -> Iterator[str]:
         for name in whole_layers(weights, mask):
             yield f"whole       {name}, {weights[name].numel():,} weights, not counted above"
     yield ""
+    if manifest.computed_on:
+        yield f"computed on {manifest.computed_on}"
     yield f"digest      {artifacts.digest_of(directory)}  (every file matches its own)"
     yield from _provenance(manifest)
 

@@ -1,9 +1,10 @@
 """Artifacts on disk: a folder of safetensors files and one `manifest.json`; never a pickle.
 
-The manifest holds the artifact's kind, its schema version, the recipe section and seed that made it, the
-sha256 of every file in the folder and of every input artifact. An artifact's digest is the sha256 of its
-manifest, which therefore stands for every byte: following the inputs from a report back gives the whole
-provenance. A manifest holds no time and no path, so that the same work gives the same digest.
+The manifest holds the artifact's kind, its schema version, the recipe section and seed that made it, the kind of
+device that computed it, the sha256 of every file in the folder and of every input artifact. An artifact's digest is
+the sha256 of its manifest, which therefore stands for every byte: following the inputs from a report back gives the
+whole provenance. A manifest holds no time, no path and no number of devices, so that the same work gives the same
+digest.
 """
 
 from __future__ import annotations
@@ -42,12 +43,15 @@ class Manifest:
     inputs: Sequence[Mapping[str, Any]] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
+    computed_on: str = ""
     schema_version: int = SCHEMA_VERSION
     resprout_version: str = __version__
 
     def to_json(self) -> str:
         """The manifest as it is written: sorted, with a digest of itself that shows a careless edit."""
         fields = json.loads(json.dumps(self.__dict__))
+        if not self.computed_on:  # as from before it was recorded
+            del fields["computed_on"]
         return _dump({**fields, SEAL: _seal(fields)})
 
 
@@ -68,6 +72,7 @@ def save_artifact(
     section: Mapping[str, Any] | None = None,
     seed: int | None = None,
     inputs: Mapping[str, str | Path] | Sequence[Mapping[str, Any]] | None = None,
+    computed_on: str = "",
     extras: Callable[[Path], None] | None = None,
 ) -> str:
     """Write an artifact folder, whole or not at all.
@@ -81,6 +86,7 @@ def save_artifact(
         seed: the run's seed, where randomness was involved.
         inputs: name -> folder of each artifact that it was made from; their digests are recorded. Or records of
             them, as another manifest holds them.
+        computed_on: the kind of device that it was computed on (`devices.computed_on`), where that decides its bits.
         extras: writes further files (a preview, a table) into the folder it is given.
 
     Returns:
@@ -107,6 +113,7 @@ def save_artifact(
                 inputs=_records(inputs),
                 files=_digests(temporary),
                 about=dict(about or {}),
+                computed_on=computed_on,
             )
             (temporary / MANIFEST).write_text(manifest.to_json())
             _make_readable(temporary)
@@ -142,7 +149,7 @@ def _storable(tensor: Tensor) -> Tensor:
 def record_of(name: str, directory: str | Path) -> dict[str, Any]:
     """An artifact as its users' manifests record it: `{name, kind, sha256, inputs, section, seed, about}`.
 
-    The inputs are such records themselves.
+    The inputs are such records themselves. Where it is known what computed it, `computed_on` says so.
 
     Raises:
         ArtifactError: there is none, or its manifest cannot be read.
@@ -157,6 +164,7 @@ def record_of(name: str, directory: str | Path) -> dict[str, Any]:
         "section": dict(manifest.section),
         "seed": manifest.seed,
         "about": {key: manifest.about[key] for key in ("source", "digest") if key in manifest.about},
+        **({"computed_on": manifest.computed_on} if manifest.computed_on else {}),
     }
 
 

@@ -70,6 +70,7 @@ def save_student(
     section: Section = None,
     seed: int | None = None,
     inputs: Inputs = None,
+    computed_on: str = "",
     about: Mapping[str, Any] | None = None,
 ) -> str:
     """Write a student: its weights, its mask at one bit a weight, and `density.json`; returns the artifact's digest.
@@ -83,6 +84,7 @@ def save_student(
         section: the recipe section that made it.
         seed: the run's seed, where randomness was involved.
         inputs: name -> folder of each artifact that it was made from.
+        computed_on: the kind of device, as `devices.computed_on` says it.
         about: further JSON facts (recovery's metrics, for example).
 
     Raises:
@@ -112,6 +114,7 @@ def save_student(
         section=plain_section(section),
         seed=seed,
         inputs=inputs,
+        computed_on=computed_on,
         extras=lambda folder: _write_density(kept, folder / "density.json"),
     )
 

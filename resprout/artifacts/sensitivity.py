@@ -14,7 +14,13 @@ PAGE = "sensitivity.html"
 
 
 def save_sensitivity(
-    sensitivity: Sensitivity, directory: str | Path, *, section: Section = None, inputs: Inputs = None, page: str = ""
+    sensitivity: Sensitivity,
+    directory: str | Path,
+    *,
+    section: Section = None,
+    inputs: Inputs = None,
+    computed_on: str = "",
+    page: str = "",
 ) -> str:
     """Write a scan, with a table (sensitivity.csv) and, where one is given, its page (sensitivity.html).
 
@@ -46,6 +52,7 @@ def save_sensitivity(
         },
         section=plain_section(section),
         inputs=inputs,
+        computed_on=computed_on,
         extras=extras,
     )
 

@@ -25,6 +25,7 @@ def save_shard(
     section: Section = None,
     seed: int | None = None,
     inputs: Inputs = None,
+    computed_on: str = "",
 ) -> str:
     """Write one worker's dreams; returns the digest. The arguments are those of `save_dreams`."""
     return save_artifact(
@@ -42,6 +43,7 @@ def save_shard(
         section=plain_section(section),
         seed=seed,
         inputs=inputs,
+        computed_on=computed_on,
     )
 
 
@@ -65,12 +67,13 @@ def save_merged(dreams: DreamSet, directory: str | Path, *, shards: Sequence[str
     Args:
         dreams: all of them.
         directory: where to.
-        shards: the folders they come from; section, seed and inputs are taken from there.
+        shards: the folders they come from; section, seed, inputs and what computed them are taken from there.
 
     Raises:
         ArtifactError: the shards were not made with the same settings from the same inputs.
     """
-    first, *others = (read_manifest(path, KIND) for path in shards)
+    manifests = [read_manifest(path, KIND) for path in shards]
+    first, *others = manifests
     for path, other in zip(shards[1:], others, strict=True):
         if _origin(other) != _origin(first):
             raise ArtifactError(
@@ -86,6 +89,7 @@ def save_merged(dreams: DreamSet, directory: str | Path, *, shards: Sequence[str
         section=first.section,
         seed=first.seed,
         inputs=first.inputs,
+        computed_on=", ".join(sorted({each.computed_on for each in manifests} - {""})),
     )
 
 

@@ -89,6 +89,7 @@ def save_dreams(
     section: Section = None,
     seed: int | None = None,
     inputs: Inputs = None,
+    computed_on: str = "",
 ) -> str:
     """Write dreams, their loss curves, and preview.png (up to 64 of them, in pixel space); returns the digest.
 
@@ -101,6 +102,7 @@ def save_dreams(
         section: the recipe's synthesis section.
         seed: the run's seed.
         inputs: name -> folder of each artifact that they were made from.
+        computed_on: the kind of device, as `devices.computed_on` says it.
     """
     from resprout.artifacts.pictures import save_preview
 
@@ -123,6 +125,7 @@ def save_dreams(
         section=plain_section(section),
         seed=seed,
         inputs=inputs,
+        computed_on=computed_on,
         extras=lambda folder: save_preview(dreams, input, folder / "preview.png"),
     )
 
@@ -154,7 +157,12 @@ def load_dreams(directory: str | Path) -> DreamSet:
 
 
 def save_evaluation(
-    evaluation: Evaluation, directory: str | Path, *, section: Section = None, inputs: Inputs = None
+    evaluation: Evaluation,
+    directory: str | Path,
+    *,
+    section: Section = None,
+    inputs: Inputs = None,
+    computed_on: str = "",
 ) -> str:
     """Write an evaluation, with metrics.json (flat: `recovered.top1` -> number); returns the digest."""
     confusions = {score.name: score.confusion for score in evaluation.scores if score.confusion is not None}
@@ -184,6 +192,7 @@ def save_evaluation(
         },
         section=plain_section(section),
         inputs=inputs,
+        computed_on=computed_on,
         extras=lambda folder: _write_text(folder / "metrics.json", metrics),
     )
 

@@ -169,7 +169,8 @@ def test_a_recipe_that_is_not_there_is_an_error_with_a_remedy(tmp_path: Path):
 def test_models_show_tells_size_sparsity_layers_and_origin(tmp_path: Path, tiny_teacher: Teacher):
     teacher = artifacts.save_teacher(tiny_teacher, tmp_path / "teacher")
     student = prune(tiny_teacher, GlobalMagnitudeSection(sparsity=0.5), seed=0)
-    digest = artifacts.save_student(student, tmp_path / "model", inputs={"teacher": tmp_path / "teacher"})
+    inputs = {"teacher": tmp_path / "teacher"}
+    digest = artifacts.save_student(student, tmp_path / "model", inputs=inputs, computed_on="NVIDIA L4")
 
     code, output, _ = invoke("models", "show", tmp_path / "model")
 
@@ -177,6 +178,7 @@ def test_models_show_tells_size_sparsity_layers_and_origin(tmp_path: Path, tiny_
     assert code == 0
     assert f"parameters  {parameters:,}\n" in output
     assert "sparsity    50.0 %" in output
+    assert "computed on NVIDIA L4\n" in output
     assert digest in output
     assert teacher in output
     rows = [line.split() for line in output.splitlines() if ".weight " in line]

@@ -280,10 +280,11 @@ synthesize(waiting, statistics.extract(teacher), section, seed=0, devices=[cpu, 
 def test_processes_end_with_who_started_them(tiny_teacher: Teacher, tmp_path: Path, number: signal.Signals) -> None:
     artifacts.save_teacher(tiny_teacher, tmp_path / "teacher")
     command = [sys.executable, "-c", STAGE, str(tmp_path / "teacher"), str(tmp_path / "somebodys")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as stage:
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, text=True, start_new_session=True, **piped) as stage:
         assert stage.stdout is not None
         assert [stage.stdout.readline() for _ in range(2)] == ["at work\n"] * 2
-        stage.send_signal(number)
+        os.killpg(stage.pid, number)  # as a terminal does
         # the processes hold the other end too: it closes when the last of them is gone
         said, _ = stage.communicate(timeout=120)
     assert stage.returncode == -number

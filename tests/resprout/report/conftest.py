@@ -177,7 +177,9 @@ def _provenance(recipe: Run) -> Run:
     about = {"source": "examples/resnet20-cifar10", "digest": "9c" * 32}
     teacher = record("teacher", "teacher", "1", [], section=recipe["teacher"], seed=None, about=about)
     statistics = record("statistics", "statistics", "2", [teacher])
-    dreams = record("dreams", "dreams", "3", [teacher, statistics], section=recipe["synthesis"], seed=0)
+    dreams = record(
+        "dreams", "dreams", "3", [teacher, statistics], section=recipe["synthesis"], seed=0, computed_on="NVIDIA L4"
+    )
     student = record("student", "student", "4", [teacher], section=recipe["pruning"], seed=0)
     makers = [teacher, student, dreams]
     inputs = [

@@ -210,6 +210,12 @@ def test_no_dreams_no_curves_and_no_provenance_are_no_error(make_run: MakeRun) -
     assert "of 0 dreams" not in words
 
 
+def test_the_chain_says_what_each_artifact_was_computed_on(make_run: MakeRun) -> None:
+    words = Page(render(**make_run())).words
+    assert "dreams · seed 0 · computed on NVIDIA L4" in words
+    assert words.count("computed on") == 1, "where nothing is known, nothing is said"
+
+
 def test_the_test_set_is_named_once_with_its_digest_and_is_no_input_of_the_model(make_run: MakeRun) -> None:
     run = make_run()
     step = {"name": "test_set", "kind": "test_set", "sha256": "e" * 64, "inputs": []}
