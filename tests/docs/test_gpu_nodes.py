@@ -27,7 +27,7 @@ def blocks(mark: str) -> list[Any]:
 @pytest.fixture(scope="module")
 def recipe() -> Recipe:
     shown = yaml.safe_load(re.findall(r"^```yaml\n(placement:.*?)^```", DOCUMENT, flags=re.MULTILINE | re.DOTALL)[0])
-    return Recipe.model_validate({"teacher": {"source": "teacher"}, **shown})
+    return Recipe.model_validate({"name": "shown", "teacher": {"source": "teacher"}, **shown})
 
 
 @pytest.fixture(scope="module")
