@@ -22,7 +22,7 @@ demo: $(READY) ## prune a real ResNet-20 to 75 %, bring it back without data, wr
 	$(BIN)/resprout run recipes/demo.yaml
 
 test: $(READY) ## run the tests (one file or more: make test TESTS=tests/resprout)
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 check: $(READY) ## lint, formatting, types, import rules, the compiled pipeline, the manifests
 	$(BIN)/ruff check .

@@ -38,6 +38,14 @@ NUM_CLASSES = 4
 SPEC = InputSpec(shape=(3, 16, 16), mean=(0.5, 0.45, 0.4), std=(0.25, 0.2, 0.3))
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where processes share the files, those with slow tests come first: else one has the last while others wait."""
+    if not hasattr(config, "workerinput"):
+        return
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     # tiny networks lose more to handing work over than they gain, and results stay the same on any machine
