@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from rich.console import Console
@@ -25,7 +25,9 @@ from resprout.errors import ResproutError
 from resprout.files import write_atomically
 from resprout.recipe import ImagesSection, PlacementSection, Recipe, TeacherSection
 from resprout.recipe.form import to_inputs
-from resprout.types import Evaluation
+
+if TYPE_CHECKING:  # brings torch, and most of what is said here needs none
+    from resprout.types import Evaluation
 
 HEADER = """# The compression pipeline, to upload in the KFP UI. Made by `resprout compile`.
 # What each input means is said below, at root.inputDefinitions.

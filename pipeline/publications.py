@@ -8,7 +8,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipeline import inspection
 from resprout import storage
 from resprout.errors import StorageError
 from resprout.storage import ObjectAddress, Publication, Storage
@@ -59,6 +58,8 @@ def show(address: str) -> None:
     lines += [f"{name:<32} {value}" for name, value in sorted(publication.about["metrics"].items())]
     with tempfile.TemporaryDirectory() as folder:
         storage.fetch(server, publication, Path(folder))
+        from pipeline import inspection  # brings torch, which a list of what is published needs not
+
         lines += ["", *inspection.describe(Path(folder) / "model")]
     _say("\n".join(lines).replace(folder, str(publication.address)))
 

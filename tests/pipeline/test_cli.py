@@ -45,6 +45,14 @@ def test_help_names_the_exit_codes_and_starts_without_torch_and_kfp():
     assert "130 interrupted" in " ".join(invoke("run", "--help")[1].split())
 
 
+def test_what_computes_nothing_starts_without_torch():
+    commands = "pipeline.cluster.command, pipeline.command, pipeline.gating, pipeline.publications"
+    script = f"import sys, {commands}; print('torch' in sys.modules)"
+    imported = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert imported.stdout == "False\n"
+
+
 def test_list_shows_each_recipe_with_what_it_gives():
     _, output, _ = invoke("recipe", "list")
 
