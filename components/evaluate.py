@@ -47,7 +47,7 @@ def evaluate(
     from resprout import artifacts, figures, provenance, recipe
     from resprout import evaluation as stage
     from resprout import report as pages
-    from resprout.devices import devices
+    from resprout.devices import computed_on, devices
     from resprout.progress import print_lines
 
     device = devices(int(gpus))[0]
@@ -75,7 +75,9 @@ def evaluate(
     inputs = {"teacher": teacher.path, "statistics": statistics.path, "dreams": dreams.path, **folders}
     if data is not None:
         inputs["test_set"] = test_set.path
-    artifacts.save_evaluation(result, evaluation.path, section=settings, inputs=inputs)
+    artifacts.save_evaluation(
+        result, evaluation.path, section=settings, inputs=inputs, computed_on=computed_on([device])
+    )
     record = provenance.record_of("evaluation", evaluation.path)
     page = pages.render(
         result,

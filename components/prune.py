@@ -32,7 +32,7 @@ def prune(
     """
     from components._metrics import log
     from resprout import artifacts, figures, recipe, rounds
-    from resprout.devices import devices
+    from resprout.devices import computed_on, devices
     from resprout.progress import print_lines
     from resprout.storage.checkpoint import checkpoint_at
 
@@ -56,6 +56,7 @@ def prune(
             seed=seed,
             inputs={"teacher": teacher.path, "dreams": dreams.path},
             about=figures.of_choice(pruned.choice),
+            computed_on=computed_on([device]),
         )
     named, made_in = figures.name_of_student("pruned", pruned.student), getattr(settings, "rounds", 1)
     student.metadata.update({**named, "method": settings.method, "rounds": made_in})

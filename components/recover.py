@@ -1,5 +1,7 @@
 """Component: the pruned student's accuracy brought back on dreams."""
 
+from typing import Any
+
 from kfp import dsl
 
 from components._image import on_gpu
@@ -34,7 +36,7 @@ def recover(
     """
     from components._metrics import log
     from resprout import artifacts, figures, recipe, recovery
-    from resprout.devices import devices
+    from resprout.devices import computed_on, devices
     from resprout.progress import print_lines
     from resprout.storage.checkpoint import checkpoint_at
 
@@ -50,19 +52,15 @@ def recover(
             checkpoint=checkpoint,
             device=device,
         )
-        inputs = {"teacher": teacher.path, "student": student.path, "dreams": dreams.path}
-        artifacts.save_student(
-            result.repaired, repaired.path, kind="repaired", section=result.section, seed=seed, inputs=inputs
-        )
-        artifacts.save_student(
-            result.recovered,
-            recovered.path,
-            kind="recovered",
-            section=result.section,
-            seed=seed,
-            inputs=inputs,
-            about={"curves": figures.of_curves(result.curves)},
-        )
+        made: Any = {
+            "section": result.section,
+            "seed": seed,
+            "inputs": {"teacher": teacher.path, "student": student.path, "dreams": dreams.path},
+            "computed_on": computed_on([device]),
+        }
+        artifacts.save_student(result.repaired, repaired.path, kind="repaired", **made)
+        about = {"curves": figures.of_curves(result.curves)}
+        artifacts.save_student(result.recovered, recovered.path, kind="recovered", about=about, **made)
     repaired.metadata.update(figures.name_of_student("repaired", result.repaired))
     recovered.metadata.update(figures.name_of_student("recovered", result.recovered))
     log(metrics, result.metrics)

@@ -32,7 +32,7 @@ def scan_sensitivity(
     from resprout import artifacts, figures, recipe
     from resprout import report as pages
     from resprout import sensitivity as scans
-    from resprout.devices import devices
+    from resprout.devices import computed_on, devices
     from resprout.progress import print_lines
 
     device = devices(int(gpus))[0]
@@ -43,7 +43,14 @@ def scan_sensitivity(
     inputs = {"teacher": teacher.path, "dreams": dreams.path}
     digests = {name: artifacts.digest_of(path) for name, path in inputs.items()}
     html = pages.render_sensitivity(found, info=network.info, inputs=digests)
-    artifacts.save_sensitivity(found, sensitivity.path, section=settings, inputs=inputs, page=html)
+    artifacts.save_sensitivity(
+        found,
+        sensitivity.path,
+        section=settings,
+        inputs=inputs,
+        page=html,
+        computed_on=computed_on([device]),
+    )
     Path(page.path).write_text(html, encoding="utf-8")
     sensitivity.metadata.update(figures.name_of_sensitivity(found))
     page.metadata["display_name"] = "sensitivity"

@@ -34,11 +34,11 @@ def synthesize(
     """
     from components._metrics import log
     from resprout import artifacts, figures, recipe, synthesis
-    from resprout.devices import devices
+    from resprout.devices import computed_on, devices
     from resprout.progress import print_lines
     from resprout.storage.checkpoint import checkpoint_at
 
-    computing_on = devices(int(gpus))
+    used = devices(int(gpus))
     settings = recipe.section("synthesis", section)
     network = artifacts.load_teacher(teacher.path, allow_custom_code=True)
     with checkpoint_at(checkpoints) as checkpoint:
@@ -49,11 +49,19 @@ def synthesize(
             seed=seed,
             shard_index=shard_index,
             num_shards=num_shards,
-            devices=computing_on,
+            devices=used,
             report=print_lines(),
             checkpoint=checkpoint,
         )
         inputs = {"teacher": teacher.path, "statistics": statistics.path}
-        artifacts.save_shard(made, shard.path, input=network.info.input, section=settings, seed=seed, inputs=inputs)
+        artifacts.save_shard(
+            made,
+            shard.path,
+            input=network.info.input,
+            section=settings,
+            seed=seed,
+            inputs=inputs,
+            computed_on=computed_on(used),
+        )
     shard.metadata.update(figures.name_of_shard(shard_index, num_shards))
     log(metrics, figures.of_shard(made))
