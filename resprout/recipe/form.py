@@ -66,7 +66,7 @@ def to_inputs(recipe: Recipe, kind: str) -> dict[str, Any]:
         plain[name] = "" if value is None else str(value)
     if kind == "compress-images":
         rest["synthesis"].pop("method", None)
-    if rest["name"] == _name_of(recipe.teacher.source):
+    if rest.get("name") == _name_of(recipe.teacher.source):
         del rest["name"]
     if kind == "scan":
         rest = {name: rest[name] for name in _SCANNED if name in rest}

@@ -50,8 +50,8 @@ class PlacementSection(Section):
         {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
     )
     """Taints that GPU stages tolerate, as Kubernetes writes them."""
-    gpu_stage_memory: str = Field(default="12Gi", pattern=_QUANTITY)
-    """Main memory of a GPU stage. The default, with 3 cores, fits a node of 4 cores and 16 GiB."""
+    gpu_stage_memory: str = Field(default="10Gi", pattern=_QUANTITY)
+    """Main memory of a GPU stage. The default, with 3 cores, fits a node of 4 cores and 16 GiB of any cloud."""
     gpu_stage_cpus: str = Field(default="3", pattern=r"^\d+(\.\d+)?m?$")
     """Processor cores that a GPU stage asks for."""
     checkpoints: str | None = Field(default=None, pattern=r"^(s3://[^/]+(/.*)?|/.+)$")
