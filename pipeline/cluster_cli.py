@@ -144,9 +144,10 @@ def submit(
         command = _commands()
         seconds, files = _seconds(timeout), command.Files(json_file, junit, markdown)
         chosen = command.load(recipe, overrides or [], gpu_type, node_selector or [], shards)
+        kind = pipeline.value if pipeline else kind_of(chosen)
+        command.look_up(chosen, kind)
         server = command.connect(host=host, namespace=namespace, token_file=token_file, ca_file=ca_file, ui=ui)
     with errors_told(verbose, exit_code=CANNOT_TELL):
-        kind = pipeline.value if pipeline else kind_of(chosen)
         submission = command.submit(
             chosen, server, kind, experiment=experiment, name=name, service_account=service_account, files=files
         )

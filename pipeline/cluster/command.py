@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from pipeline import command as local
-from pipeline.cluster import following, records
+from pipeline.cluster import following, records, submission
 from pipeline.cluster.asking import Connection
 from pipeline.cluster.server import Server
 from pipeline.cluster.settings import cluster_settings
@@ -26,6 +26,7 @@ from resprout import __version__
 from resprout.errors import ClusterError, RecipeError
 from resprout.files import write_atomically
 from resprout.recipe import Recipe
+from resprout.recipe.form import fitting
 
 PASSED, GATE_FAILED, RUN_FAILED = 0, 1, 3
 
@@ -71,6 +72,15 @@ def load(
     return recipe
 
 
+def look_up(recipe: Recipe, kind: str) -> None:
+    """Refuse what the pipeline could not do, and an address where there is nothing.
+
+    Raises:
+        ResproutError: with what to do.
+    """
+    submission.look_up(fitting(recipe, kind), lambda line: print(line, file=sys.stderr, flush=True))
+
+
 def connect(**options: Any) -> Server:
     """The server that the options and the environment name; nothing is asked of it yet."""
     settings = cluster_settings(**options)
@@ -82,18 +92,15 @@ def submit(recipe: Recipe, server: Server, kind: str, *, files: Files, **options
     server.check()
     where = server.settings.host + (f", namespace {server.namespace}" if server.namespace else "")
     _say(f"resprout {__version__}   recipe {recipe.name}   seed {recipe.seed}   {where}")
-    submission = submit_to(recipe, server, kind, **options)
-    _say(
-        f"pipeline  {PIPELINES[kind]}, version {submission.version}"
-        + (", was there" if submission.reused else ", uploaded")
-    )
-    _say(f"run       {submission.run_id}   {submission.name}")
-    _say(f"link      {submission.link or 'unknown: --ui, or RESPROUT_KFP_UI, says where KFP is opened'}")
-    _say(f"follow    resprout runs show {submission.run_id} --wait")
-    _say(f"stop      resprout runs stop {submission.run_id}")
+    made = submit_to(recipe, server, kind, **options)
+    _say(f"pipeline  {PIPELINES[kind]}, version {made.version}" + (", was there" if made.reused else ", uploaded"))
+    _say(f"run       {made.run_id}   {made.name}")
+    _say(f"link      {made.link or 'unknown: --ui, or RESPROUT_KFP_UI, says where KFP is opened'}")
+    _say(f"follow    resprout runs show {made.run_id} --wait")
+    _say(f"stop      resprout runs stop {made.run_id}")
     kept = ("run_id", "name", "link", "pipeline_id", "version_id", "version", "reused")
-    files.write_json({**{name: getattr(submission, name) for name in kept}, "state": "PENDING"})
-    return submission
+    files.write_json({**{name: getattr(made, name) for name in kept}, "state": "PENDING"})
+    return made
 
 
 def follow(server: Server, run_id: str, *, seconds: float, plain: bool, files: Files) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,10 +16,11 @@ import yaml
 
 from pipeline import command
 from pipeline.cluster.server import Server
-from resprout import __version__
-from resprout.errors import RecipeError
+from resprout import __version__, storage
+from resprout.errors import ArtifactError, RecipeError, StorageAwayError, UnsupportedModelError
 from resprout.recipe import Recipe
 from resprout.recipe.form import KINDS, to_inputs
+from resprout.storage import lookup
 
 # the name of each kind of pipeline
 PIPELINES = {kind: f"resprout-{kind}" for kind in KINDS}
@@ -70,6 +71,24 @@ def check_for_cluster(recipe: Recipe) -> None:
                 now=f"resprout storage put {source} s3://BUCKET/KEY, in storage that the cluster reaches, then "
                 f"--set {field}=s3://BUCKET/KEY",
             )
+
+
+def look_up(recipe: Recipe, tell: Callable[[str], None]) -> None:
+    """Look the run's addresses up before a pod does, where the environment has credentials for object storage.
+
+    Args:
+        recipe: as its pipeline will read it.
+        tell: shows a line: that something cannot be looked up from here.
+
+    Raises:
+        StorageError: there is nothing at an address, no such bucket, or the version is taken.
+    """
+    if storage.from_environment() is None:
+        return
+    try:
+        lookup.plan(recipe)
+    except (StorageAwayError, ArtifactError, UnsupportedModelError) as error:
+        tell(f"not looked up from here, plan will do it: {error.what}")
 
 
 def submit(
