@@ -111,6 +111,12 @@ def test_dreams_repeat_bit_for_bit_and_are_near_those_of_a_cpu(tiny_teacher: Tea
     assert torch.equal(*again)
 
 
+def test_two_processes_make_the_dreams_of_one(tiny_teacher: Teacher) -> None:
+    found = bn_statistics.extract(tiny_teacher)
+    alone, together = (synthesize(tiny_teacher, found, SYNTHESIS, seed=0, devices=each) for each in ([GPU], [GPU, GPU]))
+    assert torch.equal(alone.images, together.images)
+
+
 SECTIONS = [
     DistillationSection(epochs=4, batch_size=20, start="repaired"),  # batches of two sizes
     DistillationSection(epochs=4, start="reconstructed", target_weight=0.5, cutmix=1.0),
