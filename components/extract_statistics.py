@@ -6,17 +6,13 @@ from components._image import on_cpu
 
 
 @on_cpu()
-def extract_statistics(
-    teacher: dsl.Input[dsl.Model], statistics: dsl.Output[dsl.Artifact], metrics: dsl.Output[dsl.Metrics]
-):
+def extract_statistics(teacher: dsl.Input[dsl.Model], statistics: dsl.Output[dsl.Artifact]):
     """Read the running statistics of every BatchNorm layer.
 
     Args:
         teacher: the trained network.
         statistics: each layer's running mean and variance.
-        metrics: how many layers and channels there are.
     """
-    from components._metrics import log
     from resprout import artifacts, figures
     from resprout.statistics import extract
 
@@ -24,4 +20,3 @@ def extract_statistics(
     extracted = extract(artifacts.load_teacher(teacher.path, allow_custom_code=True))
     artifacts.save_statistics(extracted, statistics.path, inputs={"teacher": teacher.path})
     statistics.metadata.update(figures.name_of_statistics(extracted))
-    log(metrics, figures.of_statistics(extracted))

@@ -11,7 +11,6 @@ def fetch_test_set(
     section: dict,
     identity: str,
     test_set: dsl.Output[dsl.Dataset],
-    metrics: dsl.Output[dsl.Metrics],
 ):
     """Fetch the labelled test set, if the recipe names one, and refuse one that does not fit the teacher.
 
@@ -20,9 +19,7 @@ def fetch_test_set(
         section: the recipe's evaluation section.
         identity: which bytes the run was planned with, as of a teacher.
         test_set: the images and their labels, or none.
-        metrics: how many there are.
     """
-    from components._metrics import log
     from resprout import artifacts, datasets, figures, planning, recipe, storage
     from resprout.progress import print_lines
 
@@ -32,4 +29,3 @@ def fetch_test_set(
     planning.check_unchanged(settings.data or "", identity, storage.identity)
     artifacts.save_test_set(images, test_set.path, section=settings)
     test_set.metadata.update(figures.name_of_test_set(images))
-    log(metrics, figures.of_test_set(images))

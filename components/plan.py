@@ -18,7 +18,7 @@ class Plan(NamedTuple):
     evaluation: dict
     gate: dict
     publishing: dict
-    shards: list[int]
+    shards: list[str]
     num_shards: int
     checkpoints: str
     gpu_type: str
@@ -56,7 +56,7 @@ def plan(
         publish_to: where the result is published.
     """
     from components._asked import asked
-    from resprout.recipe import form
+    from resprout.recipe import form, sections_of
     from resprout.storage import lookup
 
     inputs = {
@@ -71,16 +71,19 @@ def plan(
     }
     made = lookup.plan(form.from_inputs(kind, inputs))
     print(made.as_text())
-    # KFP's executor knows no null; no field's default is other
-    sections = made.recipe.model_dump(mode="json", exclude_none=True)
-    names = ("teacher", "synthesis", "pruning", "recovery", "evaluation", "gate", "publishing")
+    sections = sections_of(made.recipe)
     return Plan(
-        **{name: sections[name] for name in names},
+        teacher=sections["teacher"],
+        synthesis=sections["synthesis"],
+        pruning=sections["pruning"],
+        recovery=sections["recovery"],
+        evaluation=sections["evaluation"],
+        gate=sections["gate"],
+        publishing=sections["publishing"],
         teacher_identity=made.teacher,
         images_identity=made.images,
         test_set_identity=made.test_set,
         shards=made.shards,
-        num_shards=len(made.shards),
         checkpoints=made.recipe.placement.checkpoints or "",
         **asked(made.recipe.placement),
     )

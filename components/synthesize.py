@@ -11,12 +11,10 @@ def synthesize(
     statistics: dsl.Input[dsl.Artifact],
     section: dict,
     seed: int,
-    shard_index: int,
-    num_shards: int,
+    share: str,
     gpus: str,
     checkpoints: str,
     shard: dsl.Output[dsl.Dataset],
-    metrics: dsl.Output[dsl.Metrics],
 ):
     """Synthesize dreams, on every GPU of the pod; no image depends on their number, nor on that of the shards.
 
@@ -25,20 +23,19 @@ def synthesize(
         statistics: what the dreams are to match.
         section: the recipe's synthesis section.
         seed: the run's.
-        shard_index: which share of the dreams to make, from 0.
-        num_shards: how many shares there are.
+        share: which share of the dreams to make, as `2/3`.
         gpus: how many it has asked for; "0" computes with what is there.
         checkpoints: where finished groups are kept through a kill: a folder, or s3://BUCKET/PREFIX; "" for nowhere.
         shard: this share.
-        metrics: how many dreams it holds.
     """
-    from components._metrics import log
     from resprout import artifacts, figures, recipe, synthesis
     from resprout.devices import computed_on, devices
     from resprout.progress import print_lines
+    from resprout.sharding import parse
     from resprout.storage.checkpoint import checkpoint_at
 
     used = devices(int(gpus))
+    shard_index, num_shards = parse(share)
     settings = recipe.section("synthesis", section)
     network = artifacts.load_teacher(teacher.path, allow_custom_code=True)
     with checkpoint_at(checkpoints) as checkpoint:
@@ -64,4 +61,3 @@ def synthesize(
             computed_on=computed_on(used),
         )
     shard.metadata.update(figures.name_of_shard(shard_index, num_shards))
-    log(metrics, figures.of_shard(made))

@@ -62,8 +62,7 @@ def compile_to(path: Path, recipe: Recipe, kind: str) -> None:
             documents = list(yaml.safe_load_all(named.read_text()))
         finally:
             named.unlink(missing_ok=True)
-        for component in documents[0]["components"].values():
-            _without_descriptions(component)
+        _make_smaller(documents[0])
         # KFP writes the keys of a mapping in another order each time
         temporary.write_text(HEADER + yaml.safe_dump_all(documents, sort_keys=True, allow_unicode=True, width=120))
 
@@ -74,12 +73,32 @@ def compile_placed(path: Path, placement: PlacementSection, kind: str) -> None:
     compile_to(path, unchanged.model_copy(update={"placement": compiled_in(placement)}), kind)
 
 
-def _without_descriptions(part: Any) -> None:
-    # KFP shows none of them, and each would be in the state of every node of a run, some of them six times
+def _make_smaller(spec: Any) -> None:
+    """Take out of a compiled pipeline what nothing reads: each part of it is in a run's state up to six times.
+
+    Descriptions of components' inputs, which KFP does not show, and requests that kfp 2.17 writes as tasks' inputs
+    beside those that its driver reads.
+    """
+    for component in spec["components"].values():
+        _drop_descriptions(component)
+        for task in component.get("dag", {"tasks": {}})["tasks"].values():
+            _drop_requests(task, spec)
+    for task in spec["root"]["dag"]["tasks"].values():
+        _drop_requests(task, spec)
+
+
+def _drop_descriptions(part: Any) -> None:
     if isinstance(part, dict):
         part.pop("description", None)
         for inner in part.values():
-            _without_descriptions(inner)
+            _drop_descriptions(inner)
+
+
+def _drop_requests(task: Any, spec: Any) -> None:
+    known = spec["components"][task["componentRef"]["name"]].get("inputDefinitions", {}).get("parameters", {})
+    given = task.get("inputs", {}).get("parameters", {})
+    for name in [name for name in given if name not in known and "runtimeValue" in given[name]]:
+        del given[name]
 
 
 def run(recipe: Recipe, *, runs: Path, output: Path | None, plain: bool, in_containers: bool = False) -> None:

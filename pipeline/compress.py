@@ -182,14 +182,13 @@ class _Graph:
 
     def _dreams(self, planned: Any, teacher: Any, statistics: Any, seed: Any) -> Any:
         said = planned.outputs
-        with dsl.ParallelFor(said["shards"], name="dreams") as shard_index:
+        with dsl.ParallelFor(said["shards"], name="dreams") as share:
             synthesizing = synthesize(
                 teacher=teacher,
                 statistics=statistics,
                 section=said["synthesis"],
                 seed=seed,
-                shard_index=shard_index,
-                num_shards=said["num_shards"],
+                share=share,
                 gpus=said["synthesis_gpus"],
                 checkpoints=said["checkpoints"],
             )

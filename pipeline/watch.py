@@ -238,11 +238,10 @@ def raised_on_purpose(lines: Sequence[str]) -> list[str]:
 
 def describe(component: str, facts: Mapping[str, Any]) -> str:
     """One line on what a stage made, from what its component logged; "" where another line says it."""
-    if component == "synthesize" and facts.get("num_shards", 1) > 1:
-        return f"shard {facts['shard']:.0f} of {facts['num_shards']:.0f}"
-    if component == "merge_dreams" and facts.get("shards", 1) == 1:
-        return ""
-    if component == "fetch_test_set" and not facts.get("test_images"):
+    if component == "synthesize":
+        several = facts.get("num_shards", 1) > 1
+        return f"shard {facts['shard']:.0f} of {facts['num_shards']:.0f}" if several else ""
+    if component == "fetch_test_set" and facts.get("display_name") == "no labelled test set":
         return ""
     if component == "evaluate":
         images, held_out = facts.get("num_test_images", 0), facts.get("num_held_out_dreams", 0)
@@ -256,11 +255,10 @@ _LINES = {
     "fetch_teacher": (
         "{architecture}, {parameters:,.0f} parameters, {batchnorm_layers:.0f} BatchNorm layers, input {input}"
     ),
-    "fetch_test_set": "{test_images:,.0f} labelled images, for evaluation alone",
-    "extract_statistics": "{layers:.0f} layers, {channels:,.0f} channels, mean and variance",
+    "fetch_test_set": "{display_name}, for evaluation alone",
+    "extract_statistics": "{display_name}",
     "collect_images": "{images:,.0f} real images to train on, {held_out_images:,.0f} held out: nothing is synthesized",
-    "synthesize": "{images:,.0f} images to train on, {held_out_images:,.0f} held out",
-    "merge_dreams": "{images:,.0f} images to train on, {held_out_images:,.0f} held out, of {shards:.0f} shards",
+    "merge_dreams": "{images:,.0f} images to train on, {held_out_images:,.0f} held out",
     "publish": "{files:.0f} files to {address}",
     "prune": "{sparsity_percent:.1f} % of {maskable_weights:,.0f} weights, {method}",
     "prune_on_dreams": "{sparsity_percent:.1f} % of {maskable_weights:,.0f} weights, {method}, rounds: {rounds}",

@@ -14,7 +14,6 @@ from resprout.masking import whole_layers
 from resprout.types import (
     BNStatistics,
     DreamSet,
-    DreamShard,
     Evaluation,
     LabelledImages,
     Sensitivity,
@@ -46,7 +45,8 @@ def name_of_teacher(teacher: Teacher) -> dict[str, str]:
 
 def name_of_statistics(statistics: BNStatistics) -> dict[str, str]:
     """What they are of."""
-    return {"display_name": f"statistics of {len(statistics.layers)} BatchNorm layers"}
+    layers, channels = len(statistics.layers), statistics.num_channels
+    return {"display_name": f"statistics of {layers} layers, {channels:,} channels"}
 
 
 def name_of_student(kind: str, student: Student) -> dict[str, str]:
@@ -62,30 +62,14 @@ def name_of_evaluation(evaluation: Evaluation, verdict: str) -> dict[str, str]:
     return {**found, "held_out_kind": evaluation.held_out_kind}
 
 
-def of_statistics(statistics: BNStatistics) -> dict[str, float]:
-    """How much there is to match."""
-    return {"layers": len(statistics.layers), "channels": statistics.num_channels}
-
-
 def name_of_test_set(images: LabelledImages | None) -> dict[str, Any]:
     """What it is called."""
     return {"display_name": "no labelled test set" if images is None else f"{len(images.images):,} labelled images"}
 
 
-def of_test_set(images: LabelledImages | None) -> dict[str, float]:
-    """How many images there are."""
-    return {"test_images": 0 if images is None else len(images.images)}
-
-
 def name_of_shard(index: int, num_shards: int) -> dict[str, Any]:
     """Which share of the dreams this is."""
     return {"display_name": f"dreams, shard {index + 1} of {num_shards}", "shard": index + 1, "num_shards": num_shards}
-
-
-def of_shard(shard: DreamShard) -> dict[str, float]:
-    """How many dreams it holds."""
-    held_out = sum(len(group.images) for group in shard.groups if group.held_out)
-    return {"images": shard.num_images - held_out, "held_out_images": held_out}
 
 
 def name_of_images(images: DreamSet) -> dict[str, str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from resprout.errors import ArtifactError
 from resprout.hub import hub_file
 from resprout.recipe import Recipe, TeacherSection
-from resprout.sharding import shard_numbers
+from resprout.sharding import shares
 from resprout.urls import without_secrets
 
 Identity = Callable[[str], str]
@@ -25,14 +25,14 @@ class Plan:
     Args:
         recipe: with every address that can move resolved, and a name to publish under.
         teacher, test_set, images: what stands for the bytes at these addresses; "" where the address says it itself.
-        shards: the number of each shard of dreams; none where real images take their place.
+        shards: the share of the dreams that each shard makes, as `2/3`; none where real images take their place.
     """
 
     recipe: Recipe
     teacher: str
     test_set: str
     images: str
-    shards: list[int]
+    shards: list[str]
 
     def as_text(self) -> str:
         """For people: what was resolved, and what the run will do; secrets in an address are left out."""
@@ -70,7 +70,7 @@ def plan(recipe: Recipe, identity: Identity) -> Plan:
         teacher=stored(teacher.source),
         test_set=stored(recipe.evaluation.data),
         images=stored(recipe.training_data),
-        shards=shard_numbers(recipe.synthesis, recipe.placement.num_shards),
+        shards=shares(recipe.synthesis, recipe.placement.num_shards),
     )
 
 

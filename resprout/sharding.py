@@ -19,8 +19,8 @@ def group_sizes(count: int, group_size: int) -> Iterator[int]:
         count -= size
 
 
-def shard_numbers(section: DeepInversionSection | PaperSynthesisSection | ImagesSection, num_shards: int) -> list[int]:
-    """0, 1, … for each of `num_shards` shards, once it is clear that each has something to do.
+def shares(section: DeepInversionSection | PaperSynthesisSection | ImagesSection, num_shards: int) -> list[str]:
+    """`1/3`, `2/3`, `3/3` for three shards, once it is clear that each has something to do.
 
     Where real images take the place of dreams there is none, however many are wanted.
 
@@ -33,7 +33,13 @@ def shard_numbers(section: DeepInversionSection | PaperSynthesisSection | Images
     groups = sum(len(list(group_sizes(count, section.group_size))) for count in counts)
     if not 1 <= num_shards <= groups:
         raise too_many_shards(num_shards, groups)
-    return list(range(num_shards))
+    return [f"{number}/{num_shards}" for number in range(1, num_shards + 1)]
+
+
+def parse(share: str) -> tuple[int, int]:
+    """Which shard of how many `2/3` is, the first being 0: (1, 3)."""
+    number, _, count = share.partition("/")
+    return int(number) - 1, int(count)
 
 
 def too_many_shards(num_shards: int, num_groups: int) -> RecipeError:

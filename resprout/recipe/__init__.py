@@ -187,6 +187,18 @@ def section(name: str, fields: Mapping[str, Any]) -> Any:
     return validate(SECTIONS[name], with_whole_numbers(fields), name)
 
 
+def sections_of(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Each stage's section as a plain dict, which `section` reads back: what is not its default, and the method.
+
+    A run's state holds a section many times, and must stay small.
+    """
+    sections = {}
+    for name in SECTIONS.keys() - {"placement"}:
+        part = getattr(recipe, name)
+        sections[name] = {**part.model_dump(include={"method"}), **part.model_dump(mode="json", exclude_defaults=True)}
+    return sections
+
+
 def with_whole_numbers(value: Any) -> Any:
     """`value` with 2 for 2.0: KFP hands ints inside dicts back as floats.
 
@@ -257,6 +269,7 @@ __all__ = [
     "TeacherSection",
     "load",
     "section",
+    "sections_of",
     "validate",
     "with_whole_numbers",
 ]
