@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,8 @@ from pipeline.cli import app
 from pipeline.embedded_storage import BUCKET
 from resprout import artifacts
 from resprout.types import Teacher
+from tests.pipeline.warm import run_warm
 
-ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("storage_configured")]
 
 
@@ -42,12 +40,7 @@ def recipe(tmp_path: Path, tiny_teacher: Teacher, prefix: str) -> Path:
 
 
 def run(recipe: Path, *words: str) -> tuple[int, str]:
-    command = [sys.executable, "-m", "pipeline.cli", "run", str(recipe), "--runs", str(recipe.parent / "runs"), *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(
-        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-    )
-    return ended.returncode, ended.stdout
+    return run_warm(recipe, "--runs", recipe.parent / "runs", *words)
 
 
 def models(*words: str | Path) -> tuple[int, str]:

@@ -35,16 +35,11 @@ def run_warm(*arguments: str | Path) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def forked(
-    scratch: Path, keep_open: Sequence[int] = (), environment: Mapping[str, str] | None = None
-) -> local_kfp.Executor:
+def forked(keep_open: Sequence[int] = (), environment: Mapping[str, str] | None = None) -> local_kfp.Executor:
     """As `local_kfp.subprocesses`; `keep_open` has no use where the process that holds the lock does not die."""
 
     def execute(call: local_kfp.Call, said: Callable[[str], None]) -> int:
-        scratch.mkdir(parents=True, exist_ok=True)
-        module = scratch / f"{call.task.name}_component.py"
-        module.write_text(call.command[3])
-        arguments = ["--component_module_path", str(module), *call.command[4:]]
+        arguments = local_kfp.component_arguments(call, local_kfp.COMPONENTS)
         variables = {**(os.environ if environment is None else environment), **KFP_AT_WORK}
         reader, writer = WARM.Pipe(duplex=False)
         with reader:

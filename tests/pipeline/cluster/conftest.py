@@ -38,13 +38,13 @@ def _no_cluster_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True, scope="session")
 def _each_placement_is_compiled_once() -> Iterator[None]:
     # A placement always compiles to the same bytes, as tests/pipeline/test_graph.py holds; most tests here submit one.
-    compiled: dict[str, bytes] = {}
+    compiled: dict[tuple[str, str], bytes] = {}
     compile_placed = pipeline_command.compile_placed
 
-    def once(path: Path, placement: PlacementSection) -> None:
-        key = placement.model_dump_json()
+    def once(path: Path, placement: PlacementSection, kind: str) -> None:
+        key = (placement.model_dump_json(), kind)
         if key not in compiled:
-            compile_placed(path, placement)
+            compile_placed(path, placement, kind)
             compiled[key] = path.read_bytes()
         path.write_bytes(compiled[key])
 

@@ -6,7 +6,6 @@ database gives them back. Teacher and result go through a real object store.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from resprout import artifacts, datasets
 from resprout.types import LabelledImages, Teacher
 from tests.pipeline.cluster.conftest import Resprout
 from tests.pipeline.cluster.fake_kfp import FakeKfp, Scene
+from tests.pipeline.warm import forked
 
 RECIPE = {
     "synthesis": {"num_images": 32, "num_held_out": 16, "group_size": 16, "iterations": 4},
@@ -67,7 +67,7 @@ def test_what_is_submitted_runs_and_what_it_publishes_passes_the_gate(
         "teacher": {"source": f"{prefix}/teacher"},
         "evaluation": {"data": f"{prefix}/test.safetensors"},
         "publishing": {"to": f"{prefix}/models", "version": "1"},
-        "placement": {"num_shards": 2, "checkpoints": f"{prefix}/checkpoints"},
+        "placement": {"gpus": 0, "num_shards": 2, "checkpoints": f"{prefix}/checkpoints"},
     }
     recipe.write_text(yaml.safe_dump(RECIPE | sections))
 
@@ -85,7 +85,7 @@ def test_what_is_submitted_runs_and_what_it_publishes_passes_the_gate(
             root=tmp_path / "work",
             log=log,
             listener=names,
-            execute=local_kfp.subprocesses(tmp_path / "scratch", environment=dict(os.environ)),
+            execute=forked(),
         )
     assert ended_well, (tmp_path / "log").read_text()
     kfp.plays(Scene("SUCCEEDED", {name.replace("_", "-"): "SUCCEEDED" for name in names.ended_well}))
