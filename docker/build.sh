@@ -3,7 +3,7 @@
 #   docker/build.sh cpu|cuda|submit
 # Environment: IMAGES (default resprout): what its name starts with, as registry.example.org/team/resprout.
 #   BASE_IMAGE: a mirror's python:3.11-slim. UV_DEFAULT_INDEX: a mirror of PyPI. UV_INDEX: one more index, as
-#   https://download.pytorch.org/whl/cpu. DOCKER (default docker). SYFT (default syft): none where it is missing.
+#   PyTorch's of builds without CUDA. DOCKER (default docker). SYFT (default syft): none where it is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 variant=$1
