@@ -76,7 +76,12 @@ def evaluate(
     if data is not None:
         inputs["test_set"] = test_set.path
     artifacts.save_evaluation(
-        result, evaluation.path, section=settings, inputs=inputs, computed_on=computed_on([device])
+        result,
+        evaluation.path,
+        section=settings,
+        inputs=inputs,
+        computed_on=computed_on([device]),
+        summary={"table": stage.table(result), "verdict": verdict},
     )
     record = provenance.record_of("evaluation", evaluation.path)
     page = pages.render(

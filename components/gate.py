@@ -7,7 +7,7 @@ from components._image import on_cpu
 
 @on_cpu()
 def gate(evaluation: dsl.Input[dsl.Artifact], section: dict, verdict: dsl.Output[dsl.Markdown]):
-    """Hold the result against the recipe's limits, and fail where it breaks one.
+    """Hold the result against the recipe's limits, say how the run ended, and fail where it breaks one.
 
     Args:
         evaluation: what was measured.
@@ -18,12 +18,14 @@ def gate(evaluation: dsl.Input[dsl.Artifact], section: dict, verdict: dsl.Output
     from pathlib import Path
 
     from resprout import gate as stage
-    from resprout import recipe
+    from resprout import outcome, recipe
 
-    metrics = json.loads((Path(evaluation.path) / "metrics.json").read_text())
+    metrics, summary = (
+        json.loads((Path(evaluation.path) / f"{name}.json").read_text()) for name in ("metrics", "summary")
+    )
     checks = stage.judge(metrics, recipe.section("gate", section))
     text = stage.as_markdown(checks)
     Path(verdict.path).write_text(text, encoding="utf-8")
     verdict.metadata.update({"display_name": "gate", "limits": len(checks)})
-    print(text)
+    print(outcome.of_gate(metrics, summary, checks), flush=True)
     stage.require(checks)

@@ -19,7 +19,6 @@ class Plan(NamedTuple):
     gate: dict
     publishing: dict
     shards: list[str]
-    num_shards: int
     checkpoints: str
     gpu_type: str
     gpus: str

@@ -24,7 +24,7 @@ def publish(
     """
     from pathlib import Path
 
-    from resprout import recipe, storage
+    from resprout import outcome, recipe, storage
     from resprout.progress import print_lines
     from resprout.storage.models import publish_model
 
@@ -45,3 +45,4 @@ def publish(
     storage.save_publication(made, publication.path)
     name = f"{made.name} {made.version}"
     publication.metadata.update({"display_name": name, "address": str(made.address), "files": len(made.files)})
+    print(outcome.told("publish", {"address": str(made.address)}))

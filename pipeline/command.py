@@ -27,7 +27,7 @@ from resprout.recipe import ImagesSection, PlacementSection, Recipe, TeacherSect
 from resprout.recipe.form import to_inputs
 
 if TYPE_CHECKING:  # brings torch, and most of what is said here needs none
-    from resprout.types import Evaluation
+    pass
 
 HEADER = """# The compression pipeline, to upload in the KFP UI. Made by `resprout compile`.
 # What each input means is said below, at root.inputDefinitions.
@@ -182,7 +182,7 @@ def interrupted(folder: RunFolder, checkpoints: str | None) -> str:
 
 def _conclude(folder: RunFolder, console: Console) -> None:
     from resprout import artifacts
-    from resprout.evaluation import verdict
+    from resprout.evaluation import table, verdict
 
     evaluation = artifacts.load_evaluation(folder.path / "evaluation")
     model = folder.path / "model"
@@ -205,25 +205,6 @@ def _published(folder: RunFolder) -> list[str]:
         return []
     address = json.loads(path.read_text())["address"]
     return [f"published  {address}" + (", in the run's own storage" if folder.storage.exists() else "")]
-
-
-def table(evaluation: Evaluation) -> list[str]:
-    """Every network's top-1 and agreement; a column that nothing was measured for is left out."""
-    from resprout.evaluation import percent, summary_rows
-
-    rows = summary_rows(evaluation)
-    columns = [("", [row.label for row in rows])]
-    if any(row.top1 is not None for row in rows):
-        columns.append(("top-1", [percent(row.top1) for row in rows]))
-    if any(row.agreement is not None for row in rows):
-        on = f"agrees with the teacher on held-out {evaluation.held_out_kind}"
-        columns.append((on, [percent(row.agreement) for row in rows]))
-    padded = [(f"{title:<{width}}", [f"{cell:<{width}}" for cell in cells]) for title, cells, width in _widths(columns)]
-    return ["   ".join(cells).rstrip() for cells in zip(*([title, *column] for title, column in padded), strict=True)]
-
-
-def _widths(columns: list[tuple[str, list[str]]]) -> list[tuple[str, list[str], int]]:
-    return [(title, cells, max(map(len, [title, *cells]))) for title, cells in columns]
 
 
 def _kfp() -> Any:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from resprout.artifacts import read_manifest
-from resprout.artifacts.folder import record_of
+from resprout.manifest import record_of
 from resprout.types import SparsityChoice, Trial
 
 __all__ = ["recipe_of", "record_of", "recovery_curves", "sparsity_choice"]

@@ -16,9 +16,11 @@ from rich.console import Console
 from pipeline import command as local
 from pipeline.cluster import following, records, submission
 from pipeline.cluster.asking import Connection
+from pipeline.cluster.outcome import Outcome, outcome_of
+from pipeline.cluster.reasons import reasons
 from pipeline.cluster.server import Server
 from pipeline.cluster.settings import cluster_settings
-from pipeline.cluster.state import RunState, gpus_of, state_of
+from pipeline.cluster.state import RunState, state_of
 from pipeline.cluster.submission import PIPELINES, Submission, check_for_cluster
 from pipeline.cluster.submission import submit as submit_to
 from pipeline.gating import append_markdown
@@ -28,7 +30,7 @@ from resprout.files import write_atomically
 from resprout.recipe import Recipe
 from resprout.recipe.form import fitting
 
-PASSED, GATE_FAILED, RUN_FAILED = 0, 1, 3
+PASSED, GATE_FAILED, RUN_FAILED, CANNOT_TELL = 0, 1, 3, 4
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,13 @@ class Files:
     junit: Path | None = None
     markdown: Path | None = None
 
-    def write(self, state: RunState, said: Mapping[str, Sequence[str]], link: str | None) -> None:
-        """Write how a run stands, and what its stages that failed said last."""
-        self.write_json(records.fields_of(state, link))
+    def write(self, state: RunState, why: Mapping[str, Sequence[str]], outcome: Outcome, link: str | None) -> None:
+        """Write how a run stands, why its stages failed, and its figures."""
+        self.write_json(records.fields_of(state, why, outcome, link))
         if self.junit is not None:
-            _write(self.junit, records.junit_of(state, said))
+            _write(self.junit, records.junit_of(state, why))
         if self.markdown is not None:
-            append_markdown(self.markdown, records.markdown_of(state, said, link))
+            append_markdown(self.markdown, records.markdown_of(state, why, outcome, link))
 
     def write_json(self, fields: Mapping[str, Any]) -> None:
         """Write fields beside those that an earlier step wrote of the same run."""
@@ -115,10 +117,9 @@ def follow(server: Server, run_id: str, *, seconds: float, plain: bool, files: F
     """
     console = Console(file=sys.stdout)
     patient = server.patient()
-    gpus = _gpus(patient, run_id)
     screen = following.screen_for(console, plain=plain)
     try:
-        state = following.follow(patient, run_id, gpus, screen, timeout_seconds=seconds)
+        state = following.follow(patient, run_id, screen, timeout_seconds=seconds)
     except ClusterError as error:
         # the same command would submit the recipe again
         now = f"the run may well go on: resprout runs show {run_id} --wait, resprout runs stop {run_id}"
@@ -130,27 +131,28 @@ def follow(server: Server, run_id: str, *, seconds: float, plain: bool, files: F
         raise
     finally:
         screen.close()
-    _conclude(server, state, files)
-    return exit_code_of(state)
+    return exit_code_of(state, _conclude(server, state, files))
 
 
-def exit_code_of(state: RunState) -> int:
+def exit_code_of(state: RunState, outcome: Outcome) -> int:
     """How a run that has ended is told to a build."""
     if state.state == "SUCCEEDED":
         return PASSED
-    return GATE_FAILED if [stage.name for stage in state.failed] == ["gate"] else RUN_FAILED
+    if outcome.gate_broken:
+        return GATE_FAILED
+    return CANNOT_TELL if outcome.gate_cannot_tell else RUN_FAILED
 
 
 def show(server: Server, run_id: str, *, files: Files) -> None:
     """Print a run's stages, and why it failed if it did."""
-    state = following.look(server, run_id, _gpus(server, run_id))
+    state = following.Run(server, run_id).look()
     console = Console(file=sys.stdout)
     _say(f"{state.name}   {run_id}   {server.settings.link(run_id) or ''}".rstrip())
     console.print(following.table_of(state))
     if state.ended:
         _conclude(server, state, files)
     else:
-        files.write(state, {}, server.settings.link(run_id))
+        files.write(state, {}, Outcome(), server.settings.link(run_id))
 
 
 def list_runs(server: Server, limit: int) -> None:
@@ -159,7 +161,7 @@ def list_runs(server: Server, limit: int) -> None:
     pipeline_ids = {server.pipeline(name) for name in PIPELINES.values()} - {None}
     ours = (run for run in server.runs() if pipeline_ids and _is_of(run, pipeline_ids))
     now = datetime.now(timezone.utc)
-    states = [state_of(run, {}, now) for run in islice(ours, limit)]
+    states = [state_of(run, None, now) for run in islice(ours, limit)]
     rows = [("id", "state", "time", "name")]
     rows += [(state.run_id, state.state.lower(), following.duration(state.seconds), state.name) for state in states]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -170,7 +172,7 @@ def list_runs(server: Server, limit: int) -> None:
 def stop(server: Server, run_id: str) -> None:
     """End a run that is at work."""
     server.check()
-    state = following.look(server, run_id, {})
+    state = following.Run(server, run_id).look()
     if state.ended:
         _say(f"{run_id} has ended already: {state.state.lower()}")
         return
@@ -185,7 +187,7 @@ def retry(server: Server, run_id: str) -> None:
         ClusterError: it goes on, or ended well.
     """
     server.check()
-    state = following.look(server, run_id, {})
+    state = following.Run(server, run_id).look()
     if state.state not in ("FAILED", "CANCELED"):
         raise ClusterError(
             f"{run_id} is {state.state.lower()}",
@@ -196,28 +198,20 @@ def retry(server: Server, run_id: str) -> None:
     _say(f"{run_id} goes on. Follow it: resprout runs show {run_id} --wait")
 
 
-def _conclude(server: Server, state: RunState, files: Files) -> None:
+def _conclude(server: Server, state: RunState, files: Files) -> Outcome:
     words = {"SUCCEEDED": "ended well", "FAILED": "failed", "CANCELED": "was stopped"}
-    said = following.last_words(server, state) if state.state == "FAILED" else {}
-    link = server.settings.link(state.run_id)
-    for stage, lines in said.items():
-        _say("\n  ".join([f"{stage} failed, and said last:", *lines]))
-    if state.error and not said:
-        _say(state.error)
-    _say(f"the run {words.get(state.state, state.state.lower())} after {following.duration(state.seconds)}")
+    why, outcome, link = reasons(server, state), outcome_of(server, state), server.settings.link(state.run_id)
+    for stage, lines in why.items():
+        _say("\n  ".join([f"{stage} failed:", *lines]))
+    if state.frozen:
+        _say("Kubeflow Pipelines' list of tasks stopped before the run did: what is unknown may have ended either way")
+    if lines := outcome.lines():
+        _say("\n".join(["", *lines, ""]))
+    _say(f"the run {words.get(state.state, state.state.lower())} after {following.time_of(state)}")
     if link:
         _say(f"link  {link}")
-    files.write(state, said, link)
-
-
-def _gpus(server: Server, run_id: str) -> dict[str, str]:
-    run = server.run(run_id)
-    version = run.pipeline_version_reference
-    try:
-        named = server.version_spec(version.pipeline_id, version.pipeline_version_id) if version else None
-    except ClusterError:
-        return {}  # whoever may see a run need not be allowed to see its pipeline
-    return gpus_of(named or run.pipeline_spec or {}, (run.runtime_config and run.runtime_config.parameters) or {})
+    files.write(state, why, outcome, link)
+    return outcome
 
 
 def _of_the_same_run(path: Path, run_id: str) -> dict[str, Any]:

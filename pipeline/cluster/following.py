@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Protocol
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.cluster.server import Server
 from pipeline.cluster.state import RunState, Stage, state_of
-from pipeline.watch import raised_on_purpose
+from pipeline.cluster.workflow import Pod
 from resprout.errors import ClusterError
+from resprout.progress import RESUMPTION
 
-POLL_SECONDS = 5.0
-TAIL_LINES = 20
+POLL_SECONDS = 10.0  # Argo looks no more often
+LOOKS = 6
+AT_WORK = ("waiting", "starting", "waiting for a node", "cannot start", "running", "trying again")
+STYLES = {
+    "failed": "red",
+    "cannot start": "red",
+    "waiting for a node": "yellow",
+    "trying again": "yellow",
+    "unknown": "yellow",
+    "done": "green",
+    "reused": "green",
+    "running": "bold",
+    "waiting": "dim",
+    "skipped": "dim",
+}
 
 
 class Screen(Protocol):
@@ -38,16 +54,17 @@ class PlainScreen:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._before: dict[str, str] = {}
+        self._before: dict[str, tuple[str, str]] = {}
 
     def show(self, state: RunState) -> None:
         """See `Screen`."""
         for stage in state.stages:
             text = progress_of(stage)
-            if text != self._before.get(stage.name, "waiting"):
-                self._before[stage.name] = text
-                time_taken = duration(stage.seconds) if stage.state != "running" else ""
-                self.line(f"{stage.name:<20}{text:<14}{time_taken:<10}{stage.gpu}".rstrip())
+            told = (text, stage.note)
+            if stage.state not in ("waiting", "starting") and told != self._before.get(stage.name):
+                self._before[stage.name] = told
+                time_taken = duration(stage.seconds) if stage.state not in AT_WORK else ""
+                self.line(f"{stage.name:<20}{text:<14}{time_taken:<10}{_spaced(stage.gpu, stage.note)}".rstrip())
 
     def line(self, text: str) -> None:
         """See `Screen`."""
@@ -82,15 +99,43 @@ def screen_for(console: Console, *, plain: bool) -> Screen:
     return TableScreen(console) if console.is_terminal and not plain else PlainScreen(console)
 
 
-def look(server: Server, run_id: str, gpus: Mapping[str, str]) -> RunState:
-    """A run as it stands now."""
-    return state_of(server.run(run_id), gpus, datetime.now(timezone.utc))
+class Run:
+    """One run, which is looked at again and again.
+
+    Args:
+        server: where it runs.
+        run_id: which one.
+    """
+
+    def __init__(self, server: Server, run_id: str) -> None:
+        self._server = server
+        self._run_id = run_id
+        self._resumptions: dict[str, str] = {}
+        self._looks: dict[str, int] = {}
+
+    def look(self) -> RunState:
+        """The run as it stands now."""
+        run = self._server.run(self._run_id)
+        state = state_of(run, self._server.workflow(self._run_id), datetime.now(timezone.utc))
+        return replace(state, stages=tuple(map(self._with_resumption, state.stages)))
+
+    def _with_resumption(self, stage: Stage) -> Stage:
+        found = [text for pod in stage.again if (text := self._resumption(pod))]
+        return replace(stage, note=", ".join(filter(None, [stage.note, *found[-1:]])))
+
+    def _resumption(self, pod: Pod) -> str:
+        """Where a pod went on from; its log is read for that while it begins, and no more."""
+        looks = self._looks.get(pod.name, 0)
+        if not self._resumptions.get(pod.name) and looks < LOOKS and pod.phase != "Pending":
+            self._looks[pod.name] = looks + 1
+            found = [match[0] for line in self._server.log(self._run_id, pod) if (match := RESUMPTION.search(line))]
+            self._resumptions[pod.name] = next(reversed(found), "")
+        return self._resumptions.get(pod.name, "")
 
 
 def follow(
     server: Server,
     run_id: str,
-    gpus: Mapping[str, str],
     screen: Screen,
     *,
     timeout_seconds: float,
@@ -101,7 +146,6 @@ def follow(
     Args:
         server: where it runs; one that is patient outlives an upgrade of KFP.
         run_id: the run.
-        gpus: what each stage that wants one asks for.
         screen: shows each state.
         timeout_seconds: how long to wait.
         clock: seconds from some moment on.
@@ -112,9 +156,9 @@ def follow(
     Raises:
         ClusterError: it has not ended in time, or cannot be asked after; it goes on.
     """
-    give_up = clock() + timeout_seconds
+    give_up, run = clock() + timeout_seconds, Run(server, run_id)
     while True:
-        state = look(server, run_id, gpus)
+        state = run.look()
         screen.show(state)
         if state.ended:
             return state
@@ -127,29 +171,29 @@ def follow(
         server.sleep(min(POLL_SECONDS, max(0.0, give_up - clock())))
 
 
-def table_of(state: RunState) -> Table:
-    """Every stage: its state, time and GPU."""
-    table = Table(
-        "stage",
-        "state",
-        "time",
-        "GPU",
-        box=None,
-        pad_edge=False,
-        caption=f"{state.state.lower()}, {duration(state.seconds)}",
-    )
-    styles = {"failed": "red", "done": "green", "running": "bold", "waiting": "dim", "skipped": "dim"}
+def table_of(state: RunState) -> Group:
+    """Every stage: its state, time and GPU, and what there is to say of it; below, how the run stands."""
+    table = Table("stage", "state", "time", "GPU", "", box=None, pad_edge=False)
     for stage in state.stages:
-        row = (stage.name, progress_of(stage), duration(stage.seconds), stage.gpu)
-        table.add_row(*row, style=styles.get(stage.state))
-    return table
+        row = (stage.name, progress_of(stage), duration(stage.seconds), stage.gpu, stage.note)
+        table.add_row(*row, style=STYLES.get(stage.state))
+    return Group(table, Text(f"{state.state.lower()}, {time_of(state)}", style="italic"))
+
+
+def time_of(state: RunState) -> str:
+    """How long a run was at work, and of that how long since it was tried again."""
+    again = f" ({duration(state.since_retry)} since it was tried again)" if state.since_retry is not None else ""
+    return duration(state.seconds) + again
 
 
 def progress_of(stage: Stage) -> str:
     """`running 1/4`: its state, and for several tasks how many are done."""
-    # a stage in a condition is listed twice, once for the condition; only shards are counted
-    shared = stage.name == "synthesize" and stage.tasks > 1 and stage.state in ("running", "failed", "stopped")
-    return f"{stage.state} {stage.done}/{stage.tasks}" if shared else stage.state
+    ended_well = stage.state in ("done", "reused", "skipped", "waiting")
+    return stage.state if stage.tasks <= 1 or ended_well else f"{stage.state} {stage.done}/{stage.tasks}"
+
+
+def _spaced(*texts: str) -> str:
+    return "  ".join(filter(None, texts))
 
 
 def duration(seconds: float | None) -> str:
@@ -158,18 +202,3 @@ def duration(seconds: float | None) -> str:
         return ""
     hours, rest = divmod(round(seconds), 3600)
     return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
-
-
-def last_words(server: Server, state: RunState) -> dict[str, list[str]]:
-    """What each stage that failed said last; of one whose log the server does not keep, where to look for it."""
-    said = {}
-    for stage in state.failed:
-        lines = [line for pod in stage.failed_pods for line in server.log(state.run_id, pod)]
-        said[stage.name] = raised_on_purpose(lines) or lines[-TAIL_LINES:] or [_where_its_log_is(server, state, stage)]
-    return said
-
-
-def _where_its_log_is(server: Server, state: RunState, stage: Stage) -> str:
-    where = f" -n {server.namespace}" if server.namespace else ""
-    chosen = f"-l pipeline/runid={state.run_id},app.kubernetes.io/component={stage.name}"
-    return f"its log: kubectl logs{where} {chosen} -c main --tail=50"

@@ -4,49 +4,74 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
-from pipeline.cluster.following import duration, progress_of
+from pipeline.cluster.following import duration, progress_of, time_of
+from pipeline.cluster.outcome import Outcome
+from pipeline.cluster.reasons import WHOLE_RUN
 from pipeline.cluster.state import RunState, Stage
 from resprout.junit import Case, as_junit
 
 # what XML cannot hold, and the colours that a program writes for a terminal
 _NO_TEXT = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b\x0c\x0e-\x1f]")
+_NOT_BEGUN = ("waiting", "starting")
+_LEFT_OUT = ("stopped", "skipped", "unknown")
+
+Why = Mapping[str, Sequence[str]]
 
 
-def junit_of(state: RunState, said: Mapping[str, Sequence[str]]) -> str:
-    """A test case per stage that a run came to; one that failed holds what it said last.
+def junit_of(state: RunState, why: Why) -> str:
+    """A test case per stage that a run came to; one that failed holds why.
 
     Args:
         state: the run's.
-        said: what each stage that failed said last.
+        why: why each stage failed; of a run of which no stage is known to have, why it did.
     """
-    cases = [_case(stage, said.get(stage.name, ())) for stage in state.stages if stage.state != "waiting"]
+    cases = [_case(stage, why.get(stage.name, ())) for stage in state.stages if stage.state not in _NOT_BEGUN]
+    if WHOLE_RUN in why:
+        cases.append(Case(WHOLE_RUN, "failure", _text(why[WHOLE_RUN])))
     return as_junit(f"resprout {state.name}", "run", cases)
 
 
-def markdown_of(state: RunState, said: Mapping[str, Sequence[str]], link: str | None) -> str:
-    """How the run ended, then each stage, then what those that failed said last."""
+def markdown_of(state: RunState, why: Why, outcome: Outcome, link: str | None) -> str:
+    """How the run ended, then each stage, then why some failed, then the figures."""
     name = f"[{state.name}]({link})" if link else state.name
-    lines = [f"**{name}: {state.state.lower()}** after {duration(state.seconds)}", ""]
-    lines += ["| stage | state | time | GPU |", "|---|---|---|---|"]
-    lines += [f"| {it.name} | {progress_of(it)} | {duration(it.seconds)} | {it.gpu} |" for it in state.stages]
-    for stage, text in said.items():
-        lines += ["", f"**{stage}** said last:", "", "````", *(_NO_TEXT.sub("", line) for line in text), "````"]
+    lines = [f"**{name}: {state.state.lower()}** after {time_of(state)}", ""]
+    lines += ["| stage | state | time | GPU | |", "|---|---|---|---|---|"]
+    for it in state.stages:
+        note = it.note.replace("|", "\\|")
+        lines.append(f"| {it.name} | {progress_of(it)} | {duration(it.seconds)} | {it.gpu} | {note} |")
+    for stage, text in why.items():
+        lines += ["", f"**{stage}** failed:", "", "````", *(_NO_TEXT.sub("", line) for line in text), "````"]
+    if figures := outcome.lines():
+        lines += ["", "````", *figures, "````"]
     return "\n".join([*lines, ""])
 
 
-def fields_of(state: RunState, link: str | None) -> dict[str, Any]:
+def fields_of(state: RunState, why: Why, outcome: Outcome, link: str | None) -> dict[str, Any]:
     """The same for programs."""
     about = {"run_id": state.run_id, "name": state.name, "link": link, "state": state.state, "seconds": state.seconds}
-    return {**about, "stages": [asdict(stage) for stage in state.stages]}
+    times = {"seconds_since_retry": state.since_retry, "tasks_known_to_the_end": not state.frozen}
+    stages = [
+        {name: getattr(stage, name) for name in ("name", "state", "done", "tasks", "seconds", "gpu", "note")}
+        for stage in state.stages
+    ]
+    return {
+        **about,
+        **times,
+        **outcome.fields(),
+        "why": {name: list(text) for name, text in why.items()},
+        "stages": stages,
+    }
 
 
-def _case(stage: Stage, said: Sequence[str]) -> Case:
+def _case(stage: Stage, why: Sequence[str]) -> Case:
     if stage.state == "failed":
-        text = _NO_TEXT.sub("", "\n".join(said))
-        return Case(stage.name, "failure", text or f"{stage.name} failed")
-    if stage.state in ("stopped", "skipped"):
+        return Case(stage.name, "failure", _text(why) or f"{stage.name} failed")
+    if stage.state in _LEFT_OUT:
         return Case(stage.name, "skipped", stage.state)
     return Case(stage.name)
+
+
+def _text(lines: Sequence[str]) -> str:
+    return _NO_TEXT.sub("", "\n".join(lines))

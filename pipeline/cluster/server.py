@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import kfp_server_api as kfp
 from kfp_server_api import ApiException
 from urllib3 import exceptions as http
 
 from pipeline.cluster.asking import PAGE, Connection, none_if_missing
+from pipeline.cluster.workflow import Pod, Workflow, read
 from resprout.errors import ClusterError
+
+# of an API that is older than the one that everything else is asked of, and may go away
+_NOT_SERVED = (400, 403, 404, 405, 410, 501)
 
 
 class Server:
@@ -102,17 +105,6 @@ class Server:
                     return str(version.pipeline_version_id)
         return None
 
-    def version_spec(self, pipeline_id: str, version_id: str) -> Mapping[str, Any]:
-        """What a version was compiled to."""
-        api = kfp.PipelineServiceApi(self._client)
-        version = self._ask(
-            "cannot read the pipeline", api.pipeline_service_get_pipeline_version, pipeline_id, version_id
-        )
-        spec: dict[str, Any] = version.pipeline_spec or {}
-        # with a second document for Kubernetes, the first stands below a key
-        compiled: Mapping[str, Any] = spec.get("pipeline_spec", spec)
-        return compiled
-
     def upload_version(self, pipeline_id: str, name: str, file: Path, description: str) -> str:
         """Upload a compiled pipeline as a version; its id."""
         upload = kfp.PipelineUploadServiceApi(self._client).upload_pipeline_version
@@ -187,6 +179,24 @@ class Server:
         """A run as it stands."""
         return self._ask(f"cannot read the run {run_id}", kfp.RunServiceApi(self._client).run_service_get_run, run_id)
 
+    def workflow(self, run_id: str) -> Workflow | None:
+        """What Argo says of a run; None where nothing is known yet, or this KFP does not hand it out."""
+
+        def ask() -> str:
+            try:
+                return self._connection.get(f"/apis/v1beta1/runs/{run_id}")
+            except ApiException as error:
+                if error.status in _NOT_SERVED:
+                    return ""
+                raise
+
+        answer = self._ask(f"cannot read the tasks of the run {run_id}", ask)
+        try:
+            manifest = json.loads(answer)["pipeline_runtime"]["workflow_manifest"]
+            return read(manifest) if manifest else None
+        except (ValueError, KeyError, TypeError, OSError):  # OSError: what was compressed is cut
+            return None
+
     def runs(self) -> Iterator[kfp.V2beta1Run]:
         """All runs of the namespace, the newest first."""
         api = kfp.RunServiceApi(self._client)
@@ -206,15 +216,21 @@ class Server:
         again = kfp.RunServiceApi(self._client).run_service_retry_run
         self._ask(f"cannot retry the run {run_id}", again, run_id)
 
-    def log(self, run_id: str, pod: str) -> list[str]:
-        """What a stage's pod wrote; [] where the server cannot tell any more."""
-        try:
-            # not part of the published schema: served beside it, as text, and with 200 even when it fails
-            text = self._connection.get(f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log")
-        except (ApiException, http.HTTPError, OSError):
-            return []
-        lines = text.splitlines()
-        return [] if text.lstrip().startswith(("<", '{"error')) else [line for line in lines if line.strip()]
+    def log(self, run_id: str, pod: Pod) -> list[str]:
+        """What a pod wrote; [] where the server cannot tell, or cannot tell any more."""
+        # neither is in the published schema. The API finds what was archived, as long as nodes are not compressed, and
+        # reports failure with 200; the UI, where it is what answers here, finds pods that are there
+        paths = [f"/apis/v1alpha1/runs/{run_id}/nodes/{pod.name}/log"]
+        if pod.namespace:
+            paths.append(f"/k8s/pod/logs?podname={pod.name}&podnamespace={pod.namespace}")
+        for path in paths:
+            try:
+                text = self._connection.get(path)
+            except (ApiException, http.HTTPError, OSError):
+                continue
+            if text.strip() and not text.lstrip().startswith(("<", '{"error')):
+                return [line for line in text.splitlines() if line.strip()]
+        return []
 
     def _in_namespace(self) -> dict[str, str]:
         return {} if self.namespace is None else {"namespace": self.namespace}

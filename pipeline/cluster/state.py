@@ -1,21 +1,33 @@
-"""How far a run on a cluster is, stage by stage, from what Kubeflow Pipelines says of its tasks."""
+"""How far a run on a cluster is, stage by stage."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from typing import Any
+from datetime import datetime
 
 import kfp_server_api as kfp
 
-from pipeline.watch import STAGES
+from pipeline.cluster import words
+from pipeline.cluster.listed import NAMES, base_name, is_frozen, tasks_of, time_of
+from pipeline.cluster.workflow import Pod, Task, Workflow
 
-# as Kubeflow Pipelines calls them, in the order in which they mostly run
-NAMES = tuple(component.replace("_", "-") for component in STAGES)
 # a run that was stopped is over, as one that failed is
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
+# of shards that differ, the first of these that one of them is in is the stage's
+_PRECEDENCE = (
+    "failed",
+    "unknown",
+    "stopped",
+    "running",
+    "cannot start",
+    "waiting for a node",
+    "trying again",
+    "starting",
+    "done",
+    "reused",
+    "skipped",
+)
 
 
 @dataclass(frozen=True)
@@ -24,12 +36,16 @@ class Stage:
 
     Args:
         name: its component, as `fetch-teacher`.
-        state: waiting, running, done, failed, stopped or skipped.
+        state: waiting, starting, waiting for a node, cannot start, running, trying again, done, reused, failed,
+            stopped, skipped, or unknown.
         done: how many of its tasks ended well.
         tasks: how many it has so far: one, or one for each shard.
-        seconds: from its first task's start to its last one's end, or to now.
-        gpu: what each task asks for, as `1 x nvidia.com/gpu`; "" for none.
-        failed_pods: where to look for a failed task's log.
+        seconds: how long a pod of it was there.
+        gpu: what each task asks for, as `1 x nvidia.com/gpu`; "" for none, or as long as nobody knows.
+        note: what it waits for, or why it was tried again.
+        broken: of its tasks that failed: the driver, or each try.
+        again: pods that may go on from where an earlier one was.
+        last: the pods that did its work.
     """
 
     name: str
@@ -38,7 +54,10 @@ class Stage:
     tasks: int = 0
     seconds: float | None = None
     gpu: str = ""
-    failed_pods: tuple[str, ...] = ()
+    note: str = ""
+    broken: tuple[Task, ...] = ()
+    again: tuple[Pod, ...] = ()
+    last: tuple[Pod, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,8 +67,10 @@ class RunState:
     Args:
         state: KFP's word: PENDING, RUNNING, SUCCEEDED, FAILED, CANCELING, CANCELED, PAUSED.
         stages: those that have begun or will, in order.
-        seconds: since it was created, until it ended.
-        error: what KFP says of a run that failed; "" for nothing.
+        seconds: how long it was at work.
+        since_retry: of these, since it was last tried again; None where it was not.
+        error: why it failed as a whole; "" for nothing.
+        frozen: whether KFP's list of tasks stopped before the run did, and nothing else tells.
     """
 
     run_id: str
@@ -57,7 +78,9 @@ class RunState:
     state: str
     stages: tuple[Stage, ...]
     seconds: float
+    since_retry: float | None = None
     error: str = ""
+    frozen: bool = False
 
     @property
     def ended(self) -> bool:
@@ -69,89 +92,161 @@ class RunState:
         """The stages that failed."""
         return tuple(stage for stage in self.stages if stage.state == "failed")
 
+    def stage(self, name: str) -> Stage | None:
+        """A stage; None where the run has none of that name."""
+        return next((stage for stage in self.stages if stage.name == name), None)
 
-def state_of(run: kfp.V2beta1Run, gpus: Mapping[str, str], now: datetime) -> RunState:
+
+def state_of(run: kfp.V2beta1Run, workflow: Workflow | None, now: datetime) -> RunState:
     """What a person wants to know of a run.
 
     Args:
         run: as KFP's API gives it.
-        gpus: what each stage that wants one asks for, see `gpus_of`.
+        workflow: what Argo says of it; None where KFP does not hand it out.
         now: the time, with its zone.
     """
+    state = _word(run)
     details = run.run_details.task_details if run.run_details and run.run_details.task_details else []
-    state = str(run.state or "PENDING")
-    ended = state in ENDED
-    stages = tuple(_stage(name, details, gpus.get(name, ""), run_ended=ended, now=now) for name in NAMES)
-    until = _time(run.finished_at) if ended else None
-    began = _time(run.created_at) or now
+    frozen = workflow is None and state in ENDED and is_frozen(details)
+    tasks, graph = (tasks_of(details), ()) if workflow is None else (workflow.tasks, workflow.graph)
+    if workflow is not None:
+        tasks += tuple(Task(name, drivers=(driver,)) for name, driver in workflow.obstacles)
+    names = {base_name(name) for name in (*graph, *(task.name for task in tasks))}
+    order = [*(name for name in NAMES if name in names), *sorted(names - set(NAMES))]
+    ended = time_of(run.finished_at) if state in ENDED else None
+    spans = _spans(run, ended or now)
+    seconds = [max(0.0, (end - begin).total_seconds()) for begin, end in spans]
+    retried = spans[-1][0] if len(spans) > 1 else None
     return RunState(
         run_id=str(run.run_id),
         name=str(run.display_name),
         state=state,
-        stages=tuple(stage for stage in stages if stage.tasks or stage.state != "skipped"),
-        seconds=max(0.0, ((until or now) - began).total_seconds()),
-        error=str(run.error.message) if run.error and run.error.message else "",
+        stages=tuple(
+            _stage(name, [it for it in tasks if base_name(it.name) == name], state, frozen, retried, now)
+            for name in order
+        ),
+        seconds=sum(seconds),
+        since_retry=seconds[-1] if retried else None,
+        error=_error(run, workflow),
+        frozen=frozen,
     )
 
 
-def gpus_of(spec: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, str]:
-    """What each stage that wants a GPU asks for.
-
-    Args:
-        spec: the compiled pipeline.
-        parameters: the run's; those that it does not give have the pipeline's defaults.
-    """
-    inputs = spec.get("root", {}).get("inputDefinitions", {}).get("parameters", {})
-    given = {name: parameters.get(name, inputs.get(name, {}).get("defaultValue")) for name in ("gpu_count", "gpu_type")}
-    if not given["gpu_type"] or str(given["gpu_count"]) == "0":
-        return {}
-    executors = spec.get("deploymentSpec", {}).get("executors", {})
-    wanted = {
-        _stage_name(name.removeprefix("exec-"))
-        for name, executor in executors.items()
-        if "accelerator" in executor.get("container", {}).get("resources", {})
-    }
-    return {name: f"{given['gpu_count']} x {given['gpu_type']}" for name in wanted if name}
+def _word(run: kfp.V2beta1Run) -> str:
+    """KFP's word for a run, but of one that was stopped: that it failed is what KFP says in the end."""
+    state = str(run.state or "PENDING")
+    history = [str(entry.state) for entry in run.state_history or []]
+    return "CANCELED" if state == "FAILED" and history[-2:-1] == ["CANCELING"] else state
 
 
-def _stage_name(task: str) -> str | None:
-    # KFP numbers a component's second task: merge-dreams-2
-    name = re.sub(r"-\d+$", "", task)
-    return name if name in NAMES else None
+def _error(run: kfp.V2beta1Run, workflow: Workflow | None) -> str:
+    if workflow is not None and workflow.message:
+        return workflow.message
+    return str(run.error.message) if run.error and run.error.message else ""
 
 
-def _stage(name: str, details: Sequence[Any], gpu: str, *, run_ended: bool, now: datetime) -> Stage:
-    tasks = [task for task in details if _stage_name(task.display_name or "") == name]
-    # what KFP runs before a task, to find out what it is to do
-    drivers = [task for task in details if _stage_name((task.display_name or "").removesuffix("-driver")) == name]
-    drivers = [task for task in drivers if task not in tasks]
-    states = [str(task.state) for task in tasks]
-    if any(str(task.state) == "FAILED" for task in (*tasks, *drivers)):
-        state = "failed"
-    elif not tasks:
-        state = "skipped" if run_ended else "running" if drivers else "waiting"
-    elif all(it == "SKIPPED" for it in states):
-        state = "skipped"
-    elif all(it in ("SUCCEEDED", "SKIPPED") for it in states):  # of two branches, one
-        state = "done"
-    else:
-        state = "stopped" if run_ended else "running"
-    failed = [task for task in (*tasks, *drivers) if str(task.state) == "FAILED"]
-    pods = tuple(child.pod_name for task in failed for child in task.child_tasks or [] if child.pod_name)
-    return Stage(name, state, states.count("SUCCEEDED"), len(tasks), _seconds(tasks, state, now), gpu, pods)
+def _stage(
+    name: str, tasks: Sequence[Task], run_state: str, frozen: bool, retried: datetime | None, now: datetime
+) -> Stage:
+    states = [_state(task, run_state) for task in tasks]
+    if not tasks:
+        unseen = "unknown" if frozen else "skipped" if run_state in ENDED else "waiting"
+        return Stage(name, unseen)
+    state = next(it for it in _PRECEDENCE if it in states)
+    if frozen and state == "done" and name == "synthesize" and run_state != "SUCCEEDED":
+        state = "unknown"  # there may have been more of them than the list came to know
+    tries = [attempt for task in tasks for attempt in task.tries]
+    resources = tries[-1].asks if tries else {}
+    return Stage(
+        name,
+        state,
+        done=sum(it in ("done", "reused") for it in states),
+        tasks=len(tasks),
+        seconds=_seconds([*tries, *(pod for task in tasks for pod in task.drivers if not task.tries)], state, now),
+        gpu=words.accelerators(resources),
+        note=_note(tasks, states, state),
+        broken=tuple(task for task, its in zip(tasks, states, strict=True) if its == "failed"),
+        again=tuple(
+            pod
+            for task in tasks
+            for number, pod in enumerate(task.tries)
+            if number or (retried and pod.began and pod.began >= retried)
+        ),
+        last=tuple(task.tries[-1] for task in tasks if task.tries),
+    )
 
 
-def _seconds(tasks: Iterable[Any], state: str, now: datetime) -> float | None:
-    begins = [begin for task in tasks if (begin := _time(task.start_time))]
-    if not begins:
+def _state(task: Task, run_state: str) -> str:
+    pods = (*task.drivers, *task.tries)
+    if task.reused:
+        return "reused"
+    if task.phase == "Succeeded":
+        return "done"
+    # with its driver, Argo leaves out what it was to drive; until then the driver may be tried again
+    driver_failed = bool(task.drivers) and task.drivers[-1].failed and (task.phase == "Omitted" or run_state in ENDED)
+    if task.phase in ("Failed", "Error") or driver_failed:
+        return "stopped" if run_state in ("CANCELED", "CANCELING") else "failed"
+    if task.phase in ("Skipped", "Omitted"):
+        return "skipped"
+    if run_state in ENDED:
+        return "done" if run_state == "SUCCEEDED" else "stopped" if run_state == "CANCELED" else "unknown"
+    return _at_work(pods[-1], begun=bool(task.tries)) if pods else "starting"
+
+
+def _at_work(pod: Pod, *, begun: bool) -> str:
+    if words.is_unschedulable(pod):
+        return "waiting for a node"
+    if words.cannot_start(pod):
+        return "cannot start"
+    if pod.failed:
+        return "trying again"
+    return "running" if begun and pod.phase != "Pending" else "starting"
+
+
+def _note(tasks: Sequence[Task], states: Sequence[str], state: str) -> str:
+    there = [
+        pods[-1]
+        for task, its in zip(tasks, states, strict=True)
+        if its == state and (pods := (*task.drivers, *task.tries))
+    ]
+    if state == "waiting for a node" and there:
+        pod = min(there, key=lambda pod: (pod.began is not None, pod.began))
+        since = f"since {pod.began.astimezone():%H:%M:%S}" if pod.began else ""
+        asked = f"asks for {words.asks(pod.asks)}" if pod.asks else ""
+        return ", ".join(filter(None, [since, asked])) + f": {words.scheduler_s(pod.message)}"
+    if state == "cannot start":
+        return there[0].message
+    return _tried_again(tasks) if state not in ("failed", "reused") else ""
+
+
+def _tried_again(tasks: Sequence[Task]) -> str:
+    gone = [pod for task in tasks for pod in task.tries if pod.failed]
+    if not gone or all(len(task.tries) == 1 for task in tasks):
+        return ""
+    often = f" {len(gone)} times" if len(gone) > 1 else ""
+    return f"tried again{often}: {words.why(gone[-1])}"
+
+
+def _seconds(pods: Iterable[Pod], state: str, now: datetime) -> float | None:
+    """How long at least one of them was there: the time between the tries of a run does not count."""
+    spans = sorted((pod.began, pod.ended or now) for pod in pods if pod.began is not None)
+    if not spans or state == "reused":
         return None
-    ends = [end for task in tasks if (end := _time(task.end_time))]
-    until = now if state == "running" or not ends else max(ends)
-    return max(0.0, (until - min(begins)).total_seconds())
+    total, until = 0.0, spans[0][0]
+    for begin, end in spans:
+        total += max(0.0, (end - max(begin, until)).total_seconds())
+        until = max(until, end)
+    return total
 
 
-def _time(value: datetime | None) -> datetime | None:
-    # KFP says 1970 for what has not happened
-    if value is None or value.year < 2000:
-        return None
-    return value if value.tzinfo else value.replace(tzinfo=timezone.utc)
+def _spans(run: kfp.V2beta1Run, until: datetime) -> list[tuple[datetime, datetime]]:
+    """When each try of a run began and ended, the last one `until` then."""
+    begins: list[datetime] = [time_of(run.created_at) or until]
+    ends: list[datetime] = []
+    for entry in run.state_history or []:
+        at = time_of(entry.update_time)
+        if at is not None and entry.state in ENDED and len(ends) < len(begins):
+            ends.append(at)
+        elif at is not None and entry.state not in ENDED and len(ends) == len(begins):
+            begins.append(at)
+    return list(zip(begins, [*ends[: len(begins) - 1], until], strict=True))

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 from resprout.artifacts.folder import (
-    MANIFEST,
-    SCHEMA_VERSION,
-    Manifest,
-    digest_of,
     load_artifact,
     pack_bits,
-    read_manifest,
     save_artifact,
     unpack_bits,
 )
@@ -27,6 +22,7 @@ from resprout.artifacts.typed import (
     save_statistics,
 )
 from resprout.files import sha256_of
+from resprout.manifest import MANIFEST, SCHEMA_VERSION, Manifest, digest_of, read_manifest
 
 __all__ = [
     "MANIFEST",

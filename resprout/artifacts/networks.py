@@ -13,17 +13,11 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from resprout import models
-from resprout.artifacts.folder import (
-    Manifest,
-    load_artifact,
-    pack_bits,
-    read_manifest,
-    save_artifact,
-    unpack_bits,
-)
+from resprout.artifacts.folder import load_artifact, pack_bits, save_artifact, unpack_bits
 from resprout.artifacts.plans import pack_plan, unpack_plan
 from resprout.channels import shrink, whole_mask
 from resprout.errors import ArtifactError
+from resprout.manifest import Manifest, read_manifest
 from resprout.types import ChannelPlan, InputSpec, ModelInfo, PruningMask, Student, Teacher
 
 STUDENT_KINDS = ("student", "repaired", "recovered", "model")

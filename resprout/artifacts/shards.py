@@ -8,10 +8,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from resprout.artifacts.folder import Manifest, load_artifact, read_manifest, save_artifact
+from resprout.artifacts.folder import load_artifact, save_artifact
 from resprout.artifacts.networks import Inputs, Section, plain_section
 from resprout.artifacts.typed import SPACE, save_dreams
 from resprout.errors import ArtifactError
+from resprout.manifest import Manifest, read_manifest
 from resprout.types import DreamGroup, DreamSet, DreamShard, InputSpec
 
 KIND = "dream_shard"

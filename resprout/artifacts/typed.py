@@ -12,9 +12,10 @@ from typing import Any
 
 from torch import Tensor
 
-from resprout.artifacts.folder import Manifest, load_artifact, save_artifact
+from resprout.artifacts.folder import load_artifact, save_artifact
 from resprout.artifacts.networks import Inputs, Section, plain_section
 from resprout.errors import ArtifactError
+from resprout.manifest import Manifest
 from resprout.types import (
     BNStatistics,
     DreamSet,
@@ -163,10 +164,15 @@ def save_evaluation(
     section: Section = None,
     inputs: Inputs = None,
     computed_on: str = "",
+    summary: Mapping[str, Any] | None = None,
 ) -> str:
-    """Write an evaluation, with metrics.json (flat: `recovered.top1` -> number); returns the digest."""
+    """Write an evaluation, with metrics.json (flat: `recovered.top1` -> number); returns the digest.
+
+    Args:
+        summary: what people are told of it; written beside the metrics as summary.json.
+    """
+    texts = {"metrics.json": flat_metrics(evaluation), **({"summary.json": summary} if summary else {})}
     confusions = {score.name: score.confusion for score in evaluation.scores if score.confusion is not None}
-    metrics = json.dumps(flat_metrics(evaluation), indent=2) + "\n"
     return save_artifact(
         directory,
         kind="evaluation",
@@ -193,7 +199,7 @@ def save_evaluation(
         section=plain_section(section),
         inputs=inputs,
         computed_on=computed_on,
-        extras=lambda folder: _write_text(folder / "metrics.json", metrics),
+        extras=lambda folder: _write_json(folder, texts),
     )
 
 
@@ -267,8 +273,9 @@ def _misdescribed(directory: str | Path, error: Exception) -> ArtifactError:
     )
 
 
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text)
+def _write_json(folder: Path, files: Mapping[str, Any]) -> None:
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _write_table(statistics: BNStatistics, path: Path) -> None:

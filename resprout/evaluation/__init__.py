@@ -15,7 +15,7 @@ from resprout.evaluation.scores import (
     kl_divergence,
     logits_on,
 )
-from resprout.evaluation.summary import SummaryRow, percent, summary_rows, verdict
+from resprout.evaluation.summary import SummaryRow, percent, summary_rows, table, verdict
 from resprout.heldout import with_blends
 from resprout.latency import measure_latency
 from resprout.precision import best_device, frozen_copy, strict_float32
@@ -170,4 +170,4 @@ def _score(name: str, confusion: Tensor | None, logits: Tensor | None, teacher_l
     )
 
 
-__all__ = ["SummaryRow", "evaluate", "percent", "summary_rows", "verdict"]
+__all__ = ["SummaryRow", "evaluate", "percent", "summary_rows", "table", "verdict"]

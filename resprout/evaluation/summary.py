@@ -49,6 +49,23 @@ def percent(share: float | None) -> str:
     return "" if share is None else f"{_tenths(share) / 10:.1f} %"
 
 
+def table(evaluation: Evaluation) -> list[str]:
+    """Every network's top-1 and agreement; a column that nothing was measured for is left out."""
+    rows = summary_rows(evaluation)
+    columns = [("", [row.label for row in rows])]
+    if any(row.top1 is not None for row in rows):
+        columns.append(("top-1", [percent(row.top1) for row in rows]))
+    if any(row.agreement is not None for row in rows):
+        on = f"agrees with the teacher on held-out {evaluation.held_out_kind}"
+        columns.append((on, [percent(row.agreement) for row in rows]))
+    padded = [(f"{title:<{width}}", [f"{cell:<{width}}" for cell in cells]) for title, cells, width in _widths(columns)]
+    return ["   ".join(cells).rstrip() for cells in zip(*([title, *column] for title, column in padded), strict=True)]
+
+
+def _widths(columns: list[tuple[str, list[str]]]) -> list[tuple[str, list[str], int]]:
+    return [(title, cells, max(map(len, [title, *cells]))) for title, cells in columns]
+
+
 def verdict(evaluation: Evaluation) -> str:
     """What became of the accuracy that pruning cost, in one sentence.
 

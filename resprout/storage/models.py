@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from resprout.artifacts import digest_of
+from resprout.manifest import digest_of
 from resprout.progress import Progress, Report, silent
 from resprout.recipe import PublishingSection
 from resprout.storage.client import ObjectAddress, Storage

@@ -14,7 +14,8 @@ from junitparser import JUnitXml
 
 from tests.ci.conftest import TOKEN
 from tests.ci.steps import ACTION, GITLAB, ROOT, action_step, gitlab_script, shell
-from tests.pipeline.cluster.fake_kfp import FakeKfp, Scene, pod_of
+from tests.pipeline.cluster.argo import pod_of
+from tests.pipeline.cluster.fake_kfp import FakeKfp, Scene
 
 RECIPE = "my recipe; exit 7.yaml"
 EXAMPLES = ROOT / "examples" / "ci"

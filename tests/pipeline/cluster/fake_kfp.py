@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from email import message_from_bytes
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -24,16 +24,37 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import kfp_server_api as kfp
 import yaml
 
-START = datetime(2026, 11, 21, 12, 0, tzinfo=timezone.utc)
+from tests.pipeline.cluster.argo import START, Play, listed, manifest, nodes_of, play_of
+
 _CLIENT = kfp.ApiClient(kfp.Configuration())
 
 
 @dataclass
 class Scene:
-    """How a run looks when it is asked after: its state, and each stage's, or those of its shards."""
+    """How a run looks when it is asked after.
+
+    Args:
+        state: KFP's word.
+        stages: each stage's, or those of its shards; a play for what is out of the ordinary.
+        message: Argo's, on the whole.
+        compressed: whether the workflow has outgrown what Argo stores plainly: KFP's list stays as it was.
+    """
 
     state: str
-    stages: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
+    stages: Mapping[str, str | Play | Sequence[str | Play]] = field(default_factory=dict)
+    message: str = ""
+    compressed: bool = False
+
+    @property
+    def plays(self) -> dict[str, list[Play]]:
+        """How each task of each stage goes."""
+        several = {name: [its] if isinstance(its, str | Play) else its for name, its in self.stages.items()}
+        return {name: [play_of(it) for it in its] for name, its in several.items()}
+
+    @property
+    def phase(self) -> str:
+        """Argo's word for the whole."""
+        return self.state.capitalize() if self.state in ("SUCCEEDED", "FAILED") else "Running"
 
 
 @dataclass
@@ -56,8 +77,11 @@ class RefusedError(Exception):
 class FakeKfp:
     """One KFP; `url` is where it is."""
 
-    def __init__(self, *, token: str | None = None, multi_user: bool = False) -> None:
+    def __init__(self, *, token: str | None = None, multi_user: bool = False, tag: str = "2.17.0") -> None:
         self.token = token
+        self.tag = tag
+        self.hands_out_workflows = True
+        self.logs_are_archived = True
         self.multi_user = multi_user
         self.clock = 0.0
         self.scenes = [Scene("SUCCEEDED")]
@@ -66,6 +90,7 @@ class FakeKfp:
         self.versions: dict[str, kfp.V2beta1PipelineVersion] = {}
         self.experiments: dict[str, kfp.V2beta1Experiment] = {}
         self.runs: dict[str, kfp.V2beta1Run] = {}
+        self.answers: dict[str, Mapping[str, Any]] = {}
         self.asked: list[tuple[str, str]] = []
         self.on_poll: Callable[[int], None] = lambda count: None
         self._faults: list[Fault] = []
@@ -109,7 +134,9 @@ class FakeKfp:
         raise RefusedError(404, f"{method} {path}: Not Found")
 
     def health(self, **_: Any) -> Any:
-        return kfp.V2beta1GetHealthzResponse(multi_user=self.multi_user, pipeline_store="database")
+        # two fields more than the published schema has
+        about = {"commit_sha": "unknown", "tag_name": self.tag, "multi_user": self.multi_user}
+        return json.dumps({**about, "pipeline_store": "database"})
 
     def pipeline_by_name(self, name: str, query: Mapping[str, str], **_: Any) -> Any:
         for pipeline in self.pipelines.values():
@@ -187,31 +214,66 @@ class FakeKfp:
         return kfp.V2beta1ListRunsResponse(runs=page, next_page_token=token)
 
     def get_run(self, run_id: str, **_: Any) -> Any:
+        if run_id in self.answers:
+            return self.answers[run_id]["run"]
         run = _found(self.runs, run_id)
         if run.state not in ("CANCELED", "CANCELING"):
-            scene = self.scenes[min(self._polls, len(self.scenes) - 1)]
-            run.state = scene.state
-            run.run_details = kfp.V2beta1RunDetails(task_details=_tasks(scene, START))
+            scene = self._scene()
+            self._move(run, scene.state)
+            if not scene.compressed:
+                tasks = listed(list(nodes_of(scene.plays, scene.phase)))
+                run.run_details = kfp.V2beta1RunDetails(task_details=tasks)
         elif run.state == "CANCELING" and self._polls:
-            run.state = "CANCELED"
-        if run.state in ("SUCCEEDED", "FAILED", "CANCELED"):
-            run.finished_at = START + timedelta(minutes=12)
+            self._move(run, "CANCELED")
         self._polls += 1
         self.on_poll(self._polls)
         return run
 
+    def workflow(self, run_id: str, **_: Any) -> Any:
+        """What the older API adds: the workflow, as Argo keeps it."""
+        if not self.hands_out_workflows:
+            raise RefusedError(404, "Not Found")
+        if run_id in self.answers:
+            return _handed_out(json.dumps(self.answers[run_id]["workflow"]))
+        run = _found(self.runs, run_id)
+        scene = self.scenes[min(max(self._polls - 1, 0), len(self.scenes) - 1)]
+        version = self.versions[run.pipeline_version_reference.pipeline_version_id]
+        spec = version.pipeline_spec["pipeline_spec"]
+        text = manifest(spec, scene.plays, ended=scene.phase, message=scene.message, compressed=scene.compressed)
+        return _handed_out(text)
+
+    def _scene(self) -> Scene:
+        return self.scenes[min(self._polls, len(self.scenes) - 1)]
+
+    def _move(self, run: Any, state: str) -> None:
+        """Let a run be in a state, and its history know."""
+        at = START + timedelta(seconds=self.clock)
+        run.state_history = run.state_history or []
+        if not run.state_history or run.state_history[-1].state != state:
+            run.state_history.append(kfp.V2beta1RuntimeStatus(state=state, update_time=at))
+            run.finished_at = at if state in ("SUCCEEDED", "FAILED", "CANCELED") else None
+        run.state = state
+
     def terminate(self, run_id: str, **_: Any) -> Any:
-        _found(self.runs, run_id).state = "CANCELING"
+        self._move(_found(self.runs, run_id), "CANCELING")
         return {}
 
     def retry(self, run_id: str, **_: Any) -> Any:
-        _found(self.runs, run_id).state = "RUNNING"
+        self._move(_found(self.runs, run_id), "RUNNING")
         self._polls = 0
         return {}
 
     def log(self, _: str, pod: str, **__: Any) -> Any:
-        # with status 200 also when it fails, as KFP does
-        return self.logs.get(pod, '{"error_message":"pods not found"}')
+        # it finds what was archived of a pod that has ended, and that only by plain nodes; 200 also when it fails
+        if self.logs_are_archived:
+            return self.logs.get(pod, '{"error_message":"NoSuchKey: The specified key does not exist."}')
+        return '{"error_message":"NoSuchKey: The specified key does not exist."}'
+
+    def ui_log(self, query: Mapping[str, str], **_: Any) -> Any:
+        """What KFP's UI, which serves the API too, finds of a pod that is there."""
+        if query["podname"] not in self.logs or "podnamespace" not in query:
+            raise RefusedError(500, "Could not get main container logs: Error: Unable to retrieve workflow status")
+        return self.logs[query["podname"]]
 
     def _needs_namespace(self, namespace: str | None) -> None:
         if self.multi_user and not namespace:
@@ -231,9 +293,11 @@ _ROUTES = (
     ("POST", f"{_API}/runs", "create_run"),
     ("GET", f"{_API}/runs", "list_runs"),
     ("GET", f"{_API}/runs/([^/:]+)", "get_run"),
+    ("GET", "/apis/v1beta1/runs/([^/:]+)", "workflow"),
     ("POST", f"{_API}/runs/([^/:]+):terminate", "terminate"),
     ("POST", f"{_API}/runs/([^/:]+):retry", "retry"),
     ("GET", "/apis/v1alpha1/runs/([^/]+)/nodes/([^/]+)/log", "log"),
+    ("GET", "/k8s/pod/logs", "ui_log"),
 )
 
 
@@ -323,31 +387,8 @@ def _handler(fake: FakeKfp) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def pod_of(stage: str, index: int = 0) -> str:
-    """The pod of a stage's task."""
-    return f"resprout-compress-x7f3a-{stage}-{index}"
-
-
-def _tasks(scene: Scene, start: datetime) -> list[kfp.V2beta1PipelineTaskDetail]:
-    root = kfp.V2beta1PipelineTaskDetail(display_name="root", state="RUNNING", start_time=start)
-    tasks = [root, kfp.V2beta1PipelineTaskDetail(display_name="root-driver", state="SUCCEEDED", start_time=start)]
-    for stage, states in scene.stages.items():
-        states = [states] if isinstance(states, str) else states
-        for index, state in enumerate(states):
-            ended = state in ("SUCCEEDED", "FAILED")
-            tasks += [
-                kfp.V2beta1PipelineTaskDetail(display_name=f"{stage}-driver", state="SUCCEEDED", start_time=start),
-                kfp.V2beta1PipelineTaskDetail(
-                    display_name=stage,
-                    state=state,
-                    start_time=start,
-                    # KFP says 1970 for what has not happened
-                    end_time=start + timedelta(seconds=90) if ended else datetime(1970, 1, 1, tzinfo=timezone.utc),
-                    child_tasks=[kfp.PipelineTaskDetailChildTask(pod_name=pod_of(stage, index))],
-                ),
-                kfp.V2beta1PipelineTaskDetail(display_name="executor", state=state, start_time=start),
-            ]
-    return tasks
+def _handed_out(manifest: str) -> str:
+    return json.dumps({"run": {}, "pipeline_runtime": {"workflow_manifest": manifest}})
 
 
 def _matching(method: str, path: str) -> Callable[[str, str], bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import traceback
@@ -17,16 +18,19 @@ from pipeline.cluster import following
 from pipeline.cluster.asking import Connection
 from pipeline.cluster.server import Server
 from pipeline.cluster.settings import ClusterSettings
-from resprout import gate
+from resprout import gate, outcome
 from resprout.errors import ClusterError, GateError
 from resprout.recipe import GateSection
+from tests.pipeline.cluster.argo import Play, driver_of, pod_of
 from tests.pipeline.cluster.conftest import Resprout
-from tests.pipeline.cluster.fake_kfp import FakeKfp, Scene, pod_of
+from tests.pipeline.cluster.fake_kfp import FakeKfp, Scene
 
 RUN = "/apis/v2beta1/runs/[^/:]+"
 FETCHING = Scene("RUNNING", {"fetch-teacher": "RUNNING"})
-SHARDS = Scene("RUNNING", {"fetch-teacher": "SUCCEEDED", "synthesize": ["SUCCEEDED", "RUNNING", "RUNNING"]})
-DONE = Scene("SUCCEEDED", {"fetch-teacher": "SUCCEEDED", "synthesize": ["SUCCEEDED"] * 3, "recover": "SUCCEEDED"})
+GPU = {"limits": {"nvidia.com/mig-1g.10gb": "1", "memory": "16Gi"}, "requests": {"cpu": "3"}}
+MADE, MAKING = Play("Succeeded", asks=GPU), Play("Running", asks=GPU)
+SHARDS = Scene("RUNNING", {"fetch-teacher": "SUCCEEDED", "synthesize": [MADE, MAKING, MAKING]})
+DONE = Scene("SUCCEEDED", {"fetch-teacher": "SUCCEEDED", "synthesize": [MADE] * 3, "recover": "SUCCEEDED"})
 
 
 def failed(stage: str) -> Scene:
@@ -38,7 +42,7 @@ def log_of_a_broken_gate() -> str:
     try:
         gate.require(checks)
     except GateError:
-        return gate.as_markdown(checks) + traceback.format_exc()
+        return outcome.told("gate", {"passed": gate.passed(checks), "checks": []}) + "\n" + traceback.format_exc()
     raise AssertionError
 
 
@@ -58,7 +62,7 @@ def test_wait_shows_each_change_and_ends_well(kfp: FakeKfp, resprout: Resprout, 
     assert ["synthesize", "running", "1/3", "1", "x", "nvidia.com/mig-1g.10gb"] in lines
     assert ["synthesize", "done", "1:30", "1", "x", "nvidia.com/mig-1g.10gb"] in lines
     assert result.output.count("fetch-teacher") == 2  # running, done: a line per change
-    assert "the run ended well after 12:00" in result.output
+    assert "the run ended well after 0:30" in result.output
 
 
 def test_a_stage_that_failed_is_shown_with_what_it_said(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
@@ -69,7 +73,7 @@ def test_a_stage_that_failed_is_shown_with_what_it_said(kfp: FakeKfp, resprout: 
     result = resprout("submit", recipe, "--wait")
 
     assert result.exit_code == 3
-    assert "recover failed, and said last:" in result.output
+    assert "recover failed:" in result.output
     assert "CUDA out of memory" in result.output
     assert "recovery 0/40 epoch" not in result.output  # the tail
 
@@ -93,7 +97,7 @@ def test_on_a_terminal_the_table_is_drawn_in_its_place(kfp: FakeKfp, resprout: R
     written = io.StringIO()
     screen = following.screen_for(Console(file=written, force_terminal=True, width=100), plain=False)
 
-    following.follow(server, only_run(kfp), {}, screen, timeout_seconds=60)
+    following.follow(server, only_run(kfp), screen, timeout_seconds=60)
     screen.close()
 
     assert isinstance(screen, following.TableScreen)
@@ -221,7 +225,7 @@ def test_waiting_ends_in_time_and_the_run_goes_on(kfp: FakeKfp, resprout: Respro
     screen = following.PlainScreen(Console(quiet=True))
 
     with pytest.raises(ClusterError, match="has not ended after 1:00:"):
-        following.follow(server, only_run(kfp), {}, screen, timeout_seconds=60, clock=lambda: kfp.clock)
+        following.follow(server, only_run(kfp), screen, timeout_seconds=60, clock=lambda: kfp.clock)
 
     assert kfp.clock == 60
     assert kfp.runs[only_run(kfp)].state == "RUNNING"
@@ -254,19 +258,7 @@ def test_show_is_a_table_of_every_stage(kfp: FakeKfp, resprout: Resprout, recipe
     rows = {line.split()[0]: line.split()[1:] for line in result.output.splitlines()[1:]}
     assert rows["fetch-teacher"] == ["done", "1:30"]
     assert rows["synthesize"][:2] == ["running", "1/3"]
-    assert rows["recover"] == ["waiting", "1", "x", "nvidia.com/gpu"]
-    assert rows["evaluate"] == ["waiting"]
-
-
-def test_who_may_not_see_the_pipeline_still_sees_the_run(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
-    resprout("submit", recipe)
-    kfp.plays(SHARDS)
-    kfp.fails("GET", "/apis/v2beta1/pipelines/.*", status=403, times=100)
-
-    result = resprout("runs", "show", only_run(kfp))
-
-    assert result.exit_code == 0, result.output
-    rows = {line.split()[0]: line.split()[1:] for line in result.output.splitlines()[1:]}
+    assert rows["synthesize"][3:] == ["1", "x", "nvidia.com/mig-1g.10gb"]
     assert rows["recover"] == ["waiting"]
 
 
@@ -306,3 +298,132 @@ def test_a_namespace_of_others_is_refused_with_what_the_server_says(
 
     assert result.exit_code == 4
     assert "does not allow it (HTTP 403)" in result.output
+
+
+def test_a_broken_gate_ends_with_1_also_where_kfp_s_list_has_stopped(
+    kfp: FakeKfp, resprout: Resprout, recipe: Path, tmp_path: Path
+) -> None:
+    ended = {"fetch-teacher": "SUCCEEDED", "synthesize": ["SUCCEEDED"] * 8, "gate": "FAILED"}
+    kfp.plays(FETCHING, Scene("RUNNING", {"fetch-teacher": "SUCCEEDED"}, compressed=True))
+    kfp.scenes.append(Scene("FAILED", ended, compressed=True))
+    kfp.logs[pod_of("gate")], kfp.logs_are_archived = log_of_a_broken_gate(), False
+
+    result = resprout("submit", recipe, "--wait", "--junit", tmp_path / "run.xml")
+
+    assert result.exit_code == 1, result.output
+    assert "min_sparsity: at least 70 %, measured: 50.00 %" in result.output
+    assert next(line.split()[:2] for line in result.output.splitlines() if "synthe" in line) == ["synthesize", "done"]
+    assert JUnitXml.fromfile(str(tmp_path / "run.xml")).failures == 1
+
+
+def test_a_gate_that_was_kept_from_judging_breaks_no_limit(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
+    resprout("submit", recipe)
+    codes = []
+    for play in (Play("Failed", "main: OOMKilled (exit code 137)"), Play("Driver", "main: Error (exit code 1)")):
+        kfp.plays(Scene("FAILED", {"gate": play}))
+        codes.append(resprout("runs", "show", only_run(kfp), "--wait").exit_code)
+
+    assert codes == [3, 3]
+
+
+def test_where_nothing_but_the_stopped_list_tells_no_state_is_made_up(
+    kfp: FakeKfp, resprout: Resprout, recipe: Path, tmp_path: Path
+) -> None:
+    kfp.hands_out_workflows = False
+    kfp.plays(Scene("RUNNING", {"fetch-teacher": "SUCCEEDED", "recover": "RUNNING"}))
+    kfp.scenes.append(Scene("FAILED", {"gate": "FAILED"}, compressed=True))
+
+    result = resprout("submit", recipe, "--wait", "--junit", tmp_path / "run.xml", "--json", tmp_path / "run.json")
+
+    assert result.exit_code == 3, result.output
+    assert "list of tasks stopped before the run did" in result.output
+    stages = {stage["name"]: stage["state"] for stage in json.loads((tmp_path / "run.json").read_text())["stages"]}
+    assert stages == {"fetch-teacher": "done", "recover": "unknown"}
+    (suite,) = JUnitXml.fromfile(str(tmp_path / "run.xml"))
+    assert [case.name for case in suite if case.result and case.result[0]._tag == "failure"] == ["run"]
+
+
+def test_waiting_for_a_node_is_not_called_running(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
+    message = "Unschedulable: 0/2 nodes are available: 2 Insufficient nvidia.com/mig-1g.10gb. preemption: none helps."
+    kfp.plays(FETCHING, Scene("RUNNING", {"recover": Play("Pending", message, asks=GPU)}), DONE)
+
+    result = resprout("submit", recipe, "--wait")
+
+    (line,) = [line for line in result.output.splitlines() if "waiting for a node" in line]
+    assert line.startswith("recover")
+    assert "asks for 1 x nvidia.com/mig-1g.10gb, 3 CPU, 16Gi memory: 0/2 nodes are available: 2 Insufficient" in line
+    assert "preemption" not in line
+
+
+def test_a_second_try_says_why_there_was_one_and_where_it_goes_on(
+    kfp: FakeKfp, resprout: Resprout, recipe: Path
+) -> None:
+    again = Play("Running", before=["pod deleted"])
+    kfp.plays(Scene("RUNNING", {"recover": again}), Scene("RUNNING", {"recover": again}), DONE)
+    kfp.logs[pod_of("recover", attempt=1)] = "a warning\ngoes on from epoch 31 of 120\nprogress recovery 32/120 epochs"
+    kfp.logs_are_archived = False  # as of a pod at work
+
+    result = resprout("submit", recipe, "--wait")
+
+    (line,) = [line for line in result.output.splitlines() if line.startswith("recover") and "tried" in line]
+    assert "tried again: its pod was deleted, goes on from epoch 31 of 120" in line
+
+
+def test_a_stage_from_the_cache_is_reused(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
+    kfp.plays(Scene("SUCCEEDED", {"fetch-teacher": Play("Cached"), "synthesize": [Play("Cached"), "SUCCEEDED"]}))
+
+    result = resprout("submit", recipe, "--wait")
+
+    rows = {line.split()[0]: line.split()[1:] for line in result.output.splitlines() if line}
+    assert rows["fetch-teacher"] == ["reused"]
+    assert rows["synthesize"][0] == "done"
+
+
+def test_a_driver_that_fails_is_a_failure_of_the_stage_that_it_drives(
+    kfp: FakeKfp, resprout: Resprout, recipe: Path
+) -> None:
+    kfp.plays(Scene("FAILED", {"fetch-teacher": "SUCCEEDED", "recover": Play("Driver", "main: Error (exit code 1)")}))
+    kfp.logs[driver_of("recover")] = (
+        "I1128 02:36:04.1 16 container.go:74] parent DAG: id:35\n"
+        "F1128 02:36:05.676661      16 main.go:127] KFP driver: driver.Container(pipelineName=a) failed: "
+        "failed to resolve inputs: no successful task found"
+    )
+
+    result = resprout("submit", recipe, "--wait")
+
+    assert result.exit_code == 3
+    assert "recover failed:\n  Kubeflow Pipelines could not start it: failed to resolve inputs: no" in result.output
+    assert "container.go" not in result.output
+
+
+def test_a_run_that_ended_well_ends_with_its_figures_and_the_address(
+    kfp: FakeKfp, resprout: Resprout, recipe: Path, tmp_path: Path
+) -> None:
+    kfp.plays(Scene("SUCCEEDED", {"recover": "SUCCEEDED", "gate": "SUCCEEDED", "publish": "SUCCEEDED"}))
+    told = {"table": ["teacher   92.2 %"], "verdict": "All is back.", "passed": True, "checks": [{"passed": True}]}
+    kfp.logs[pod_of("gate")] = outcome.told("gate", told)
+    kfp.logs[pod_of("publish")] = outcome.told("publish", {"address": "s3://models/small/1"})
+    files = ("--json", tmp_path / "run.json", "--markdown", tmp_path / "run.md")
+
+    result = resprout("submit", recipe, "--wait", *files)
+
+    assert (
+        "teacher   92.2 %\nAll is back.\n\ngate       1 of 1 limits are kept\npublished  s3://models/small/1"
+        in result.output
+    )
+    fields = json.loads((tmp_path / "run.json").read_text())
+    assert (fields["gate_passed"], fields["published"]) == (True, "s3://models/small/1")
+    assert "published  s3://models/small/1" in (tmp_path / "run.md").read_text()
+
+
+def test_stages_that_this_version_does_not_know_are_shown_by_their_names(
+    kfp: FakeKfp, resprout: Resprout, recipe: Path
+) -> None:
+    resprout("submit", recipe)
+    kfp.plays(Scene("SUCCEEDED", {"fetch-teacher": "SUCCEEDED", "some-older-stage": "SUCCEEDED"}))
+
+    result = resprout("runs", "show", only_run(kfp))
+
+    assert result.exit_code == 0, result.output
+    rows = {line.split()[0]: line.split()[1:] for line in result.output.splitlines() if line}
+    assert rows["some-older-stage"][0] == "done"
