@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 EXIT_CODES = (
     "Exit codes: 0 submitted, or with --wait ended well; 1 the result broke a limit of its gate; 2 wrong usage or "
-    "recipe; 3 the run failed or was stopped; 4 it cannot be told: not reachable, refused, or not in time; "
-    "130 interrupted, and the run goes on."
+    "recipe; 3 the run failed or was stopped; 4 it cannot be told: not reachable, refused, not in time, or the gate "
+    "asks for what was not measured; 130 interrupted, and the run goes on."
 )
 USAGE, CANNOT_TELL, INTERRUPTED = 2, 4, 130
 
@@ -62,7 +62,9 @@ Timeout = Annotated[str, typer.Option(metavar="TIME", help="How long --wait wait
 Plain = Annotated[bool, typer.Option("--plain", help="A line per change even on a terminal.")]
 JsonFile = Annotated[
     Path | None,
-    typer.Option("--json", metavar="FILE", help="Write the run's id, link, state and stages.", show_default=False),
+    typer.Option(
+        "--json", metavar="FILE", help="Write the run's id, link, state, stages and figures.", show_default=False
+    ),
 ]
 JUnitFile = Annotated[
     Path | None,
@@ -189,7 +191,7 @@ def show(
     markdown: MarkdownFile = None,
     verbose: Verbose = False,
 ) -> None:
-    """A run's stages, and what a failed one said last; --wait follows it to its end."""
+    """A run's stages, why one failed, and how the run ended; --wait follows it to its end."""
     with errors_told(verbose, exit_code=USAGE):
         command = _commands()
         seconds, files = _seconds(timeout), command.Files(json_file, junit, markdown)

@@ -23,6 +23,8 @@ _PACKAGES = (
     "safetensors",
     "pydantic",
 )
+# of Kubeflow Pipelines, on a cluster
+TRIED = ("2.17.0",)
 _OPTIONAL = ("kfp", "minio", "timm", "huggingface-hub", "torch-pruning")
 
 
@@ -142,4 +144,7 @@ def _cluster() -> Finding:
     except ResproutError as error:
         return Finding("cluster", "", str(error))
     where = server.settings.host + (f", namespace {server.namespace}" if server.namespace else "")
-    return Finding("cluster", f"{where}, {name} is {'there' if found else 'not there yet: submit uploads it'}")
+    tried = "tried" if server.kfp_version in TRIED else f"not tried by us: {', '.join(TRIED)} was"
+    version = f"Kubeflow Pipelines {server.kfp_version} ({tried})"
+    there = f"{name} is {'there' if found else 'not there yet: submit uploads it'}"
+    return Finding("cluster", f"{where}, {version}, {there}")

@@ -18,15 +18,14 @@ from resprout import progress
 from resprout.progress import Progress
 
 STAGES = {
+    "plan": "plan",
     "fetch_teacher": "teacher",
     "fetch_test_set": "test set",
     "extract_statistics": "statistics",
-    "plan_shards": "dreams",
     "collect_images": "images",
     "synthesize": "dreams",
     "merge_dreams": "dreams",
     "prune": "pruning",
-    "prune_on_dreams": "pruning",
     "scan_sensitivity": "sensitivity",
     "recover": "recovery",
     "evaluate": "evaluation",
@@ -248,6 +247,8 @@ def describe(component: str, facts: Mapping[str, Any]) -> str:
         return f"{images:,.0f} labelled images, {held_out:,.0f} held-out {facts.get('held_out_kind', 'dreams')}"
     if component == "recover":
         return _figures({name: value for name, value in facts.items() if isinstance(value, float)})
+    if component == "prune" and facts.get("rounds", 1) > 1:
+        return f"{_LINES[component].format_map(facts)}, rounds: {facts['rounds']:.0f}"
     return _LINES[component].format_map(facts) if component in _LINES else ""
 
 
@@ -261,6 +262,5 @@ _LINES = {
     "merge_dreams": "{images:,.0f} images to train on, {held_out_images:,.0f} held out",
     "publish": "{files:.0f} files to {address}",
     "prune": "{sparsity_percent:.1f} % of {maskable_weights:,.0f} weights, {method}",
-    "prune_on_dreams": "{sparsity_percent:.1f} % of {maskable_weights:,.0f} weights, {method}, rounds: {rounds}",
     "scan_sensitivity": "{layers:.0f} layers; {most_sensitive} can spare least ({most_lost_percent:.1f} % of answers)",
 }

@@ -29,6 +29,7 @@ class Server:
         self.settings = connection.settings
         self.sleep = connection.sleep
         self.namespace = connection.settings.namespace
+        self.kfp_version = ""
         self._connection = connection
         self._client = connection.client
         self._ask = connection.ask
@@ -37,11 +38,11 @@ class Server:
     def patient(self) -> Server:
         """The same, for who waits for a run anyway."""
         other = Server(self._connection.patient())
-        other.namespace = self.namespace  # which `check` may have set
+        other.namespace, other.kfp_version = self.namespace, self.kfp_version  # which `check` may have set
         return other
 
     def check(self) -> None:
-        """Make sure that this is Kubeflow Pipelines, and know which namespace is meant.
+        """Make sure that this is Kubeflow Pipelines, and know which version, and which namespace is meant.
 
         Raises:
             ClusterError: it does not answer, is something else, or serves several namespaces and none was named.
@@ -52,6 +53,8 @@ class Server:
         try:
             health = json.loads(answer or "")
             several = bool(health.get("multi_user", False))
+            # the API's own word, or the UI's on it
+            self.kfp_version = str(health.get("tag_name") or health.get("apiServerTagName") or "unknown")
         except (ValueError, AttributeError):
             raise ClusterError(
                 f"{self.settings.host} is not Kubeflow Pipelines' API",

@@ -71,7 +71,16 @@ def test_a_cluster_that_can_be_used_and_one_that_wants_a_token(monkeypatch: pyte
 
     assert (refused, usable) == (1, 0)
     assert "it wants a token, and has none" in errors
-    assert f"{kfp.url}, resprout-compress is not there yet" in output
+    assert f"{kfp.url}, Kubeflow Pipelines 2.17.0 (tried), resprout-compress is not there yet" in output
+
+
+def test_a_cluster_of_a_version_that_nobody_tried(monkeypatch: pytest.MonkeyPatch):
+    with serving(tag="2.99.0") as kfp:
+        monkeypatch.setenv("RESPROUT_KFP_HOST", kfp.url)
+        usable, output, _ = invoke("--cluster")
+
+    assert usable == 0
+    assert "Kubeflow Pipelines 2.99.0 (not tried by us: 2.17.0 was)" in output
 
 
 def test_a_cluster_that_nobody_named(monkeypatch: pytest.MonkeyPatch):
