@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.cluster.server import Server
-from pipeline.cluster.state import RunState, Stage, state_of
+from pipeline.cluster.stages import Stage
+from pipeline.cluster.state import RunState, state_of
 from pipeline.cluster.workflow import Pod
 from resprout.errors import ClusterError
 from resprout.progress import RESUMPTION

@@ -8,7 +8,8 @@ from typing import Any
 
 from pipeline.cluster import words
 from pipeline.cluster.server import Server
-from pipeline.cluster.state import RunState, Stage
+from pipeline.cluster.stages import Stage
+from pipeline.cluster.state import RunState
 from resprout.outcome import find
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pipeline.cluster import words
 from pipeline.cluster.server import Server
-from pipeline.cluster.state import RunState, Stage
+from pipeline.cluster.stages import Stage
+from pipeline.cluster.state import RunState
 from pipeline.cluster.workflow import Pod, Task
 from pipeline.watch import raised_on_purpose
 

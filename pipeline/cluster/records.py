@@ -9,7 +9,8 @@ from typing import Any
 from pipeline.cluster.following import duration, progress_of, time_of
 from pipeline.cluster.outcome import Outcome
 from pipeline.cluster.reasons import WHOLE_RUN
-from pipeline.cluster.state import RunState, Stage
+from pipeline.cluster.stages import Stage
+from pipeline.cluster.state import RunState
 from resprout.junit import Case, as_junit
 
 # what XML cannot hold, and the colours that a program writes for a terminal
