@@ -12,11 +12,14 @@ from resprout.errors import ClusterError
 
 # a proxy or the API server itself while it restarts; KFP says 500 while its database does
 _LATER = {429, 500, 502, 503, 504}
+_TOO_LARGE = "request is too large"  # etcd's words
 
 
 def may_succeed_later(error: BaseException, settings: ClusterSettings) -> bool:
     """Whether the same request may succeed a little later."""
     if isinstance(error, ApiException):
+        if _TOO_LARGE in message_of(error):
+            return False
         # a token in a file is about to be renewed; one in the environment stays as it is
         return error.status in _LATER or (error.status == 401 and settings.token is None and settings.has_token)
     if isinstance(error, http.HTTPError):
@@ -65,6 +68,12 @@ def _refused(action: str, error: ApiException, settings: ClusterSettings) -> Clu
         )
     if error.status == 404:
         return ClusterError(action, why=f"{host} knows no such thing (HTTP 404): {said}", now="check what you named")
+    if _TOO_LARGE in said:
+        return ClusterError(
+            action,
+            why="it has grown too large for Kubernetes to be written back (1.5 MB, uncompressed)",
+            now="resprout submit makes a new run; stages whose inputs are the same are not computed again",
+        )
     if error.status in _LATER:
         return ClusterError(
             action,

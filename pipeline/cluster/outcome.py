@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.cluster import words
 from pipeline.cluster.server import Server
 from pipeline.cluster.stages import Stage
 from pipeline.cluster.state import RunState
@@ -60,8 +59,8 @@ def outcome_of(server: Server, state: RunState) -> Outcome:
         return Outcome(told, address=address)
     if "passed" in told:
         return Outcome(told, gate_broken=told["passed"] is False, gate_cannot_tell=told["passed"] is None)
-    # its log is gone, or from before it told: it fails of nothing else, unless it was kept from its work
-    return Outcome(gate_broken=bool(gate.last) and words.exit_code(gate.last[-1].message) in (None, 1))
+    # its log is gone, or from before it told: an exit of its own means one thing
+    return Outcome(gate_broken=bool(gate.last) and gate.last[-1].message in ("", "main: Error (exit code 1)"))
 
 
 def _told(server: Server, state: RunState, stage: Stage | None) -> dict[str, Any]:

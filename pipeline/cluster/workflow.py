@@ -88,9 +88,15 @@ class Workflow:
 
 
 def read(manifest: str) -> Workflow:
-    """A workflow from its JSON, compressed nodes or plain ones."""
+    """A workflow from its JSON, compressed nodes or plain ones.
+
+    Raises:
+        ValueError: it is not JSON, or Argo keeps its nodes elsewhere, in a database.
+    """
     document = json.loads(manifest)
     status = document.get("status") or {}
+    if status.get("offloadNodeStatusVersion"):
+        raise ValueError("the nodes are kept elsewhere")
     nodes = status.get("nodes") or _decompressed(status.get("compressedNodes"))
     parts = _grouped(nodes.values(), document["metadata"])
     templates = {it["name"]: it for it in document["spec"].get("templates") or []}

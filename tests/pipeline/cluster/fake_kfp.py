@@ -66,6 +66,7 @@ class Fault:
     status: int = 0
     carried_out: bool = False
     until: float = float("inf")
+    text: str = ""
 
 
 class RefusedError(Exception):
@@ -106,9 +107,11 @@ class FakeKfp:
         self.scenes = list(scenes)
         self._polls = 0
 
-    def fails(self, method: str, path: str, *, status: int, times: float = 1, until: float = float("inf")) -> None:
+    def fails(
+        self, method: str, path: str, *, status: int, times: float = 1, until: float = float("inf"), text: str = ""
+    ) -> None:
         """Answer requests with an HTTP status, so many times or until the clock says so."""
-        self._faults.append(Fault(_matching(method, path), times, status, until=until))
+        self._faults.append(Fault(_matching(method, path), times, status, until=until, text=text))
 
     def cuts(self, method: str, path: str, *, times: float = 1, carried_out: bool = False) -> None:
         """Close the connection without an answer, before the request's work is done or after it."""
@@ -358,7 +361,7 @@ def _handler(fake: FakeKfp) -> type[BaseHTTPRequestHandler]:
             fake.asked.append((self.command, url.path))
             fault = fake.fault(self.command, url.path)
             if fault is not None and fault.status:
-                return self._send(fault.status, {"error": f"no healthy upstream ({fault.status})"})
+                return self._send(fault.status, {"error": fault.text or f"no healthy upstream ({fault.status})"})
             if fault is not None and not fault.carried_out:
                 return self._cut()
             if fake.token is not None and self.headers.get("Authorization") != f"Bearer {fake.token}":

@@ -319,11 +319,12 @@ def test_a_broken_gate_ends_with_1_also_where_kfp_s_list_has_stopped(
 def test_a_gate_that_was_kept_from_judging_breaks_no_limit(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
     resprout("submit", recipe)
     codes = []
-    for play in (Play("Failed", "main: OOMKilled (exit code 137)"), Play("Driver", "main: Error (exit code 1)")):
+    kept = ("main: OOMKilled (exit code 1)", "pod deleted")
+    for play in (*(Play("Failed", message) for message in kept), Play("Driver", "main: Error (exit code 1)")):
         kfp.plays(Scene("FAILED", {"gate": play}))
         codes.append(resprout("runs", "show", only_run(kfp), "--wait").exit_code)
 
-    assert codes == [3, 3]
+    assert codes == [3, 3, 3]
 
 
 def test_where_nothing_but_the_stopped_list_tells_no_state_is_made_up(
@@ -427,3 +428,17 @@ def test_stages_that_this_version_does_not_know_are_shown_by_their_names(
     assert result.exit_code == 0, result.output
     rows = {line.split()[0]: line.split()[1:] for line in result.output.splitlines() if line}
     assert rows["some-older-stage"][0] == "done"
+
+
+def test_a_run_that_is_too_large_to_be_retried_is_refused_at_once(
+    kfp: FakeKfp, resprout: Resprout, recipe: Path
+) -> None:
+    resprout("submit", recipe)
+    kfp.plays(failed("recover"))
+    kfp.fails("POST", f"{RUN}:retry", status=500, text="Failed to retry run: etcdserver: request is too large")
+
+    result = resprout("runs", "retry", only_run(kfp))
+
+    assert result.exit_code == 4
+    assert "resprout submit makes a new run" in result.output
+    assert kfp.clock == 0

@@ -20,6 +20,7 @@ from torch import Tensor
 from pipeline import local_kfp
 from resprout import artifacts, datasets
 from resprout.types import LabelledImages, Teacher
+from tests.pipeline.cluster.argo import pod_of
 from tests.pipeline.cluster.conftest import Resprout
 from tests.pipeline.cluster.fake_kfp import FakeKfp, Scene
 from tests.pipeline.warm import forked
@@ -89,6 +90,7 @@ def test_what_is_submitted_runs_and_what_it_publishes_passes_the_gate(
         )
     assert ended_well, (tmp_path / "log").read_text()
     kfp.plays(Scene("SUCCEEDED", {name.replace("_", "-"): "SUCCEEDED" for name in names.ended_well}))
+    kfp.logs = dict.fromkeys((pod_of("gate"), pod_of("publish")), (tmp_path / "log").read_text())
     waited = resprout("runs", "show", run.run_id, "--wait")
     judged = resprout("gate", recipe, f"{prefix}/models/tiny/1")
     too_strict = resprout("gate", recipe, f"{prefix}/models/tiny/1", "--set", "gate.min_sparsity=0.9")
@@ -96,3 +98,5 @@ def test_what_is_submitted_runs_and_what_it_publishes_passes_the_gate(
     assert names.ended_well.count("synthesize") == 2
     assert names.ended_well[-1] == "publish"
     assert (waited.exit_code, judged.exit_code, too_strict.exit_code) == (0, 0, 1), waited.output + judged.output
+    assert f"gate       1 of 1 limits are kept\npublished  {prefix}/models/tiny/1" in waited.output
+    assert any(line.startswith("recovered ") and line.count("%") == 2 for line in waited.output.splitlines())
