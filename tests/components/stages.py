@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from kfp import dsl
 
+from components.evaluate import evaluate
 from components.fetch_test_set import fetch_test_set
 from components.merge_dreams import merge_dreams
-from components.plan_shards import plan_shards
+from components.plan import Plan, plan
 from components.prune import prune
+from components.recover import recover
 from components.synthesize import synthesize
 from resprout import datasets
 from resprout.types import LabelledImages, Teacher
@@ -35,34 +37,44 @@ class Stage:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.logged: list[dsl.Metrics] = []
 
     def __call__(self, kind: type[dsl.Artifact], name: str) -> Any:
         return kind(name=name, uri=str(self.folder / name), metadata={})
 
     def metrics(self) -> dsl.Metrics:
-        return self(dsl.Metrics, "metrics")
+        self.logged.append(self(dsl.Metrics, f"metrics-{len(self.logged)}"))
+        return self.logged[-1]
 
 
-def pruned(stage: Stage) -> dsl.Model:
-    student = stage(dsl.Model, "student")
+def planned(kind: str = "compress", **inputs: Any) -> Plan:
+    """What `plan` hands on for a run whose form was filled in like this."""
+    usual = {"teacher": "torchvision://resnet18", "seed": 0, "recipe": {}, "placement": {}}
+    made: Plan = plan.python_func(kind=kind, **usual | inputs)
+    return made
+
+
+def pruned(
+    stage: Stage, section: dict[str, Any] = PRUNING, recovery: dict[str, Any] = RECOVERY, seed: int = 0
+) -> tuple[dsl.Model, dsl.Metrics]:
+    student, metrics = stage(dsl.Model, "student"), stage.metrics()
     prune.python_func(
-        teacher=stage(dsl.Model, "teacher"), section=PRUNING, seed=0, student=student, metrics=stage.metrics()
+        teacher=stage(dsl.Model, "teacher"),
+        dreams=stage(dsl.Dataset, "dreams"),
+        section=section,
+        recovery=recovery,
+        seed=seed,
+        gpus="0",
+        checkpoints="",
+        student=student,
+        metrics=metrics,
     )
-    return student
+    return student, metrics
 
 
-def planned(synthesis: dict[str, Any], num_shards: int, student_aware: bool = False, **others: Any) -> list[int]:
-    sections = {"pruning": PRUNING, "recovery": {}, "evaluation": {}, "gate": {}, "publishing": {}}
-    sections |= {"teacher": {"source": "torchvision://resnet18"}, "synthesis": synthesis}
-    switches = {"collected": False, "student_aware": student_aware, "pruned_on_dreams": False, "published": False}
-    switches["num_shards"] = num_shards
-    numbers: list[int] = plan_shards.python_func(**(sections | switches | others))
-    return numbers
-
-
-def dreamt(stage: Stage, section: dict[str, Any] = SYNTHESIS, num_shards: int = 1, **inputs: Any) -> dsl.Metrics:
+def dreamt(stage: Stage, section: dict[str, Any] = SYNTHESIS, num_shards: int = 1) -> dsl.Metrics:
     shards = []
-    for index in planned(section, num_shards, "student" in inputs):
+    for index in range(num_shards):
         shards.append(stage(dsl.Dataset, f"shard-{index}-of-{num_shards}"))
         synthesize.python_func(
             teacher=stage(dsl.Model, "teacher"),
@@ -71,10 +83,10 @@ def dreamt(stage: Stage, section: dict[str, Any] = SYNTHESIS, num_shards: int = 
             seed=0,
             shard_index=index,
             num_shards=num_shards,
+            gpus="0",
             checkpoints="",
             shard=shards[-1],
             metrics=stage.metrics(),
-            **inputs,
         )
     metrics = stage.metrics()
     merge_dreams.python_func(shards=shards, dreams=stage(dsl.Dataset, "dreams"), metrics=metrics)
@@ -84,9 +96,50 @@ def dreamt(stage: Stage, section: dict[str, Any] = SYNTHESIS, num_shards: int = 
 def labelled(stage: Stage, section: dict[str, Any]) -> dsl.Dataset:
     test_set = stage(dsl.Dataset, "test_set")
     fetch_test_set.python_func(
-        teacher=stage(dsl.Model, "teacher"), section=section, test_set=test_set, metrics=stage.metrics()
+        teacher=stage(dsl.Model, "teacher"), section=section, identity="", test_set=test_set, metrics=stage.metrics()
     )
     return test_set
+
+
+def recovered(stage: Stage, student: dsl.Model, seed: int = 0) -> dict[str, dsl.Model]:
+    """The repaired and the recovered student."""
+    students = {name: stage(dsl.Model, name) for name in ("repaired", "recovered")}
+    recover.python_func(
+        teacher=stage(dsl.Model, "teacher"),
+        dreams=stage(dsl.Dataset, "dreams"),
+        student=student,
+        section=RECOVERY,
+        seed=seed,
+        gpus="0",
+        checkpoints="",
+        metrics=stage.metrics(),
+        **students,
+    )
+    return students
+
+
+def evaluated(
+    stage: Stage, students: dict[str, dsl.Model], test_set: dsl.Dataset, section: dict[str, Any]
+) -> dict[str, Any]:
+    """What evaluation leaves; `students` are pruned, repaired and recovered."""
+    outputs = {
+        "evaluation": stage(dsl.Artifact, "evaluation"),
+        "metrics": stage.metrics(),
+        "confusion": stage(dsl.ClassificationMetrics, "confusion"),
+        "report": stage(dsl.HTML, "report"),
+        "summary": stage(dsl.Markdown, "summary"),
+    }
+    evaluate.python_func(
+        teacher=stage(dsl.Model, "teacher"),
+        statistics=stage(dsl.Artifact, "statistics"),
+        dreams=stage(dsl.Dataset, "dreams"),
+        test_set=test_set,
+        section=section,
+        gpus="0",
+        **students,
+        **outputs,
+    )
+    return outputs
 
 
 def save_images(path: Path, tiny_images: Any, teacher: Teacher) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import os
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,22 +16,25 @@ from kfp import dsl
 
 from components.evaluate import evaluate
 from components.fetch_teacher import fetch_teacher
+from components.gate import gate
 from components.merge_dreams import merge_dreams
 from components.prune import prune
-from components.prune_on_dreams import prune_on_dreams
+from components.publish import publish
 from components.recover import recover
 from components.scan_sensitivity import scan_sensitivity
+from components.synthesize import synthesize
 from resprout import artifacts, provenance
-from resprout.errors import ResproutError
-from resprout.types import Evaluation, Teacher
+from resprout.errors import DeviceError, ResproutError
+from resprout.types import DreamSet, Evaluation, Teacher
 from tests.components.stages import (
     PRUNING,
-    RECOVERY,
     SYNTHESIS,
     Stage,
     dreamt,
+    evaluated,
     labelled,
     pruned,
+    recovered,
     save_images,
 )
 
@@ -41,7 +47,8 @@ def test_fetch_teacher_hands_on_the_same_weights(tmp_path: Path, tiny_teacher: T
     artifacts.save_teacher(tiny_teacher, tmp_path / "source")
     teacher, metrics = Stage(tmp_path)(dsl.Model, "teacher"), Stage(tmp_path).metrics()
 
-    fetch_teacher.python_func(section={"source": str(tmp_path / "source")}, teacher=teacher, metrics=metrics)
+    section = {"source": str(tmp_path / "source")}
+    fetch_teacher.python_func(section=section, identity="", teacher=teacher, metrics=metrics)
 
     fetched = artifacts.load_teacher(teacher.path).network.state_dict()
     assert all(torch.equal(fetched[name], weights) for name, weights in tiny_teacher.network.state_dict().items())
@@ -58,16 +65,13 @@ def test_a_refusal_is_what_the_core_raised(tmp_path: Path):
 
     with pytest.raises(ResproutError, match="nowhere"):
         fetch_teacher.python_func(
-            section={"source": str(tmp_path / "nowhere")}, teacher=stage(dsl.Model, "t"), metrics=stage.metrics()
-        )
-    with pytest.raises(ResproutError, match=r"sparsity.*1\.5"):
-        prune.python_func(
+            section={"source": str(tmp_path / "nowhere")},
+            identity="",
             teacher=stage(dsl.Model, "t"),
-            section={**PRUNING, "sparsity": 1.5},
-            seed=0,
-            student=stage(dsl.Model, "student"),
             metrics=stage.metrics(),
         )
+    with pytest.raises(ResproutError, match=r"sparsity.*1\.5"):
+        pruned(stage, {**PRUNING, "sparsity": 1.5})
 
 
 def test_extract_statistics_counts_what_it_read(stage: Stage):
@@ -110,32 +114,21 @@ def test_shards_of_different_recipes_are_not_put_together(stage: Stage):
         merge_dreams.python_func(shards=shards[:1], dreams=stage(dsl.Dataset, "mixed"), metrics=stage.metrics())
 
 
-def test_a_student_changes_the_dreams_and_is_recorded(stage: Stage):
-    aware = {**SYNTHESIS, "student_weight": 5.0}
-    dreamt(stage)
-    blind = artifacts.load_dreams(stage.folder / "dreams")
-    dreamt(stage, aware, student=pruned(stage))
-
-    assert not torch.equal(artifacts.load_dreams(stage.folder / "dreams").images, blind.images)
-    assert input_names(stage.folder / "dreams") == ["teacher", "statistics", "student"]
-
-
 def test_prune_removes_the_share_that_the_section_asks_for(stage: Stage):
-    student = pruned(stage)
+    dreamt(stage)
+    student, metrics = pruned(stage)
 
     assert artifacts.load_student(student.path).mask.sparsity == pytest.approx(0.5, abs=1e-3)
     assert student.metadata["method"] == "global_magnitude"
     assert student.metadata["display_name"] == "pruned student, 50.0 % sparse"
+    assert metrics.metadata["sparsity_percent"] == pytest.approx(50, abs=0.1)
+    assert input_names(Path(student.path)) == ["teacher", "dreams"]
 
 
 def test_recover_and_evaluate_leave_students_scores_and_pages(stage: Stage, tiny_images: Any, tiny_teacher: Teacher):
-    student = pruned(stage)
     dreamt(stage)
-    networks = {"teacher": stage(dsl.Model, "teacher"), "dreams": stage(dsl.Dataset, "dreams")}
-    students = {name: stage(dsl.Model, name) for name in ("repaired", "recovered")}
-    recover.python_func(
-        **networks, **students, student=student, section=RECOVERY, seed=0, checkpoints="", metrics=stage.metrics()
-    )
+    student, _ = pruned(stage)
+    students = recovered(stage, student)
     save_images(stage.folder / "data.safetensors", tiny_images, tiny_teacher)
     section = {
         "data": str(stage.folder / "data.safetensors"),
@@ -144,26 +137,11 @@ def test_recover_and_evaluate_leave_students_scores_and_pages(stage: Stage, tiny
         "latency_batch_size": 2.0,
     }
     test_set = labelled(stage, section)
-    outputs = {
-        "evaluation": stage(dsl.Artifact, "evaluation"),
-        "metrics": stage.metrics(),
-        "confusion": stage(dsl.ClassificationMetrics, "confusion"),
-        "report": stage(dsl.HTML, "report"),
-        "summary": stage(dsl.Markdown, "summary"),
-    }
-    evaluate.python_func(
-        **networks,
-        **students,
-        **outputs,
-        statistics=stage(dsl.Artifact, "statistics"),
-        pruned=student,
-        test_set=test_set,
-        section=section,
-    )
+    outputs = evaluated(stage, {"pruned": student, **students}, test_set, section)
 
     before = artifacts.load_student(student.path).mask.keep
-    recovered = artifacts.load_student(students["recovered"].path)
-    assert all(torch.equal(recovered.mask.keep[name], kept) for name, kept in before.items())
+    after = artifacts.load_student(students["recovered"].path)
+    assert all(torch.equal(after.mask.keep[name], kept) for name, kept in before.items())
     scores = artifacts.load_evaluation(stage.folder / "evaluation")
     assert [score.name for score in scores.scores] == ["teacher", "pruned", "repaired", "recovered"]
     top1 = scores.score("recovered").top1
@@ -180,28 +158,10 @@ def test_recover_and_evaluate_leave_students_scores_and_pages(stage: Stage, tiny
 
 
 def test_a_student_that_lost_channels_goes_through_the_same_stages(stage: Stage):
-    networks = {"teacher": stage(dsl.Model, "teacher")}
-    student, metrics = stage(dsl.Model, "student"), stage.metrics()
-    section = {"method": "structured", "macs_ratio": 0.5, "round_to": 2.0}
-    prune.python_func(**networks, section=section, seed=0, student=student, metrics=metrics)
     dreamt(stage)
-    networks["dreams"] = stage(dsl.Dataset, "dreams")
-    students = {name: stage(dsl.Model, name) for name in ("repaired", "recovered")}
-    recovery = {"section": RECOVERY, "seed": 0, "checkpoints": ""}
-    recover.python_func(**networks, **students, **recovery, student=student, metrics=stage.metrics())
-    evaluate.python_func(
-        **networks,
-        **students,
-        statistics=stage(dsl.Artifact, "statistics"),
-        pruned=student,
-        test_set=labelled(stage, {}),
-        section={},
-        evaluation=stage(dsl.Artifact, "evaluation"),
-        metrics=stage.metrics(),
-        confusion=stage(dsl.ClassificationMetrics, "confusion"),
-        report=stage(dsl.HTML, "report"),
-        summary=stage(dsl.Markdown, "summary"),
-    )
+    student, metrics = pruned(stage, {"method": "structured", "macs_ratio": 0.5, "round_to": 2.0})
+    students = recovered(stage, student)
+    evaluated(stage, {"pruned": student, **students}, labelled(stage, {}), {})
 
     before, after = (artifacts.load_student(folder.path) for folder in (student, students["recovered"]))
     assert after.channels is not None
@@ -217,34 +177,12 @@ def test_a_student_that_lost_channels_goes_through_the_same_stages(stage: Stage)
 @pytest.mark.parametrize("sparsity", ["auto", 0.5])
 def test_what_an_automatic_sparsity_tried_goes_with_the_student_into_the_report(stage: Stage, sparsity: str | float):
     dreamt(stage)
-    student, report = stage(dsl.Model, "student"), stage(dsl.HTML, "report")
-    networks = {"teacher": stage(dsl.Model, "teacher"), "dreams": stage(dsl.Dataset, "dreams")}
     promise = {"min_agreement": 0.1} if sparsity == "auto" else {}
-    prune_on_dreams.python_func(
-        **networks,
-        section={"method": "global_magnitude", "sparsity": sparsity, **promise},
-        recovery=RECOVERY,
-        seed=0,
-        checkpoints="",
-        student=student,
-        metrics=stage.metrics(),
-    )
-    evaluate.python_func(
-        **networks,
-        statistics=stage(dsl.Artifact, "statistics"),
-        pruned=student,
-        repaired=student,
-        recovered=student,
-        test_set=labelled(stage, {}),
-        section={},
-        evaluation=stage(dsl.Artifact, "evaluation"),
-        metrics=stage.metrics(),
-        confusion=stage(dsl.ClassificationMetrics, "confusion"),
-        report=report,
-        summary=stage(dsl.Markdown, "summary"),
-    )
+    student, _ = pruned(stage, {"method": "global_magnitude", "sparsity": sparsity, **promise})
+    students = dict.fromkeys(("pruned", "repaired", "recovered"), student)
+    outputs = evaluated(stage, students, labelled(stage, {}), {})
 
-    choice, page = provenance.sparsity_choice(student.path), Path(report.path).read_text()
+    choice, page = provenance.sparsity_choice(student.path), Path(outputs["report"].path).read_text()
     assert (choice is None) == (sparsity == 0.5) == ("Why this sparsity" not in page)
     if choice is not None:
         assert choice.promised == 0.1
@@ -261,7 +199,9 @@ def assert_costs_are_logged(evaluation: Evaluation, metrics: dsl.Metrics, recove
     assert metrics.metadata["recovered_latency_ratio"] == evaluation.latency.ratio > 0
 
 
-def test_custom_code_that_the_teacher_stage_let_in_runs_in_later_stages(tmp_path: Path, tiny_teacher: Teacher):
+def test_custom_code_that_the_teacher_stage_let_in_runs_in_later_stages(
+    tmp_path: Path, tiny_teacher: Teacher, tiny_dreams: DreamSet
+):
     info = replace(
         tiny_teacher.info,
         architecture="resprout.models.cifar:thin_resnet",
@@ -270,6 +210,7 @@ def test_custom_code_that_the_teacher_stage_let_in_runs_in_later_stages(tmp_path
     )
     artifacts.save_teacher(replace(tiny_teacher, info=info), tmp_path / "teacher")
     stage = Stage(tmp_path)
+    artifacts.save_dreams(tiny_dreams, tmp_path / "dreams", input=info.input)
 
     pruned(stage)
 
@@ -285,24 +226,104 @@ def test_a_sensitivity_scan_leaves_figures_a_table_and_a_page(stage: Stage):
     scan_sensitivity.python_func(
         teacher=stage(dsl.Model, "teacher"),
         dreams=stage(dsl.Dataset, "dreams"),
-        section={"sparsities": [0.9], "repair_dreams": 4.0},
+        section={**PRUNING, "exclude": ["layer*"]},
+        gpus="0",
         sensitivity=found,
         metrics=metrics,
         page=page,
     )
 
     scanned = artifacts.load_sensitivity(found.path)
-    assert len(scanned.layers) == metrics.metadata["layers"] == 10
+    assert scanned.layers == ("conv1.weight", "fc.weight")
+    assert metrics.metadata["layers"] == 2
     assert metrics.metadata["most_lost_percent"] == 100 * scanned.ranking()[0][1]
     assert found.metadata["most_sensitive"] == scanned.ranking()[0][0]
     assert input_names(Path(found.path)) == ["teacher", "dreams"]
     assert artifacts.digest_of(stage.folder / "teacher") in Path(page.path).read_text()
-    with pytest.raises(ResproutError, match="sparsity: no such field"):
-        scan_sensitivity.python_func(
-            teacher=stage(dsl.Model, "teacher"),
-            dreams=stage(dsl.Dataset, "dreams"),
-            section={"sparsity": 0.9},
-            sensitivity=found,
-            metrics=metrics,
-            page=page,
-        )
+
+
+def test_every_figure_that_is_logged_is_in_its_artifacts_file_too(
+    stage: Stage, tiny_images: Any, tiny_teacher: Teacher
+):
+    """KFP's UI has an error in the place of a preview where an artifact has no file."""
+    dreamt(stage, num_shards=2)
+    student, _ = pruned(stage)
+    students = {"pruned": student, **recovered(stage, student)}
+    save_images(stage.folder / "data.safetensors", tiny_images, tiny_teacher)
+    test_set = labelled(stage, {"data": str(stage.folder / "data.safetensors")})
+    outputs = evaluated(stage, students, test_set, {})
+
+    assert len(stage.logged) == 8  # statistics, two shards, dreams, pruned, recovered, the test set, scores
+    for metrics in stage.logged:
+        assert metrics.metadata
+        assert json.loads(Path(metrics.path).read_text()) == metrics.metadata
+    confusion = outputs["confusion"]
+    assert json.loads(Path(confusion.path).read_text()) == confusion.metadata != {}
+
+
+def test_without_labels_there_is_no_confusion_and_a_file_all_the_same(stage: Stage):
+    dreamt(stage)
+    student, _ = pruned(stage)
+    students = dict.fromkeys(("pruned", "repaired", "recovered"), student)
+    confusion = evaluated(stage, students, labelled(stage, {}), {})["confusion"]
+
+    assert json.loads(Path(confusion.path).read_text()) == confusion.metadata == {}
+
+
+@pytest.mark.parametrize("component", [synthesize, prune, recover, evaluate, scan_sensitivity], ids=lambda it: it.name)
+def test_a_stage_that_asked_for_a_gpu_and_sees_none_ends_before_it_reads_anything(
+    component: Any, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("resprout.devices._seen", lambda: (0, ""))
+    nothing = dict.fromkeys(inspect.signature(component.python_func).parameters)
+
+    with pytest.raises(DeviceError, match="asked for 2 GPUs and sees none"):
+        component.python_func(**nothing | {"gpus": "2"})
+
+
+def test_without_a_place_to_publish_the_stage_says_so(stage: Stage, capsys: pytest.CaptureFixture[str]):
+    publication = stage(dsl.Artifact, "publication")
+    publish.python_func(
+        recovered=stage(dsl.Model, "recovered"),
+        evaluation=stage(dsl.Artifact, "evaluation"),
+        report=stage(dsl.HTML, "report"),
+        section={"name": "tiny"},
+        publication=publication,
+    )
+
+    assert "publish_to is empty: nothing is published" in capsys.readouterr().out
+    assert publication.metadata == {"display_name": "not published"}
+    assert json.loads(Path(publication.path).read_text()) == {}
+
+
+@pytest.mark.usefixtures("storage_configured")
+def test_what_is_published_is_what_the_stages_made(stage: Stage, tmp_path: Path):
+    dreamt(stage)
+    student, _ = pruned(stage)
+    students = dict.fromkeys(("pruned", "repaired", "recovered"), student)
+    outputs = evaluated(stage, students, labelled(stage, {}), {})
+    publication = stage(dsl.Artifact, "publication")
+    publish.python_func(
+        recovered=student,
+        evaluation=outputs["evaluation"],
+        report=outputs["report"],
+        section={"to": f"s3://resprout/tests/{tmp_path.name}", "name": "tiny", "version": "1"},
+        publication=publication,
+    )
+
+    published = json.loads(Path(publication.path).read_text())
+    assert published["address"] == publication.metadata["address"] == f"s3://resprout/tests/{tmp_path.name}/tiny/1"
+    assert published["files"]["report.html"] == artifacts.sha256_of(Path(outputs["report"].path))
+    assert publication.metadata["display_name"] == "tiny 1"
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(0.4, True), (0.6, False)])
+def test_a_gate_tells_each_limit_and_fails_where_one_is_broken(stage: Stage, tmp_path: Path, limit: float, kept: bool):
+    evaluation, verdict = stage(dsl.Artifact, "evaluation"), stage(dsl.Markdown, "verdict")
+    Path(evaluation.path).mkdir()
+    (Path(evaluation.path) / "metrics.json").write_text(json.dumps({"recovered.sparsity": 0.5}))
+
+    with nullcontext() if kept else pytest.raises(ResproutError, match="min_sparsity: at least 60 %"):
+        gate.python_func(evaluation=evaluation, section={"min_sparsity": limit}, verdict=verdict)
+    assert "| `min_sparsity` |" in Path(verdict.path).read_text()
+    assert verdict.metadata == {"display_name": "gate", "limits": 1}
