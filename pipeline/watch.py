@@ -245,6 +245,8 @@ def describe(component: str, facts: Mapping[str, Any]) -> str:
     if component == "evaluate":
         images, held_out = facts.get("num_test_images", 0), facts.get("num_held_out_dreams", 0)
         return f"{images:,.0f} labelled images, {held_out:,.0f} held-out {facts.get('held_out_kind', 'dreams')}"
+    if component == "prune" and facts.get("rounds", 1) > 1:
+        return f"{_LINES[component].format_map(facts)}, rounds: {facts['rounds']:.0f}"
     if component == "recover":
         return _figures({name: value for name, value in facts.items() if isinstance(value, float)})
     if component == "prune" and facts.get("rounds", 1) > 1:

@@ -215,7 +215,9 @@ def _problem(detail: Mapping[str, Any], kind: Any) -> str:
     location = [str(part) for part in detail["loc"] if part not in METHODS and not str(part).startswith("<")]
     field_name = ".".join(location) or "the whole"
     if detail["type"] == "extra_forbidden":
-        near = get_close_matches(location[-1], sorted(_field_names(kind)), n=1)
+        known = _field_names(kind)
+        # another section, or another method, may well have a field of that very name
+        near = [] if location[-1] in known else get_close_matches(location[-1], sorted(known), n=1)
         return f"{field_name}: no such field" + (f"; did you mean {near[0]}?" if near else "")
     if detail["type"] == "missing":
         return f"{field_name}: is required"

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from resprout.errors import RecipeError
-from resprout.recipe import ImagesSection, PlacementSection, Recipe, validate, with_whole_numbers
+from resprout.recipe import ImagesSection, PlacementSection, PruningSection, Recipe, validate, with_whole_numbers
 from resprout.recipe.placement import AT_SUBMIT
 
 # the input, and the section and field that it stands for
@@ -30,6 +30,7 @@ KINDS = {
 # what a scan reads of a recipe's JSON; the rest of it is about stages that a scan has not
 _SCANNED = ("name", "teacher", "synthesis", "pruning")
 WHERE = "the run's inputs"
+_PRUNERS = {it.model_fields["method"].default: it for it in get_args(get_args(PruningSection)[0])}
 
 
 def kind_of(recipe: Recipe) -> str:
@@ -51,10 +52,15 @@ def to_inputs(recipe: Recipe, kind: str) -> dict[str, Any]:
 
     `from_inputs` gives the recipe back, less what of its placement is compiled in and, for a scan, what a scan does
     not read.
+
+    Raises:
+        RecipeError: this pipeline takes other images than the recipe.
     """
     placement = recipe.placement.model_dump(mode="json", include=set(AT_SUBMIT), exclude_defaults=True)
-    rest: dict[str, Any] = {}
-    for name, value in recipe.model_dump(mode="json", exclude_defaults=True, exclude={"seed", "placement"}).items():
+    _refuse_unfitting(kind, recipe.synthesis.method)
+    rest: dict[str, Any] = {} if recipe.name == _name_of(recipe.teacher.source) else {"name": recipe.name}
+    fields = recipe.model_dump(mode="json", exclude_defaults=True, exclude={"name", "seed", "placement"})
+    for name, value in fields.items():
         method = getattr(getattr(recipe, name), "method", None)
         default = getattr(Recipe.model_fields[name].default, "method", None)
         rest[name] = {"method": method, **value} if method != default else value
@@ -66,8 +72,6 @@ def to_inputs(recipe: Recipe, kind: str) -> dict[str, Any]:
         plain[name] = "" if value is None else str(value)
     if kind == "compress-images":
         rest["synthesis"].pop("method", None)
-    if rest.get("name") == _name_of(recipe.teacher.source):
-        del rest["name"]
     if kind == "scan":
         rest = {name: rest[name] for name in _SCANNED if name in rest}
         rest["pruning"] = {"exclude": list(recipe.pruning.exclude)} if recipe.pruning.exclude else {}
@@ -98,35 +102,47 @@ def from_inputs(kind: str, inputs: Mapping[str, Any]) -> Recipe:
     _refuse_compiled_in(inputs["placement"])
     for name, (section, field) in FIELDS.items():
         part = fields.setdefault(section, {})
-        if isinstance(part, dict) and field in part:
+        if not isinstance(part, dict):
+            continue  # is refused with everything else that is wrong
+        if field in part:
             _refuse_twice(name, section, field, is_input=name in KINDS[kind])
         if name in KINDS[kind] and inputs[name] != "":
-            part[field] = _plain(name, inputs[name])
-    if kind == "compress-images":
-        fields["synthesis"].setdefault("method", "images")
+            part[field] = inputs[name]
+    if isinstance(synthesis := fields["synthesis"], dict):
+        if kind == "compress-images":
+            synthesis.setdefault("method", "images")
+        _refuse_unfitting(kind, synthesis.get("method"))
+    if isinstance(fields["pruning"], dict):
+        _refuse_unused_sparsity(fields["pruning"])
     fields.setdefault("name", _name_of(str(inputs["teacher"])))
     whole = {**fields, "seed": inputs["seed"], "placement": inputs["placement"]}
     recipe: Recipe = validate(Recipe, with_whole_numbers(whole), WHERE)
-    if (kind == "compress-images") != isinstance(recipe.synthesis, ImagesSection):
-        raise RecipeError(
-            f"{WHERE}, synthesis.method: is {recipe.synthesis.method}",
-            why=f"the pipeline {kind} takes {'images of your own' if kind == 'compress-images' else 'dreams'}",
-            now="use pipeline/compress-images.yaml for images of your own, and the others for dreams",
-        )
     return recipe
-
-
-def _plain(name: str, value: Any) -> Any:
-    # a sparsity may be `auto`, so that its field is text
-    if name == "sparsity" and re.fullmatch(r"[\d.]+(e-?\d+)?", str(value)):
-        return float(value)
-    return value
 
 
 def _name_of(source: str) -> str:
     last = source.partition("?")[0].rstrip("/").rpartition("/")[2].partition("@")[0]
     stem = re.sub(r"\.(safetensors|pth?|bin)$", "", last).lower()
     return re.sub(r"[^a-z0-9._-]+", "-", stem).strip("-._")[:63] or "unnamed"
+
+
+def _refuse_unfitting(kind: str, method: str | None) -> None:
+    if (kind == "compress-images") != (method == "images"):
+        raise RecipeError(
+            f"{WHERE}, synthesis.method: is {method}",
+            why=f"the pipeline {kind} takes {'images of your own' if kind == 'compress-images' else 'dreams'}",
+            now="use pipeline/compress-images.yaml for images of your own, and the others for dreams",
+        )
+
+
+def _refuse_unused_sparsity(fields: Mapping[str, Any]) -> None:
+    chosen = _PRUNERS.get(fields.get("method"))
+    if "sparsity" in fields and chosen is not None and "sparsity" not in chosen.model_fields:
+        raise RecipeError(
+            f"{WHERE}, sparsity: is {fields['sparsity']}, and pruning.method {fields['method']} has none",
+            why="other fields of its section say how much goes",
+            now="leave sparsity empty",
+        )
 
 
 def _refuse_twice(name: str, section: str, field: str, *, is_input: bool) -> NoReturn:

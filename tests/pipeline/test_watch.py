@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+import components
 from pipeline.local_kfp import Task
-from pipeline.watch import BarScreen, PlainScreen, Watch, failure, screen_for
+from pipeline.watch import STAGES, BarScreen, PlainScreen, Watch, describe, failure, screen_for
 from resprout.errors import ArtifactError
 from resprout.progress import Progress
 
@@ -156,3 +157,14 @@ def test_a_watch_logs_all_lines_and_keeps_progress_out_of_failures():
     assert out.getvalue() == "dreams       100/200 iterations  bn 0.4\n"
     assert "dreams: a warning\n" in log.getvalue()
     assert "dreams: progress dreams 100/200" in log.getvalue()
+
+
+def test_every_stage_but_the_first_is_called_by_a_persons_word_for_it():
+    components_there = {path.stem for path in Path(components.__file__).parent.glob("[a-z]*.py")}
+    assert set(STAGES) == components_there - {"plan"}
+
+
+@pytest.mark.parametrize(("rounds", "ends"), [(1, "weights, lamp"), (3, "weights, lamp, rounds: 3")])
+def test_rounds_are_told_where_there_are_several(rounds: int, ends: str):
+    facts = {"sparsity_percent": 75.0, "maskable_weights": 1000, "method": "lamp", "rounds": rounds}
+    assert describe("prune", facts) == f"75.0 % of 1,000 {ends}"
