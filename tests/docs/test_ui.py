@@ -64,7 +64,7 @@ def test_the_picture_is_of_the_pipeline_that_is_compiled(spec: dict[str, Any], g
     assert graph["svg"](spec) == graph["PICTURE"].read_text(), "run: make format"
     drawn = {name for edge in graph["edges"](spec) for name in edge[:2]}
     assert drawn == {stage.component for stage in read(COMPILED)}
-    assert graph["gpu_stages"](spec) == {"synthesize", "prune-on-dreams", "scan-sensitivity", "recover"}
+    assert graph["gpu_stages"](spec) == {"synthesize", "prune", "recover"}
 
 
 def test_the_picture_shows_who_gets_the_labelled_test_set(spec: dict[str, Any], graph: dict[str, Any]):
