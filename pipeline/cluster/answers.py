@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from kfp_server_api import ApiException
 from urllib3 import exceptions as http
@@ -12,13 +13,13 @@ from resprout.errors import ClusterError
 
 # a proxy or the API server itself while it restarts; KFP says 500 while its database does
 _LATER = {429, 500, 502, 503, 504}
-_TOO_LARGE = "request is too large"  # etcd's words
+_TOO_LARGE = re.compile("request is too large|message larger than max")  # etcd's words, and its client's
 
 
 def may_succeed_later(error: BaseException, settings: ClusterSettings) -> bool:
     """Whether the same request may succeed a little later."""
     if isinstance(error, ApiException):
-        if _TOO_LARGE in message_of(error):
+        if _TOO_LARGE.search(message_of(error)):
             return False
         # a token in a file is about to be renewed; one in the environment stays as it is
         return error.status in _LATER or (error.status == 401 and settings.token is None and settings.has_token)
@@ -68,7 +69,7 @@ def _refused(action: str, error: ApiException, settings: ClusterSettings) -> Clu
         )
     if error.status == 404:
         return ClusterError(action, why=f"{host} knows no such thing (HTTP 404): {said}", now="check what you named")
-    if _TOO_LARGE in said:
+    if _TOO_LARGE.search(said):
         return ClusterError(
             action,
             why="it has grown too large for Kubernetes to be written back (1.5 MB, uncompressed)",

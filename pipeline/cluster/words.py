@@ -13,7 +13,7 @@ KILLED = 137
 _HOPELESS = ("ErrImage", "ImagePull", "InvalidImage", "CreateContainer", "CrashLoop", "RunContainer")
 # of KFP's launcher and driver (glog), of Argo's executor, of KFP's Python executor
 _GLOG = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ \S+:\d+\]")
-_NOT_OURS = re.compile(rf"{_GLOG.pattern}|time=\S.* level=|\[KFP Executor |Error: exit status \d+$")
+_NOT_OURS = re.compile(rf"{_GLOG.pattern}|time=\S.* level=|\[KFP Executor |Error: exit status \d+$|outcome \w+ {{")
 _FATAL = re.compile(r"F\d{4} \S+ +\d+ \S+:\d+\] (?P<text>.*)$")
 # what KFP puts before what it failed of
 _PREAMBLE = re.compile(r"KFP driver: driver\.\w+\(.*?\) failed: |failed to execute component: ")

@@ -430,12 +430,15 @@ def test_stages_that_this_version_does_not_know_are_shown_by_their_names(
     assert rows["some-older-stage"][0] == "done"
 
 
+@pytest.mark.parametrize(
+    "text", ["etcdserver: request is too large", "trying to send message larger than max (2197691 vs. 2097152)"]
+)
 def test_a_run_that_is_too_large_to_be_retried_is_refused_at_once(
-    kfp: FakeKfp, resprout: Resprout, recipe: Path
+    kfp: FakeKfp, resprout: Resprout, recipe: Path, text: str
 ) -> None:
     resprout("submit", recipe)
     kfp.plays(failed("recover"))
-    kfp.fails("POST", f"{RUN}:retry", status=500, text="Failed to retry run: etcdserver: request is too large")
+    kfp.fails("POST", f"{RUN}:retry", status=500, text=f"Failed to retry run: {text}")
 
     result = resprout("runs", "retry", only_run(kfp))
 
