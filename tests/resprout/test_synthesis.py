@@ -14,7 +14,7 @@ from resprout.checkpoints import FolderCheckpoint
 from resprout.errors import ArtifactError, RecipeError
 from resprout.progress import Progress
 from resprout.recipe import DeepInversionSection, ImagesSection, PaperSynthesisSection, SynthesisSection
-from resprout.synthesis import METHODS, merge, shard_numbers, synthesize, synthesize_shard
+from resprout.synthesis import METHODS, merge, synthesize, synthesize_shard
 from resprout.synthesis.groups import plan, shard
 from resprout.synthesis.losses import normalised_batch_norm_distance, total_variation
 from resprout.types import BNStatistics, DreamSet, Teacher
@@ -65,7 +65,7 @@ def test_the_number_of_shards_never_changes_a_dream(
     whole = synthesize(tiny_teacher, statistics, SMALL, seed=1)
     parts = [
         synthesize_shard(tiny_teacher, statistics, SMALL, seed=1, shard_index=index, num_shards=num_shards)
-        for index in shard_numbers(SMALL, num_shards)
+        for index in range(num_shards)
     ]
     merged = merge(parts[::-1])
     assert torch.equal(merged.images, whole.images)
@@ -175,10 +175,6 @@ def test_shards_cover_every_group_once_and_no_group_is_a_single_image(
 def test_more_shards_than_groups_are_refused(tiny_teacher: Teacher, statistics: BNStatistics) -> None:
     with pytest.raises(RecipeError, match="9 shards cannot share 4 groups"):
         synthesize_shard(tiny_teacher, statistics, SMALL, seed=0, shard_index=8, num_shards=9)
-    with pytest.raises(RecipeError, match="9 shards cannot share 4 groups"):
-        shard_numbers(SMALL, 9)
-    with pytest.raises(RecipeError, match="use 1 to 36 shards"):
-        shard_numbers(PaperSynthesisSection(), 0)
     assert shard(plan(24, 8, 8), 8, 9) == []
 
 
