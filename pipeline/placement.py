@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from components._image import CPU_IMAGE, GPU_IMAGE
 from resprout.recipe import PlacementSection
+from resprout.recipe.placement import AT_SUBMIT
 
 if TYPE_CHECKING:
     from kfp.dsl import PipelineTask
@@ -112,7 +113,10 @@ def _on_gpu(task: PipelineTask, section: PlacementSection, planned: PipelineTask
 
 
 def compiled_in(section: PlacementSection) -> PlacementSection:
-    """What is left of a section when all that a run may say is set back to its default."""
-    from resprout.recipe.placement import AT_SUBMIT
+    """What is left of a section when all that a run may say is set back to its default.
 
-    return PlacementSection(**section.model_dump(exclude=set(AT_SUBMIT)))
+    Where stages without a GPU use the nodes that have them, the taints that they tolerate stay: of these stages, a run
+    can say nothing.
+    """
+    said = AT_SUBMIT - {"gpu_tolerations"} if section.use_gpu_nodes else AT_SUBMIT
+    return PlacementSection(**section.model_dump(exclude=set(said)))

@@ -2,135 +2,162 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
+from components._asked import affinity, asked
 from components._image import CPU_IMAGE, GPU_IMAGE
-from pipeline import command, placement, recipes
+from components.plan import Plan
+from pipeline import command
+from pipeline.placement import SECRETS_FOLDER, SMALL, compiled_in, gpu_stages
 from resprout import recipe as recipe_module
 from resprout.errors import RecipeError
 from resprout.recipe import PlacementSection, Recipe
+from resprout.recipe.form import KINDS
+from resprout.recipe.placement import AT_SUBMIT
 from tests.pipeline.compiled import Stage, by_component, read
 
 ROOT = Path(__file__).parents[2]
-COMMITTED = ROOT / "pipeline" / "compress.yaml"
-DOCS = ROOT / "docs" / "gpu-nodes.md"
-SLICES = (
-    "placement.gpu_type=nvidia.com/mig-1g.10gb",
-    "placement.gpu_memory_gib=8",
-    "placement.evaluate_on_gpu=true",
-    "placement.retries=4",
-    "placement.timeout_seconds=7200",
-    "placement.shared_memory=1Gi",
-    "placement.image_pull_secrets=[registry]",
-    "placement.num_shards=4",
+DIGEST = 64 * "0"
+OTHERWISE = {
+    "evaluate_on_gpu": True,
+    "retries": 4,
+    "retry_pause_seconds": 10,
+    "timeout_seconds": 7200,
+    "shared_memory": "1Gi",
+    "image_pull_secrets": ("registry",),
+    "cpu_stage_memory": "6Gi",
+    "cpu_stage_cpus": "2",
+    "use_gpu_nodes": True,
+    "gpu_tolerations": ({"key": "nvidia.com/gpu", "operator": "Exists", "tolerationSeconds": 60},),
+    "queue": "team-vision",
+    "storage_secret": "my-storage",
+    "checkpoint_secret": "my-checkpoints",
+    "cpu_image": f"registry.example.org:5000/team/cpu@sha256:{DIGEST}",
+    "gpu_image": f"registry.example.org:5000/team/cuda@sha256:{DIGEST}",
+}
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A pipeline, and the placement that it was compiled for."""
+
+    section: PlacementSection
+    stages: list[Stage]
+
+    def with_gpu(self) -> list[Stage]:
+        return [stage for stage in self.stages if "accelerator" in stage.container["resources"]]
+
+    def without(self) -> list[Stage]:
+        return [stage for stage in self.stages if "accelerator" not in stage.container["resources"]]
+
+
+@pytest.fixture(
+    scope="module", params=[(kind, name) for kind in KINDS for name in ("committed", "otherwise")], ids="-".join
 )
+def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+    kind, name = request.param
+    if name == "committed":
+        return Compiled(PlacementSection(), read(ROOT / "pipeline" / f"{kind}.yaml"))
+    path, section = tmp_path_factory.mktemp("compiled") / "pipeline.yaml", PlacementSection(**OTHERWISE)
+    command.compile_placed(path, section, kind)
+    return Compiled(section, read(path))
 
 
-def compiled(path: Path, *changes: str) -> Path:
-    recipe = recipes.override(recipe_module.load(ROOT / "recipes" / "demo.yaml"), changes)
-    command.compile_to(path, recipe)
-    return path
+def test_gpus_go_to_the_stages_that_compute_and_always_with_a_type(compiled: Compiled):
+    wanted = {name.replace("_", "-") for name in gpu_stages(compiled.section)}
+
+    assert {it.component for it in compiled.with_gpu()} == wanted & {it.component for it in compiled.stages}
+    for stage in compiled.with_gpu():
+        count = "plan.synthesis_gpus" if stage.component == "synthesize" else "plan.gpus"
+        assert {name: stage.placement[name] for name in ("type", "count", "memory", "cpus")} == {
+            "type": "plan.gpu_type",
+            "count": count,
+            "memory": "plan.gpu_stage_memory",
+            "cpus": "plan.gpu_stage_cpus",
+        }
+        assert stage.parameters["gpus"] == count, "it looks for as many as it asked for"
 
 
-def defaults(path: Path) -> dict[str, Any]:
-    parameters = next(yaml.safe_load_all(path.read_text()))["root"]["inputDefinitions"]["parameters"]
-    return {name: parameter.get("defaultValue") for name, parameter in parameters.items()}
+def test_a_stage_that_asks_for_no_gpu_expects_none(compiled: Compiled):
+    expecting = {
+        stage.component: stage.parameters["gpus"] for stage in compiled.without() if "gpus" in stage.parameters
+    }
+    assert expecting in ({}, {"evaluate": json.dumps({"constant": "0"})})
 
 
-@pytest.fixture(scope="module", params=[None, (), SLICES], ids=["committed", "a recipe", "MIG slices"])
-def pipeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if request.param is None:
-        return COMMITTED
-    return compiled(tmp_path_factory.mktemp("compiled") / "pipeline.yaml", *request.param)
+def test_gpu_stages_can_be_placed_anew_by_whoever_submits(compiled: Compiled):
+    for stage in compiled.with_gpu():
+        assert stage.placement["/tolerations/0/tolerationJson"] == "plan.gpu_tolerations"
+        assert stage.placement["/nodeAffinity/0/nodeAffinityJson"] == "plan.gpu_affinity"
+        assert "nodeSelector" not in stage.kubernetes, "labels are part of the affinity"
 
 
-@pytest.fixture(scope="module")
-def stages(pipeline: Path) -> list[Stage]:
-    return read(pipeline)  # follows every reference to where it leads
+def test_what_places_gpu_stages_is_what_plan_says():
+    said = asked(PlacementSection())
+    assert set(said) <= set(Plan._fields)
+    assert (said["gpus"], said["synthesis_gpus"], said["gpu_type"]) == ("1", "1", "nvidia.com/gpu")
 
 
-def on_gpu(stage: Stage) -> bool:
-    return "accelerator" in stage.container.get("resources", {})
-
-
-def test_gpus_go_to_the_stages_that_compute_and_always_with_a_type(pipeline: Path, stages: list[Stage]):
-    wanted = {"synthesize", "prune-on-dreams", "scan-sensitivity", "recover"} | (
-        {"evaluate"} if len(defaults(pipeline)["gpu_affinity"]) else set()
-    )
-
-    assert {stage.component for stage in stages if on_gpu(stage)} == wanted
-    for stage in stages:
-        if on_gpu(stage):
-            asked = {name: stage.placement[name] for name in ("type", "count", "memory", "image")}
-            assert asked == {
-                "type": "gpu_type",
-                "count": "gpu_count",
-                "memory": "gpu_stage_memory",
-                "image": "gpu_image",
-            }
-    assert defaults(pipeline)["gpu_type"].startswith("nvidia.com/")
-    assert defaults(pipeline)["gpu_count"] == "1"
-
-
-def test_gpu_stages_can_be_placed_anew_by_whoever_submits(stages: list[Stage]):
-    for stage in filter(on_gpu, stages):
-        assert stage.placement["/nodeSelector/nodeSelectorJson"] == "gpu_node_selector"
-        assert stage.placement["/tolerations/0/tolerationJson"] == "gpu_tolerations"
-        assert stage.placement["/nodeAffinity/0/nodeAffinityJson"] == "gpu_affinity"
-
-
-def test_gpu_stages_come_back_after_they_were_taken_off_their_node(pipeline: Path, stages: list[Stage]):
-    sliced = bool(defaults(pipeline)["gpu_affinity"])
-    for stage in filter(on_gpu, stages):
-        retry = stage.task["retryPolicy"]
-        assert retry["maxRetryCount"] == (4 if sliced else 2)
-        assert (retry["backoffDuration"], retry["backoffFactor"], retry["backoffMaxDuration"]) == ("30s", 2.0, "600s")
-        assert stage.kubernetes["activeDeadlineSeconds"] == ("7200" if sliced else "86400")
+def test_gpu_stages_come_back_after_they_were_taken_off_their_node(compiled: Compiled):
+    section = compiled.section
+    for stage in compiled.with_gpu():
+        retry, pause = stage.task["retryPolicy"], section.retry_pause_seconds
+        assert retry["maxRetryCount"] == section.retries
+        assert (retry["backoffDuration"], retry["backoffFactor"]) == (f"{pause}s", 2.0)
+        assert retry["backoffMaxDuration"] == f"{20 * pause}s"
+        assert stage.kubernetes["activeDeadlineSeconds"] == str(section.timeout_seconds)
         (memory,) = stage.kubernetes["emptyDirMounts"]
         assert (memory["mountPath"], memory["medium"]) == ("/dev/shm", "Memory")
-        assert memory["sizeLimit"] == ("1Gi" if sliced else "2Gi")
+        assert memory["sizeLimit"] == section.shared_memory
 
 
-def test_other_stages_ask_for_no_gpu_and_stay_off_the_nodes_that_have_them(stages: list[Stage]):
-    others = [stage for stage in stages if not on_gpu(stage)]
+def test_other_stages_avoid_nodes_with_gpus_or_prefer_them_and_are_never_bound(compiled: Compiled):
+    others, section = compiled.without(), compiled.section
     assert others
     for stage in others:
-        assert stage.placement["image"] == "cpu_image"
         (term,) = stage.kubernetes["nodeAffinity"]
-        assert term["matchExpressions"] == [{"key": "nvidia.com/gpu.present", "operator": "DoesNotExist"}]
-        assert "weight" not in term, "required, not preferred"
-        assert not {"tolerations", "nodeSelector"} & set(stage.kubernetes)
+        operator = "Exists" if section.use_gpu_nodes else "DoesNotExist"
+        assert term["matchExpressions"] == [{"key": "nvidia.com/gpu.present", "operator": operator}]
+        assert term["weight"] == 100, "preferred, not required"
+        tolerated = [{"key": "nvidia.com/gpu", "operator": "Exists", "tolerationSeconds": "60"}]
+        assert stage.kubernetes.get("tolerations", []) == (tolerated if section.use_gpu_nodes else [])
 
 
-def test_every_stage_asks_for_memory_and_cores(stages: list[Stage]):
-    for stage in stages:
+def test_every_stage_asks_for_memory_and_cores(compiled: Compiled):
+    for stage in compiled.without():
         resources = stage.container["resources"]
-        assert resources["resourceCpuRequest"]
-        assert resources["resourceMemoryLimit"]
+        usual = (compiled.section.cpu_stage_cpus, compiled.section.cpu_stage_memory)
+        asking = (resources["resourceCpuRequest"], resources["resourceMemoryLimit"])
+        assert asking == SMALL.get(stage.component, usual), stage.component
 
 
-def test_storage_credentials_reach_only_the_stages_that_move_bytes_in_and_out(stages: list[Stage]):
+def test_storage_credentials_reach_only_the_stages_that_move_bytes_in_and_out(compiled: Compiled):
     def secrets(stage: Stage) -> set[str]:
-        return {source for path, source in stage.placement.items() if path.startswith("/secretAs")}
+        mounted = stage.kubernetes.get("secretAsVolume", [])
+        assert all(it["mountPath"] == SECRETS_FOLDER and it["optional"] for it in mounted)
+        environment = {it["name"]: it["value"] for it in stage.container.get("env", ())}
+        assert environment == ({"RESPROUT_STORAGE_SECRETS": SECRETS_FOLDER} if mounted else {})
+        assert not stage.kubernetes.get("secretAsEnv")
+        return {it["secretName"] for it in mounted}
 
-    given = by_component(stages, secrets)
-    moving = {"fetch-teacher", "fetch-test-set", "collect-images", "publish"}
-    assert {name for name, found in given.items() if found == {"storage_secret"}} == moving
+    given, there = by_component(compiled.stages, secrets), {stage.component for stage in compiled.stages}
+    moving = {"plan", "fetch-teacher", "fetch-test-set", "collect-images", "publish"}
     # these keep checkpoints, with a secret of their own that need reach nothing else
-    keeping = {"synthesize", "prune-on-dreams", "recover"}
-    assert {name for name, found in given.items() if found == {"checkpoint_secret"}} == keeping
-    assert sum(map(bool, given.values())) == len(moving | keeping)
-    assert not any(stage.kubernetes.get("secretAsEnv") for stage in stages)
+    keeping = {"synthesize", "prune", "recover"}
+    assert {name for name, found in given.items() if found == {compiled.section.storage_secret}} == moving & there
+    assert {name for name, found in given.items() if found == {compiled.section.checkpoint_secret}} == keeping & there
+    assert sum(map(bool, given.values())) == len((moving | keeping) & there)
 
 
-def test_no_stage_runs_as_root(stages: list[Stage]):
-    for stage in stages:
+def test_no_stage_runs_as_root(compiled: Compiled):
+    for stage in compiled.stages:
         assert stage.kubernetes["securityContext"] == {
             "runAsNonRoot": True,
             "runAsUser": "65532",
@@ -138,17 +165,28 @@ def test_no_stage_runs_as_root(stages: list[Stage]):
         }
 
 
-def test_pods_can_be_told_apart_by_their_stage(stages: list[Stage]):
-    for stage in stages:
+def test_pods_can_be_told_apart_by_their_stage(compiled: Compiled):
+    queue = {"kueue.x-k8s.io/queue-name": compiled.section.queue} if compiled.section.queue else {}
+    for stage in compiled.stages:
         assert stage.kubernetes["podMetadata"]["labels"] == {
             "app.kubernetes.io/part-of": "resprout",
             "app.kubernetes.io/component": stage.component,
+            **queue,
         }
 
 
-def test_images_are_ours_and_never_move(pipeline: Path):
-    assert defaults(pipeline)["cpu_image"] == CPU_IMAGE
-    assert defaults(pipeline)["gpu_image"] == GPU_IMAGE
+def test_each_stage_has_its_image_and_the_secrets_to_pull_it(compiled: Compiled):
+    section = compiled.section
+    for stage in compiled.with_gpu():
+        assert stage.container["image"] == (section.gpu_image or GPU_IMAGE)
+    for stage in compiled.without():
+        assert stage.container["image"] == (section.cpu_image or CPU_IMAGE)
+    for stage in compiled.stages:
+        pulled = [it["secretName"] for it in stage.kubernetes.get("imagePullSecret", ())]
+        assert pulled == list(section.image_pull_secrets)
+
+
+def test_our_own_images_never_move():
     for image in (CPU_IMAGE, GPU_IMAGE):
         assert PlacementSection(cpu_image=image).cpu_image == image
 
@@ -159,23 +197,47 @@ def test_an_image_that_may_be_another_tomorrow_is_refused(image: str):
         recipe_module.validate(Recipe, {"teacher": {"source": "x"}, "placement": {"cpu_image": image}}, "recipe")
 
 
-def test_a_digest_and_a_registry_of_ones_own_are_fine():
-    digest = f"registry.example.org:5000/team/cpu@sha256:{64 * '0'}"
-    assert PlacementSection(cpu_image=digest).cpu_image == digest
+def test_more_shards_than_kfp_can_show_are_refused_with_the_way_out():
+    with pytest.raises(RecipeError, match=r"placement\.num_shards: is 9, and a run may have 8") as refused:
+        recipe_module.validate(Recipe, {"teacher": {"source": "x"}, "placement": {"num_shards": 9}}, "recipe")
+    assert "set placement.gpus" in refused.value.now
 
 
-def test_enough_gpu_memory_is_asked_for_by_label():
-    affinity = placement.gpu_affinity(PlacementSection(gpu_memory_gib=40))
-    (term,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
-    assert term["matchExpressions"] == [{"key": "nvidia.com/gpu.memory", "operator": "Gt", "values": ["40959"]}]
-    assert placement.gpu_affinity(PlacementSection()) == {}
+def test_enough_gpu_memory_and_a_nodes_labels_are_asked_for():
+    wanted = affinity(PlacementSection(gpu_memory_gib=40, gpu_node_selector={"zone": "a"}))
+    (term,) = wanted["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert term["matchExpressions"] == [
+        {"key": "zone", "operator": "In", "values": ["a"]},
+        {"key": "nvidia.com/gpu.memory", "operator": "Gt", "values": ["40959"]},
+    ]
+    assert affinity(PlacementSection()) == {}
 
 
 def test_without_a_gpu_nothing_of_one_is_asked_for():
-    given = placement.parameters(PlacementSection(gpus=0, gpu_memory_gib=40))
-    assert given["gpu_count"] == "0"
-    assert given["gpu_tolerations"] == []
-    assert given["gpu_affinity"] == {}
+    said = asked(PlacementSection(gpus=0, gpu_memory_gib=40))
+    assert (said["gpus"], said["synthesis_gpus"]) == ("0", "0")
+    assert said["gpu_tolerations"] == []
+    assert said["gpu_affinity"] == {}
+
+
+def test_what_a_run_may_say_is_not_compiled_in():
+    said: dict[str, Any] = {
+        "num_shards": 4,
+        "gpu_type": "nvidia.com/mig-1g.10gb",
+        "gpus": 2,
+        "gpu_memory_gib": 40,
+        "gpu_node_selector": {"zone": "a"},
+        "gpu_tolerations": (),
+        "gpu_stage_memory": "32Gi",
+        "gpu_stage_cpus": "8",
+        "checkpoints": "s3://checkpoints/a",
+    }
+    assert set(said) == AT_SUBMIT
+    assert compiled_in(PlacementSection(**said)) == PlacementSection()
+    assert compiled_in(PlacementSection(**said, retries=5)) == PlacementSection(retries=5)
+    # of stages without a GPU a run can say nothing
+    used = {"use_gpu_nodes": True, "gpu_tolerations": ()}
+    assert compiled_in(PlacementSection(**{**said, **used})) == PlacementSection(**used)
 
 
 def test_compiling_gives_the_same_bytes_in_every_process(tmp_path: Path):
