@@ -6,8 +6,10 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from pipeline.cli import app
@@ -235,3 +237,59 @@ def test_compile_refuses_changes_to_no_recipe(tmp_path: Path):
     assert exit_code == 2
     assert "none is given" in errors
     assert not (tmp_path / "pipeline.yaml").exists()
+
+
+def inputs_of(path: Path) -> dict[str, Any]:
+    """The pipeline's name, and what each input is unless a run says otherwise."""
+    spec = next(yaml.safe_load_all(path.read_text()))
+    given = spec["root"]["inputDefinitions"]["parameters"]
+    return {"pipeline": spec["pipelineInfo"]["name"], **{name: it.get("defaultValue") for name, it in given.items()}}
+
+
+def test_compile_writes_the_recipe_as_a_form_that_is_filled_in(recipe: Path, tmp_path: Path):
+    changes = ("--set", "pruning.sparsity=0.9", "--set", "seed=3", "--set", "placement.gpus=2")
+    exit_code, output, errors = invoke("compile", recipe, *changes, "-o", tmp_path / "mine-on-kfp.yaml")
+
+    assert exit_code == 0, errors
+    assert output == f"wrote {tmp_path / 'mine-on-kfp.yaml'}\n"
+    assert inputs_of(tmp_path / "mine-on-kfp.yaml") == {
+        "pipeline": "resprout-compress",
+        "teacher": "nowhere",
+        "test_set": "",
+        "sparsity": "0.9",
+        "publish_to": "",
+        "seed": 3,
+        "recipe": {"name": "mine"},
+        "placement": {"gpus": 2},
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "pipeline"),
+    [
+        ((), "compress"),
+        (("--pipeline", "scan"), "scan"),
+        (("--set", "synthesis.method=images", "--set", "synthesis.data=s3://b/train"), "compress-images"),
+    ],
+)
+def test_compile_takes_the_pipeline_that_fits_or_the_one_that_is_named(
+    recipe: Path, tmp_path: Path, words: tuple[str, ...], pipeline: str
+):
+    assert invoke("compile", recipe, *words, "-o", tmp_path / "pipeline.yaml")[0] == 0
+    inputs = inputs_of(tmp_path / "pipeline.yaml")
+    assert inputs["pipeline"] == f"resprout-{pipeline}"
+    assert inputs.get("images") == ("s3://b/train" if pipeline == "compress-images" else None)
+
+
+@pytest.mark.parametrize("pipeline", ["compress", "compress-images", "scan"])
+def test_compile_writes_each_pipeline_without_a_recipe_too(tmp_path: Path, pipeline: str):
+    assert invoke("compile", "--pipeline", pipeline, "-o", tmp_path / "pipeline.yaml")[0] == 0
+    assert (tmp_path / "pipeline.yaml").read_bytes() == (ROOT / "pipeline" / f"{pipeline}.yaml").read_bytes()
+
+
+def test_compile_refuses_a_pipeline_that_cannot_do_what_the_recipe_says(recipe: Path, tmp_path: Path):
+    refused = invoke("compile", recipe, "--pipeline", "compress-images", "-o", tmp_path / "pipeline.yaml")
+
+    assert refused[0] == 1
+    assert "synthesis.method: is deep_inversion" in refused[2]
+    assert not list(tmp_path.glob("pipeline*"))

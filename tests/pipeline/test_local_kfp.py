@@ -1,42 +1,44 @@
-"""kfp.local as this project needs it: streaming, branches, failures, awkward paths, silence."""
+"""kfp.local as this project needs it: streaming, loops, failures, awkward paths, silence."""
 
 import io
 from pathlib import Path
+from typing import Any
 
 import kfp
 import pytest
 from kfp import dsl
+from kfp.local import subprocess_task_handler
+from kfp.local.io import IOStore
+from kfp.local.orchestrator import enhanced_dag_orchestrator, task_spec_utils
 
 from pipeline import local_kfp
-from pipeline.local_kfp import Listener, Task
+from pipeline.local_kfp import Call, Listener, Task
+from tests.pipeline.talking.count import count
+from tests.pipeline.talking.gather import gather
+from tests.pipeline.talking.repeat import repeat
+from tests.pipeline.talking.speak import speak
+
+TALKING = Path(__file__).parent / "talking"
+REPLACED = {
+    "a handler": (subprocess_task_handler, "SubprocessTaskHandler"),
+    "outputs": (IOStore, "put_task_output"),
+    "items": (task_spec_utils, "create_parameter_loop_iteration_task_spec"),
+    "threads": (enhanced_dag_orchestrator, "ParallelExecutor"),
+}
 
 
-@dsl.component(base_image="image", install_kfp_package=False)
-def speak(words: str, said: dsl.Output[dsl.Artifact], metrics: dsl.Output[dsl.Metrics]):
-    import sys
-
-    print(words)
-    print("on stderr", file=sys.stderr)
-    with open(said.path, "w") as file:
-        file.write(words)
-    metrics.log_metric("length", len(words))
-
-
-@dsl.component(base_image="image", install_kfp_package=False)
-def repeat(said: dsl.Input[dsl.Artifact], again: dsl.Output[dsl.Artifact], fail: bool):
-    with open(said.path) as file, open(again.path, "w") as copy:
-        copy.write(file.read())
-    if fail:
-        raise SystemExit(3)
+@pytest.fixture(autouse=True)
+def _components_of_this_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_kfp, "COMPONENTS", TALKING)
 
 
 @dsl.pipeline(name="conversation")
-def conversation(loud: bool, fail: bool):
-    with dsl.If(loud == True):  # noqa: E712 - KFP overloads ==
-        high = speak(words="HELLO python3")
-    with dsl.Else():
-        low = speak(words="hello python3")
-    repeat(said=dsl.OneOf(high.outputs["said"], low.outputs["said"]), fail=fail)
+def conversation(words: str, upto: int, ends: str):
+    said = count(upto=upto).outputs
+    with dsl.ParallelFor(said["numbers"], name="everybody") as number:
+        speaking = speak(words=words, number=number, total=said["total"], names=said["names"])
+    gathered = gather(said=dsl.Collected(speaking.outputs["said"]))
+    repeat(said=gathered.outputs["all_said"], ends=ends).set_retry(2, backoff_duration="1s")
 
 
 class Recorder(Listener):
@@ -56,49 +58,70 @@ class Recorder(Listener):
         self.tasks.append(task)
 
 
-def run(root: Path, **arguments: bool) -> tuple[bool, Recorder, str]:
-    recorder, log = Recorder(), io.StringIO()
-    execute = local_kfp.subprocesses(root / "scratch")
-    done = local_kfp.run(conversation, arguments, root=root, log=log, listener=recorder, execute=execute)
-    return done, recorder, log.getvalue()
+def run(root: Path, listener: Listener, **arguments: Any) -> tuple[bool, str]:
+    log = io.StringIO()
+    given = {"words": "hello", "upto": 1, "ends": "well"} | arguments
+    execute = local_kfp.subprocesses()
+    done = local_kfp.run(conversation, given, root=root, log=log, listener=listener, execute=execute)
+    return done, log.getvalue()
 
 
 def test_the_installed_kfp_is_the_one_whose_gaps_are_filled():
     assert kfp.__version__ == local_kfp.SUPPORTED
 
 
-@pytest.mark.parametrize(("loud", "words"), [(True, "HELLO python3"), (False, "hello python3")])
-def test_the_branch_that_ran_feeds_what_comes_after(tmp_path: Path, loud: bool, words: str):
+def test_a_loop_over_one_of_several_outputs_gives_its_tasks_the_item_and_each_other_output(tmp_path: Path):
     # both in a path and in an argument: kfp.local alone would replace "python3" in either
-    done, recorder, _ = run(tmp_path / "python3", loud=loud, fail=False)
+    recorder, words = Recorder(), "hello python3"
+    done, _ = run(tmp_path / "python3", recorder, words=words, upto=2)
 
     assert done
-    assert recorder.tasks[1].outputs["again"].read_text() == words
+    assert recorder.tasks[-1].outputs["again"].read_text().splitlines() == [
+        f"{words} 10 of 2 ['a', 'b']",
+        f"{words} 11 of 2 ['a', 'b']",
+    ]
     assert recorder.events == [
-        ("started", "speak"),
-        ("said", words),
-        ("said", "on stderr"),
+        ("started", "count"),
+        ("ended", "0"),
+        *2
+        * [
+            ("started", "speak"),
+            ("said", words),
+            ("said", "on stderr"),
+            ("ended", "0"),
+        ],
+        ("started", "gather"),
         ("ended", "0"),
         ("started", "repeat"),
         ("ended", "0"),
     ]
-    assert recorder.tasks[0].facts() == {"length": len(words)}
+    assert recorder.tasks[1].facts() == {"length": len(words)}
 
 
 def test_kfp_says_nothing_on_stdout(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
-    _, _, log = run(tmp_path, loud=False, fail=False)
+    _, log = run(tmp_path, Recorder())
 
     captured = capfd.readouterr()
     assert captured.out == captured.err == ""
     assert "Executing task" in log
 
 
-def test_a_task_that_fails_fails_the_run(tmp_path: Path):
-    done, recorder, _ = run(tmp_path, loud=False, fail=True)
+def test_a_task_that_fails_fails_the_run_and_is_not_tried_again(tmp_path: Path):
+    recorder = Recorder()
+    done, _ = run(tmp_path, recorder, ends="badly")
 
     assert not done
     assert recorder.events[-1] == ("ended", "3")
+    assert recorder.events.count(("started", "repeat")) == 1, "it would fail again"
     assert recorder.tasks[-1].facts() == {}
+
+
+def test_a_task_that_was_killed_is_tried_again(tmp_path: Path):
+    recorder = Recorder()
+    done, _ = run(tmp_path, recorder, ends="killed")
+
+    assert done
+    assert recorder.events[-4:] == [("started", "repeat"), ("ended", "-9"), ("started", "repeat"), ("ended", "0")]
 
 
 def test_an_error_in_the_listener_ends_the_run_and_the_task(tmp_path: Path):
@@ -106,12 +129,21 @@ def test_an_error_in_the_listener_ends_the_run_and_the_task(tmp_path: Path):
         def started(self, task: Task) -> None:
             raise LookupError(task.name)
 
-    with pytest.raises(LookupError, match="speak"):
-        local_kfp.run(
-            conversation,
-            {"loud": True, "fail": False},
-            root=tmp_path,
-            log=io.StringIO(),
-            listener=Refuses(),
-            execute=local_kfp.subprocesses(tmp_path / "scratch"),
-        )
+    with pytest.raises(LookupError, match="count"):
+        run(tmp_path, Refuses())
+
+
+@pytest.mark.parametrize("ends", ["well", "badly"])
+def test_kfp_is_as_it_was_afterwards(tmp_path: Path, ends: str):
+    before = {name: getattr(owner, attribute) for name, (owner, attribute) in REPLACED.items()}
+    run(tmp_path, Recorder(), ends=ends)
+    assert {name: getattr(owner, attribute) for name, (owner, attribute) in REPLACED.items()} == before
+
+
+def test_what_is_executed_is_the_component_of_that_name(tmp_path: Path):
+    call = Call(Task("speak"), ("--executor_input", "{}", "--function_to_execute", "speak"), {}, (), tmp_path)
+    assert local_kfp.component_arguments(call, Path("/opt/components")) == [
+        "--component_module_path",
+        "/opt/components/speak.py",
+        *call.arguments,
+    ]

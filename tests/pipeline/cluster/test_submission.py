@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pipeline import command
-from pipeline.placement import compiled_in
-from pipeline.runners import arguments
 from resprout.recipe import PlacementSection, Recipe
+from resprout.recipe.form import to_inputs
+from resprout.recipe.placement import AT_SUBMIT
 
 OTHER: dict[str, Any] = {
     "num_shards": 4,
@@ -22,9 +22,11 @@ OTHER: dict[str, Any] = {
     "gpu_stage_memory": "32Gi",
     "gpu_stage_cpus": "8",
     "shared_memory": "4Gi",
-    "cpu_stage_memory": "4Gi",
-    "cpu_stage_cpus": "1",
+    "cpu_stage_memory": "8Gi",
+    "cpu_stage_cpus": "2",
+    "use_gpu_nodes": True,
     "evaluate_on_gpu": True,
+    "queue": "team-vision",
     "retries": 5,
     "retry_pause_seconds": 10,
     "timeout_seconds": 3600,
@@ -38,7 +40,7 @@ OTHER: dict[str, Any] = {
 
 
 def compiled(section: PlacementSection, folder: Path) -> bytes:
-    command.compile_placed(folder / "pipeline.yaml", compiled_in(section))
+    command.compile_placed(folder / "pipeline.yaml", section, "compress")
     return (folder / "pipeline.yaml").read_bytes()
 
 
@@ -55,7 +57,8 @@ def test_a_field_is_a_parameter_or_is_compiled_in_never_both_and_never_neither(
     recipe = Recipe(teacher={"source": "torchvision://resnet18"}, placement=section)
     same = recipe.model_copy(update={"placement": PlacementSection()})
 
-    is_parameter = arguments(recipe) != arguments(same)
+    is_parameter = to_inputs(recipe, "compress") != to_inputs(same, "compress")
     is_compiled_in = compiled(section, tmp_path) != usual
 
     assert is_parameter != is_compiled_in
+    assert is_parameter == (field in AT_SUBMIT)

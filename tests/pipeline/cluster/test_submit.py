@@ -8,22 +8,31 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.cluster.submission import PIPELINE
+from pipeline.cluster.submission import PIPELINES
+from resprout.recipe.form import KINDS
 from tests.pipeline.cluster.conftest import RECIPE, Resprout, command_line
 from tests.pipeline.cluster.fake_kfp import FakeKfp, Scene, serving
 
 RUNS, UPLOAD = "/apis/v2beta1/runs", "/apis/v2beta1/pipelines/upload_version"
 
 
-def test_a_run_is_created_with_the_recipes_sections(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
+def test_a_run_is_created_with_the_recipe_as_a_form_that_was_filled_in(
+    kfp: FakeKfp, resprout: Resprout, recipe: Path
+) -> None:
     result = resprout("submit", recipe, "--set", "recovery.epochs=20", "--name", "nightly")
 
     assert result.exit_code == 0, result.output
     (run,) = kfp.runs.values()
     assert run.display_name == "nightly"
-    assert run.runtime_config.parameters["teacher"]["source"] == RECIPE["teacher"]["source"]
-    assert run.runtime_config.parameters["recovery"]["epochs"] == 20
-    assert run.runtime_config.parameters["gate"] == {"min_sparsity": 0.7}
+    assert run.runtime_config.parameters == {
+        "teacher": RECIPE["teacher"]["source"],
+        "test_set": "",
+        "sparsity": "0.75",
+        "publish_to": "",
+        "seed": 0,
+        "recipe": {"name": "small", "recovery": {"epochs": 20}, "gate": {"min_sparsity": 0.7}},
+        "placement": {},
+    }
     assert f"{kfp.url}/#/runs/details/{run.run_id}" in result.output
     assert f"resprout runs stop {run.run_id}" in result.output
 
@@ -36,7 +45,7 @@ def test_a_build_number_is_a_version_as_it_was_typed(
 
     assert result.exit_code == 0, result.output
     (run,) = kfp.runs.values()
-    assert run.runtime_config.parameters["publishing"] == {"version": number, "name": "7"}
+    assert run.runtime_config.parameters["recipe"]["publishing"] == {"version": number, "name": "7"}
 
 
 def test_placement_options_are_the_runs_parameters(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
@@ -46,7 +55,7 @@ def test_placement_options_are_the_runs_parameters(kfp: FakeKfp, resprout: Respr
     assert result.exit_code == 0, result.output
     (run,) = kfp.runs.values()
     assert run.service_account == "resprout-runner"
-    given = run.runtime_config.parameters
+    given = run.runtime_config.parameters["placement"]
     assert (given["gpu_type"], given["num_shards"]) == ("nvidia.com/mig-1g.10gb", 4)
     assert given["gpu_node_selector"] == {"zone": "a", "gpu": "h100"}
 
@@ -81,6 +90,47 @@ def test_what_is_compiled_in_makes_another_version_of_the_same_pipeline(
     assert (len(kfp.pipelines), len(kfp.versions)) == (1, 2)
 
 
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("--set", "synthesis.method=images", "--set", "synthesis.data=s3://bucket/train"), "compress-images"),
+        (("--pipeline", "scan"), "scan"),
+    ],
+    ids=["images", "a scan"],
+)
+def test_the_pipeline_is_the_one_that_fits_or_the_one_that_is_named(
+    kfp: FakeKfp, resprout: Resprout, recipe: Path, words: tuple[str, ...], name: str
+) -> None:
+    result = resprout("submit", recipe, *words)
+
+    assert result.exit_code == 0, result.output
+    assert [it.name for it in kfp.pipelines.values()] == [f"resprout-{name}"]
+    (run,) = kfp.runs.values()
+    assert set(run.runtime_config.parameters) == {*KINDS[name], "seed", "recipe", "placement"}
+    assert run.run_id in resprout("runs", "ls").output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--pipeline", "compress-images"), "the pipeline compress-images takes images of your own"),
+        (
+            ("--pipeline", "scan", "--set", "synthesis.method=images", "--set", "synthesis.data=s3://bucket/train"),
+            "the pipeline scan takes dreams",
+        ),
+    ],
+    ids=["no images", "no dreams"],
+)
+def test_a_pipeline_that_does_not_fit_is_refused_before_anything_is_asked(
+    kfp: FakeKfp, resprout: Resprout, recipe: Path, words: tuple[str, ...], said: str
+) -> None:
+    result = resprout("submit", recipe, *words)
+
+    assert result.exit_code == 2
+    assert said in result.output
+    assert not kfp.asked
+
+
 def test_a_version_is_found_behind_the_first_page(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
     for retries in range(3):
         resprout("submit", recipe, "--set", f"placement.retries={retries}")
@@ -100,7 +150,7 @@ def test_what_is_uploaded_is_what_compile_writes(
     (version,) = kfp.versions.values()
     spec, platform = yaml.safe_load_all((tmp_path / "compiled.yaml").read_text())
     assert version.pipeline_spec == {"pipeline_spec": spec, "platform_spec": platform}
-    assert [it.name for it in kfp.pipelines.values()] == [PIPELINE] == [spec["pipelineInfo"]["name"]]
+    assert [it.name for it in kfp.pipelines.values()] == [PIPELINES["compress"]] == [spec["pipelineInfo"]["name"]]
 
 
 def test_a_restart_of_a_minute_is_outlived(kfp: FakeKfp, resprout: Resprout, recipe: Path) -> None:
