@@ -6,6 +6,7 @@ database gives them back. Teacher and result go through a real object store.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,10 @@ def as_stored(parameters: Mapping[str, Any]) -> dict[str, Any]:
 class Names(local_kfp.Listener):
     def __init__(self) -> None:
         self.ended_well: list[str] = []
+        self.logs: dict[str, list[str]] = defaultdict(list)
+
+    def said(self, task: local_kfp.Task, line: str) -> None:
+        self.logs[task.name].append(line)
 
     def ended(self, task: local_kfp.Task, exit_code: int) -> None:
         if exit_code == 0:
@@ -90,7 +95,7 @@ def test_what_is_submitted_runs_and_what_it_publishes_passes_the_gate(
         )
     assert ended_well, (tmp_path / "log").read_text()
     kfp.plays(Scene("SUCCEEDED", {name.replace("_", "-"): "SUCCEEDED" for name in names.ended_well}))
-    kfp.logs = dict.fromkeys((pod_of("gate"), pod_of("publish")), (tmp_path / "log").read_text())
+    kfp.logs = {pod_of(name): "\n".join(names.logs[name]) for name in ("gate", "publish")}
     waited = resprout("runs", "show", run.run_id, "--wait")
     judged = resprout("gate", recipe, f"{prefix}/models/tiny/1")
     too_strict = resprout("gate", recipe, f"{prefix}/models/tiny/1", "--set", "gate.min_sparsity=0.9")
