@@ -10,6 +10,8 @@ Its gaps, each found in its source:
 - Tasks of a `dsl.ParallelFor` run in threads, which an interrupt does not reach. Here they follow each other.
 - It loops over a task's only output, does not find one of several, and hands a loop's tasks the item in place of every
   output of a task. Here each output is found by the channel's name too, and only the item is the item.
+- It goes to the end of one branch before it begins another. Here those tasks come first that wait for the fewest: what
+  may be refused is, before the work.
 - It retries whatever failed, a refused recipe too. Here that is for tasks that a signal killed.
 - Everything is logged to stdout. Here it goes to a file.
 """
@@ -119,13 +121,17 @@ def run(
     """
     with _without_folders_called_docker():
         from kfp import local
-        from kfp.local import task_dispatcher  # noqa: F401 - is what imports docker
+        from kfp.local import (
+            graph_utils,
+            task_dispatcher,  # noqa: F401 - is what imports docker
+        )
         from kfp.local.io import IOStore
         from kfp.local.orchestrator import enhanced_dag_orchestrator, task_spec_utils
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(_handled_by(execute, listener, in_containers))
         stack.enter_context(_replaced(IOStore, "put_task_output", _found_by_channel(IOStore.put_task_output)))
+        stack.enter_context(_replaced(graph_utils, "topological_sort", _early_first))
         stack.enter_context(_replaced(task_spec_utils, "create_parameter_loop_iteration_task_spec", _iteration))
         stack.enter_context(_replaced(enhanced_dag_orchestrator, "ParallelExecutor", _OneAfterTheOther))
         stack.enter_context(warnings.catch_warnings())
@@ -281,6 +287,18 @@ class _OneAfterTheOther:
             for key, output in outputs.items():
                 io_store.put_task_output(name, key, output)
         return results, status.Status.SUCCESS
+
+
+def _early_first(needed: Mapping[str, Sequence[str]]) -> list[str]:
+    """`topological_sort`: a stack of tasks, by what each needs; on top those with the fewest before them."""
+    depths: dict[str, int] = {}
+
+    def depth(task: str) -> int:
+        if task not in depths:
+            depths[task] = 1 + max((depth(before) for before in needed[task] if before in needed), default=0)
+        return depths[task]
+
+    return sorted(needed, key=lambda task: (depth(task), task), reverse=True)
 
 
 def _found_by_channel(put_task_output: Callable[..., None]) -> Callable[..., None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,19 @@ def test_it_holds_the_pinned_packages_and_neither_a_compiler_nor_left_overs(engi
         assert f"{package}=={found[1].split('+')[0]}" in constraints
     after = output[output.index("/tmp can be written") :].splitlines()[1:]
     assert not any("gcc" in line or "g++" in line or "clang" in line or ".cache" in line for line in after)
+
+
+def test_it_holds_the_components_where_kfp_looks_for_them(engine: DockerClient, image: Any):
+    # as KFP starts a stage: no source, no path, in the image's own folder
+    given = {"kind": "compress", "teacher": "torchvision://resnet18", "seed": 3, "recipe": {}, "placement": {}}
+    executor_input = {"inputs": {"parameterValues": given}, "outputs": {"outputFile": "/tmp/output.json"}}
+    arguments = f"--executor_input {shlex.quote(json.dumps(executor_input))} --function_to_execute plan"
+
+    output = run(engine, image, f"python3 -m kfp.dsl.executor_main {arguments} >/dev/null && cat /tmp/output.json; echo")
+
+    made = json.loads(output)["parameterValues"]
+    assert made["teacher"] == {"source": "torchvision://resnet18"} | made["teacher"]
+    assert made["shards"] == [0]
 
 
 def test_beside_it_lies_what_is_in_it(image: Any):

@@ -19,7 +19,14 @@ from pipeline.containers import IMAGES_USER, LABEL, containers
 from pipeline.embedded_storage import Server
 from pipeline.local_kfp import Call, Task
 from resprout.errors import ResproutError
-from resprout.recipe import EvaluationSection, ImagesSection, PlacementSection, Recipe, TeacherSection
+from resprout.recipe import (
+    EvaluationSection,
+    ImagesSection,
+    PlacementSection,
+    PublishingSection,
+    Recipe,
+    TeacherSection,
+)
 from resprout.storage import ObjectAddress, Storage
 from tests.pipeline.running import digests, read_until, run, run_folder, running
 
@@ -37,6 +44,13 @@ def _image(engine: DockerClient) -> None:
 
 def labelled(engine: DockerClient) -> list[Any]:
     return engine.containers.list(all=True, filters={"label": LABEL})
+
+
+@pytest.fixture
+def _shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of KFP's executor, which runs the component of a call's name, a shell runs the call's argument."""
+    monkeypatch.setattr("pipeline.containers.EXECUTOR", ("sh", "-c"))
+    monkeypatch.setattr("pipeline.containers.component_arguments", lambda call, folder: call.arguments)
 
 
 class Stages:
@@ -60,7 +74,7 @@ class Stages:
         folder = self.folder / "outputs" / name
         task = Task(name, {}, folder / "executor_output.json")
         wrapped = f"{{ {script}; }} && touch {task.executor_output}"
-        return Call(task, ["sh", "-c", wrapped], environment or {}, inputs, folder)
+        return Call(task, [wrapped], environment or {}, inputs, folder)
 
     def __call__(self, name: str, script: str, **more: Any) -> int:
         return self.containers(self.call(name, script, **more), self.said.append)
@@ -80,7 +94,7 @@ def recipe(tmp_path: Path) -> Recipe:
 
 
 @pytest.fixture
-def stages(engine: DockerClient, tmp_path: Path, recipe: Recipe) -> Iterator[Stages]:
+def stages(engine: DockerClient, tmp_path: Path, recipe: Recipe, _shell: None) -> Iterator[Stages]:
     with Stages(tmp_path / "run", recipe) as stages:
         yield stages
 
@@ -145,6 +159,7 @@ def test_outputs_are_the_callers_afterwards(stages: Stages):
         ("fetch_teacher", {"teacher"}),
         ("fetch_test_set", {"test set"}),
         ("collect_images", {"train set"}),
+        ("plan", set()),
         ("evaluate", set()),
         ("synthesize", set()),
         ("recover", set()),
@@ -163,12 +178,33 @@ def test_a_stage_sees_of_this_machine_only_what_its_section_names(
 
 
 def test_stages_that_need_no_network_have_none(stages: Stages):
-    for stage in ("fetch_teacher", "fetch_test_set", "synthesize", "prune", "recover", "evaluate"):
+    for stage in ("plan", "fetch_teacher", "fetch_test_set", "synthesize", "prune", "recover", "evaluate", "publish"):
         stages.said.clear()
         assert stages(stage, "ls /sys/class/net") == 0
         assert stages.said == ["lo"], stage
 
 
+@pytest.mark.usefixtures("_shell")
+@pytest.mark.parametrize(
+    ("source", "reaching"),
+    [
+        ("hf://owner/net", {"plan", "fetch_teacher"}),
+        ("torchvision://resnet18", {"fetch_teacher"}),
+        ("https://host/net.safetensors", {"fetch_teacher"}),
+    ],
+)
+def test_who_looks_up_or_fetches_reaches_the_network_and_nobody_else(
+    engine: DockerClient, tmp_path: Path, recipe: Recipe, source: str, reaching: set[str]
+):
+    elsewhere = recipe.model_copy(update={"teacher": TeacherSection(source=source)})
+    with Stages(tmp_path / "run", elsewhere) as stages:
+        for stage in ("plan", "fetch_teacher", "synthesize", "evaluate"):
+            stages.said.clear()
+            assert stages(stage, "ls /sys/class/net") == 0
+            assert (stages.said != ["lo"]) == (stage in reaching), stage
+
+
+@pytest.mark.usefixtures("_shell")
 def test_storage_is_there_for_the_stages_that_need_it_and_its_secrets_in_no_argument(
     engine: DockerClient, tmp_path: Path, recipe: Recipe, server: Server
 ):
@@ -180,12 +216,14 @@ def test_storage_is_there_for_the_stages_that_need_it_and_its_secrets_in_no_argu
         looked_at.extend(json.dumps(container.attrs) for container in labelled(engine))
 
     settings = {"settings": server.settings, "checkpoints": "s3://resprout/checkpoints"}
-    with Stages(tmp_path / "run", recipe, **settings) as stages:
-        for stage in ("recover", "synthesize", "prune_on_dreams", "publish"):
+    publishing = recipe.model_copy(update={"publishing": PublishingSection(to="s3://resprout/models")})
+    with Stages(tmp_path / "run", publishing, **settings) as stages:
+        for stage in ("plan", "recover", "synthesize", "prune", "publish"):
             assert stages(stage, "resprout doctor --bucket resprout", environment=folder) == 0, stages.said
-            assert any("bucket resprout can be listed" in line for line in stages.said)
+            assert any("s3://resprout can be listed and written to" in line for line in stages.said)
         stages.said.clear()
-        assert stages("prune", "ls /var/run/secrets 2>&1 || true") == 0
+        for stage in ("fetch_teacher", "evaluate", "gate"):
+            assert stages(stage, "ls /var/run/secrets 2>&1 || true") == 0
         assert "resprout-storage" not in " ".join(stages.said)
         stages.containers(stages.call("publish", "echo here; sleep 1", environment=folder), look)
     assert looked_at
@@ -228,6 +266,7 @@ def test_an_image_that_is_nowhere_is_named_before_the_work(engine: DockerClient,
         pass
 
 
+@pytest.mark.usefixtures("_shell")
 def test_a_gpu_is_asked_for_where_there_is_one(
     engine: DockerClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, recipe: Recipe
 ):
@@ -237,7 +276,7 @@ def test_a_gpu_is_asked_for_where_there_is_one(
     with_gpu = recipe.model_copy(update={"placement": PlacementSection(gpu_image=CPU_IMAGE)})
 
     with Stages(tmp_path / "run", with_gpu) as stages:
-        assert stages("prune", "true") == 0
+        assert stages("gate", "true") == 0
         with pytest.raises(ResproutError, match="Docker cannot run synthesize with a GPU") as refused:
             stages("synthesize", "true")
     assert "placement.gpus=0" in str(refused.value)

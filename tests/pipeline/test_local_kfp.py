@@ -7,7 +7,7 @@ from typing import Any
 import kfp
 import pytest
 from kfp import dsl
-from kfp.local import subprocess_task_handler
+from kfp.local import graph_utils, subprocess_task_handler
 from kfp.local.io import IOStore
 from kfp.local.orchestrator import enhanced_dag_orchestrator, task_spec_utils
 
@@ -22,6 +22,7 @@ TALKING = Path(__file__).parent / "talking"
 REPLACED = {
     "a handler": (subprocess_task_handler, "SubprocessTaskHandler"),
     "outputs": (IOStore, "put_task_output"),
+    "order": (graph_utils, "topological_sort"),
     "items": (task_spec_utils, "create_parameter_loop_iteration_task_spec"),
     "threads": (enhanced_dag_orchestrator, "ParallelExecutor"),
 }
@@ -96,6 +97,11 @@ def test_a_loop_over_one_of_several_outputs_gives_its_tasks_the_item_and_each_ot
         ("ended", "0"),
     ]
     assert recorder.tasks[1].facts() == {"length": len(words)}
+
+
+def test_tasks_come_first_that_wait_for_the_fewest():
+    needed = {"dreams": ["statistics"], "test-set": ["teacher"], "statistics": ["teacher"], "teacher": ["elsewhere"]}
+    assert local_kfp._early_first(needed)[::-1] == ["teacher", "statistics", "test-set", "dreams"]
 
 
 def test_kfp_says_nothing_on_stdout(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
