@@ -69,21 +69,23 @@ def state_of(run: kfp.V2beta1Run, workflow: Workflow | None, now: datetime) -> R
     spans = _spans(run, ended or now)
     seconds = [max(0.0, (end - begin).total_seconds()) for begin, end in spans]
     retried = spans[-1][0] if len(spans) > 1 else None
+    stages = (
+        stage_of(
+            name,
+            [it for it in tasks if base_name(it.name) == name],
+            run_state=state,
+            frozen=frozen,
+            retried=retried,
+            now=now,
+        )
+        for name in order
+    )
     return RunState(
         run_id=str(run.run_id),
         name=str(run.display_name),
         state=state,
-        stages=tuple(
-            stage_of(
-                name,
-                [it for it in tasks if base_name(it.name) == name],
-                run_state=state,
-                frozen=frozen,
-                retried=retried,
-                now=now,
-            )
-            for name in order
-        ),
+        # of a run that has ended, what never came up belongs to a branch that was not taken
+        stages=tuple(stage for stage in stages if stage.tasks or stage.state != "skipped"),
         seconds=sum(seconds),
         since_retry=seconds[-1] if retried else None,
         error=_error(run, workflow),
