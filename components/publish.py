@@ -33,6 +33,7 @@ def publish(
         print("publish_to is empty: nothing is published, and the model is this run's artifact `recovered`")
         Path(publication.path).write_text("{}\n")
         publication.metadata["display_name"] = "not published"
+        print(outcome.told("publish", {"address": None}))
         return
     made = publish_model(
         storage.Storage(storage.required()),

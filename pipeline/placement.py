@@ -108,7 +108,8 @@ def _on_gpu(task: PipelineTask, section: PlacementSection, planned: PipelineTask
         section.retries,
         backoff_duration=f"{section.retry_pause_seconds}s",
         backoff_factor=2.0,
-        backoff_max_duration=f"{20 * section.retry_pause_seconds}s",
+        # Argo counts it from the first try's start: a shorter one would keep a stage that died late from another
+        backoff_max_duration=f"{(section.retries + 1) * section.timeout_seconds}s",
     )
 
 

@@ -7,6 +7,7 @@ from pipeline.cluster.server import Server
 from pipeline.cluster.stages import Stage
 from pipeline.cluster.state import RunState
 from pipeline.cluster.workflow import Pod, Task
+from pipeline.placement import SMALL
 from pipeline.watch import raised_on_purpose
 
 TAIL_LINES = 10
@@ -50,7 +51,7 @@ def _of_task(server: Server, state: RunState, name: str, task: Task) -> list[str
     if ours := raised_on_purpose(own):
         return ours
     if words.was_killed(pod, log):
-        return _out_of_memory(pod)
+        return _out_of_memory(name, pod)
     if around := words.kfp_s(log):
         return [f"Kubeflow Pipelines could not keep what it made: {around}"]
     why = [text] if (text := _why(pod)) and not (own and text == "exit code 1") else []
@@ -61,13 +62,15 @@ def _why(pod: Pod) -> str:
     return words.why(pod) if pod.message else ""
 
 
-def _out_of_memory(pod: Pod) -> list[str]:
+def _out_of_memory(name: str, pod: Pod) -> list[str]:
     field = "placement.gpu_stage_memory" if words.accelerators(pod.asks) else "placement.cpu_stage_memory"
     limit = pod.asks.get("memory")
+    raised = f"raise {field}" + (f", {limit} at present" if limit else "")
+    fixed = "report it: what this stage may use is no setting"
     return [
         f"it ran out of main memory and was killed (exit code {words.KILLED})",
         *([f"  why: it may use {limit}"] if limit else []),
-        f"  now: raise {field}" + (f", {limit} at present" if limit else ""),
+        f"  now: {fixed if name in SMALL else raised}",
     ]
 
 

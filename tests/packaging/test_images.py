@@ -75,7 +75,9 @@ def test_it_holds_the_components_where_kfp_looks_for_them(engine: DockerClient, 
     executor_input = {"inputs": {"parameterValues": given}, "outputs": {"outputFile": "/tmp/output.json"}}
     arguments = f"--executor_input {shlex.quote(json.dumps(executor_input))} --function_to_execute plan"
 
-    output = run(engine, image, f"python3 -m kfp.dsl.executor_main {arguments} >/dev/null && cat /tmp/output.json; echo")
+    output = run(
+        engine, image, f"python3 -m kfp.dsl.executor_main {arguments} >/dev/null && cat /tmp/output.json; echo"
+    )
 
     made = json.loads(output)["parameterValues"]
     assert made["teacher"] == {"source": "torchvision://resnet18"} | made["teacher"]
