@@ -73,7 +73,7 @@ class PlacementSection(Section):
     """The LocalQueue of Kueue that stages wait in; none: the scheduler alone decides."""
     retries: int = Field(default=2, ge=0, le=10)
     """How often a GPU stage is tried again whose pod was deleted, or lost with its node, after twice the last pause; it
-    goes on from its checkpoints. As Kubeflow Pipelines sets Argo up, a stage that failed by itself is not tried again."""
+    goes on from its checkpoints. As Kubeflow Pipelines sets Argo up, one that failed by itself is not tried again."""
     retry_pause_seconds: int = Field(default=30, ge=0)
     """The first of these pauses."""
     timeout_seconds: int = Field(default=86_400, ge=60)
