@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from rich.console import Console
@@ -25,9 +25,6 @@ from resprout.errors import ResproutError
 from resprout.files import write_atomically
 from resprout.recipe import ImagesSection, PlacementSection, Recipe, TeacherSection
 from resprout.recipe.form import to_inputs
-
-if TYPE_CHECKING:  # brings torch, and most of what is said here needs none
-    pass
 
 HEADER = """# The compression pipeline, to upload in the KFP UI. Made by `resprout compile`.
 # What each input means is said below, at root.inputDefinitions.

@@ -249,8 +249,6 @@ def describe(component: str, facts: Mapping[str, Any]) -> str:
         return f"{_LINES[component].format_map(facts)}, rounds: {facts['rounds']:.0f}"
     if component == "recover":
         return _figures({name: value for name, value in facts.items() if isinstance(value, float)})
-    if component == "prune" and facts.get("rounds", 1) > 1:
-        return f"{_LINES[component].format_map(facts)}, rounds: {facts['rounds']:.0f}"
     return _LINES[component].format_map(facts) if component in _LINES else ""
 
 

@@ -81,12 +81,10 @@ def dreamt(stage: Stage, section: dict[str, Any] = SYNTHESIS, num_shards: int = 
             statistics=stage(dsl.Artifact, "statistics"),
             section=section,
             seed=0,
-            shard_index=index,
-            num_shards=num_shards,
+            share=f"{index + 1}/{num_shards}",
             gpus="0",
             checkpoints="",
             shard=shards[-1],
-            metrics=stage.metrics(),
         )
     metrics = stage.metrics()
     merge_dreams.python_func(shards=shards, dreams=stage(dsl.Dataset, "dreams"), metrics=metrics)
@@ -95,9 +93,7 @@ def dreamt(stage: Stage, section: dict[str, Any] = SYNTHESIS, num_shards: int = 
 
 def labelled(stage: Stage, section: dict[str, Any]) -> dsl.Dataset:
     test_set = stage(dsl.Dataset, "test_set")
-    fetch_test_set.python_func(
-        teacher=stage(dsl.Model, "teacher"), section=section, identity="", test_set=test_set, metrics=stage.metrics()
-    )
+    fetch_test_set.python_func(teacher=stage(dsl.Model, "teacher"), section=section, identity="", test_set=test_set)
     return test_set
 
 

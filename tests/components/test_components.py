@@ -23,7 +23,7 @@ from components.publish import publish
 from components.recover import recover
 from components.scan_sensitivity import scan_sensitivity
 from components.synthesize import synthesize
-from resprout import artifacts, provenance
+from resprout import artifacts, outcome, provenance
 from resprout.errors import DeviceError, ResproutError
 from resprout.types import DreamSet, Evaluation, Teacher
 from tests.components.stages import (
@@ -253,7 +253,7 @@ def test_every_figure_that_is_logged_is_in_its_artifacts_file_too(
     test_set = labelled(stage, {"data": str(stage.folder / "data.safetensors")})
     outputs = evaluated(stage, students, test_set, {})
 
-    assert len(stage.logged) == 8  # statistics, two shards, dreams, pruned, recovered, the test set, scores
+    assert len(stage.logged) == 4  # dreams, pruned, recovered, scores
     for metrics in stage.logged:
         assert metrics.metadata
         assert json.loads(Path(metrics.path).read_text()) == metrics.metadata
@@ -297,7 +297,7 @@ def test_without_a_place_to_publish_the_stage_says_so(stage: Stage, capsys: pyte
 
 
 @pytest.mark.usefixtures("storage_configured")
-def test_what_is_published_is_what_the_stages_made(stage: Stage, tmp_path: Path):
+def test_what_is_published_is_what_the_stages_made(stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     dreamt(stage)
     student, _ = pruned(stage)
     students = dict.fromkeys(("pruned", "repaired", "recovered"), student)
@@ -315,15 +315,23 @@ def test_what_is_published_is_what_the_stages_made(stage: Stage, tmp_path: Path)
     assert published["address"] == publication.metadata["address"] == f"s3://resprout/tests/{tmp_path.name}/tiny/1"
     assert published["files"]["report.html"] == artifacts.sha256_of(Path(outputs["report"].path))
     assert publication.metadata["display_name"] == "tiny 1"
+    told = outcome.find(capsys.readouterr().out.splitlines(), "publish")
+    assert told == {"address": published["address"]}
 
 
 @pytest.mark.parametrize(("limit", "kept"), [(0.4, True), (0.6, False)])
-def test_a_gate_tells_each_limit_and_fails_where_one_is_broken(stage: Stage, tmp_path: Path, limit: float, kept: bool):
+def test_a_gate_tells_each_limit_and_fails_where_one_is_broken(
+    stage: Stage, limit: float, kept: bool, capsys: pytest.CaptureFixture[str]
+):
     evaluation, verdict = stage(dsl.Artifact, "evaluation"), stage(dsl.Markdown, "verdict")
     Path(evaluation.path).mkdir()
     (Path(evaluation.path) / "metrics.json").write_text(json.dumps({"recovered.sparsity": 0.5}))
+    (Path(evaluation.path) / "summary.json").write_text(json.dumps({"table": ["a table"], "verdict": "a verdict"}))
 
     with nullcontext() if kept else pytest.raises(ResproutError, match="min_sparsity: at least 60 %"):
         gate.python_func(evaluation=evaluation, section={"min_sparsity": limit}, verdict=verdict)
     assert "| `min_sparsity` |" in Path(verdict.path).read_text()
     assert verdict.metadata == {"display_name": "gate", "limits": 1}
+    said = capsys.readouterr().out.splitlines()
+    assert said[:2] == ["a table", "a verdict"]
+    assert outcome.find(said, "gate")["passed"] is kept  # type: ignore[index]

@@ -159,9 +159,9 @@ def test_a_watch_logs_all_lines_and_keeps_progress_out_of_failures():
     assert "dreams: progress dreams 100/200" in log.getvalue()
 
 
-def test_every_stage_but_the_first_is_called_by_a_persons_word_for_it():
+def test_every_stage_is_called_by_a_persons_word_for_it():
     components_there = {path.stem for path in Path(components.__file__).parent.glob("[a-z]*.py")}
-    assert set(STAGES) == components_there - {"plan"}
+    assert set(STAGES) == components_there
 
 
 @pytest.mark.parametrize(("rounds", "ends"), [(1, "weights, lamp"), (3, "weights, lamp, rounds: 3")])

@@ -70,7 +70,7 @@ def test_what_says_its_bytes_itself_is_looked_up_nowhere(sections: dict[str, Any
     made = plan(recipe_of(**sections), store)
     assert (made.teacher, made.test_set, made.images) == ("", "", "")
     assert not store.asked
-    assert made.shards == [0]
+    assert made.shards == ["1/1"]
 
 
 def test_where_nothing_lies_no_run_is_planned():

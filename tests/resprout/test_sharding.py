@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from resprout.errors import RecipeError
 from resprout.recipe import DeepInversionSection, ImagesSection, PaperSynthesisSection
-from resprout.sharding import group_sizes, shard_numbers
+from resprout.sharding import group_sizes, parse, shares
 from resprout.synthesis.groups import plan
 
 
@@ -32,18 +32,22 @@ def test_there_are_as_many_shards_as_synthesis_has_work_for(
     groups = len(plan(num_images, num_held_out, group_size))
 
     if 1 <= wanted <= groups:
-        assert shard_numbers(section, wanted) == list(range(wanted))
+        assert [parse(share) for share in shares(section, wanted)] == [(index, wanted) for index in range(wanted)]
         return
     with pytest.raises(RecipeError, match=f"cannot share {groups} groups of dreams") as refused:
-        shard_numbers(section, wanted)
+        shares(section, wanted)
     assert f"use 1 to {groups} shards" in refused.value.now
 
 
 def test_the_papers_groups_have_its_size():
     with pytest.raises(RecipeError, match="use 1 to 36 shards"):
-        shard_numbers(PaperSynthesisSection(), 0)
+        shares(PaperSynthesisSection(), 0)
 
 
 @pytest.mark.parametrize("wanted", [1, 4])
 def test_real_images_have_none_however_many_are_wanted(wanted: int):
-    assert shard_numbers(ImagesSection(data="s3://bucket/train"), wanted) == []
+    assert shares(ImagesSection(data="s3://bucket/train"), wanted) == []
+
+
+def test_a_share_is_what_people_call_it():
+    assert shares(DeepInversionSection(), 3) == ["1/3", "2/3", "3/3"]
