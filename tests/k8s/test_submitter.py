@@ -24,6 +24,7 @@ RIGHTS = (
     ("POST", "/apis/v2beta1/runs", "runs", "create"),
     ("GET", "/apis/v2beta1/runs", "runs", "list"),
     ("GET", "/apis/v2beta1/runs/[^/:]+", "runs", "get"),
+    ("GET", "/apis/v1beta1/runs/[^/:]+", "runs", "get"),
     ("POST", "/apis/v2beta1/runs/[^/:]+:terminate", "runs", "terminate"),
     ("POST", "/apis/v2beta1/runs/[^/:]+:retry", "runs", "retry"),
 )

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from resprout.recipe.form import KINDS
+
 ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
@@ -32,6 +34,12 @@ def test_make_alone_lists_every_target(checkout: Path):
     assert listed.returncode == 0
     assert re.findall(r"^  make (\S+)", listed.stdout, flags=re.MULTILINE) == phony.split()
     assert not (checkout / ".venv").exists()
+
+
+def test_every_pipeline_that_there_is_is_compiled_and_compared():
+    (compiled,) = re.findall(r"^COMPILED := (.*)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    assert compiled.split() == list(KINDS)
+    assert {path.stem for path in (ROOT / "pipeline").glob("*.yaml")} == set(KINDS)
 
 
 def test_a_python_that_is_too_old_is_refused_with_the_remedy(checkout: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 import subprocess
 import sys
@@ -41,6 +42,15 @@ def test_the_wheel_holds_every_file_of_the_packages(wheel: zipfile.ZipFile):
     }
 
     assert files <= set(wheel.namelist())
+
+
+def test_the_wheel_holds_what_kfp_finds_components_by_and_what_they_share(wheel: zipfile.ZipFile):
+    listed = configparser.ConfigParser()
+    listed.read_string(wheel.read("components/kfp_config.ini").decode())
+
+    names = set(wheel.namelist())
+    assert {f"components/{file}" for file in listed["Components"].values()} <= names
+    assert {f"components/{path.name}" for path in (ROOT / "components").glob("_*.py")} <= names
 
 
 def test_the_wheel_holds_the_recipes_and_nothing_of_the_workshop(wheel: zipfile.ZipFile):
