@@ -18,7 +18,6 @@ RIGHTS = (
     ("POST", "/apis/v2beta1/pipelines", "pipelines", "create"),
     ("POST", "/apis/v2beta1/pipelines/upload_version", "pipelines/versions", "create"),
     ("GET", "/apis/v2beta1/pipelines/[^/]+/versions", "pipelines/versions", "list"),
-    ("GET", "/apis/v2beta1/pipelines/[^/]+/versions/[^/]+", "pipelines/versions", "get"),
     ("GET", "/apis/v2beta1/experiments", "experiments", "list"),
     ("POST", "/apis/v2beta1/experiments", "experiments", "create"),
     ("POST", "/apis/v2beta1/runs", "runs", "create"),
