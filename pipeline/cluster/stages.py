@@ -92,7 +92,7 @@ def stage_of(
             pod
             for task in tasks
             for number, pod in enumerate(task.tries)
-            if number or (retried and pod.began and pod.began >= retried)
+            if number or pod.remade or (retried and pod.began and pod.began >= retried)
         ),
         last=tuple(task.tries[-1] for task in tasks if task.tries),
     )
@@ -142,8 +142,9 @@ def _note(tasks: Sequence[Task], states: Sequence[str], state: str) -> str:
 
 
 def _tried_again(tasks: Sequence[Task]) -> str:
-    gone = [pod for task in tasks for pod in task.tries if pod.failed]
-    if not gone or all(len(task.tries) == 1 for task in tasks):
+    several = [task for task in tasks if len(task.tries) > 1 or any(pod.remade for pod in task.tries)]
+    gone = [pod for task in several for pod in task.tries if pod.failed or pod.remade]
+    if not gone:
         return ""
     often = f" {len(gone)} times" if len(gone) > 1 else ""
     return f"tried again{often}: {words.why(gone[-1])}"

@@ -48,6 +48,11 @@ class Pod:
         """Whether it ended, and not well."""
         return self.phase in _BROKEN
 
+    @property
+    def remade(self) -> bool:
+        """Whether it was deleted without grace, and made anew under its own name, as Argo does then."""
+        return self.message == "pod deleted" and not self.failed
+
 
 @dataclass(frozen=True)
 class Task:

@@ -35,7 +35,7 @@ def compress(build: Path, environment: dict[str, str], **inputs: str) -> tuple[i
 def test_an_action_submits_waits_judges_and_reports(
     kfp: FakeKfp, build: Path, environment: dict[str, str], result: str
 ) -> None:
-    overrides = "\n  pruning.sparsity=0.8  \n\nevaluation.data=s3://data/$(touch pwned)\n"
+    overrides = "\n  pruning.sparsity=0.8  \n\nevaluation.data=s3://resprout/$(touch pwned)\n"
     code, said, outputs, summary = compress(
         build, environment, overrides=overrides, result=result, name="build 7 `touch pwned`", experiment="nightly"
     )
@@ -44,7 +44,7 @@ def test_an_action_submits_waits_judges_and_reports(
     (run,) = kfp.runs.values()
     assert run.display_name == "build 7 `touch pwned`"
     given = run.runtime_config.parameters
-    assert (given["pruning"]["sparsity"], given["evaluation"]["data"]) == (0.8, "s3://data/$(touch pwned)")
+    assert (given["sparsity"], given["test_set"]) == ("0.8", "s3://resprout/$(touch pwned)")
     assert not (build / "pwned").exists()
     assert outputs == {
         "run-id": run.run_id,
@@ -133,7 +133,7 @@ def test_a_gitlab_job_does_the_same(kfp: FakeKfp, build: Path, environment: dict
 
     assert code == 0, said
     (run,) = kfp.runs.values()
-    assert run.runtime_config.parameters["publishing"]["version"] == "4711"  # what $CI_PIPELINE_ID looks like
+    assert run.runtime_config.parameters["recipe"]["publishing"]["version"] == "4711"  # what $CI_PIPELINE_ID looks like
     pattern = GITLAB["artifacts"]["reports"]["junit"].replace("$RESPROUT_OUT", GITLAB["variables"]["RESPROUT_OUT"])
     reports = {path.name: JUnitXml.fromfile(str(path)) for path in build.glob(pattern)}
     assert reports.keys() == {"run.xml", "gate.xml"}

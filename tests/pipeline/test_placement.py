@@ -111,7 +111,8 @@ def test_gpu_stages_come_back_after_they_were_taken_off_their_node(compiled: Com
         retry, pause = stage.task["retryPolicy"], section.retry_pause_seconds
         assert retry["maxRetryCount"] == section.retries
         assert (retry["backoffDuration"], retry["backoffFactor"]) == (f"{pause}s", 2.0)
-        assert retry["backoffMaxDuration"] == f"{20 * pause}s"
+        # from the first try's start: a stage that died in its last minute is tried again too
+        assert int(retry["backoffMaxDuration"].rstrip("s")) > section.retries * section.timeout_seconds
         assert stage.kubernetes["activeDeadlineSeconds"] == str(section.timeout_seconds)
         (memory,) = stage.kubernetes["emptyDirMounts"]
         assert (memory["mountPath"], memory["medium"]) == ("/dev/shm", "Memory")

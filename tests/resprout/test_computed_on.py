@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from resprout import artifacts, provenance, synthesis
-from resprout.artifacts.folder import SEAL
 from resprout.errors import ArtifactError
+from resprout.manifest import SEAL
 from resprout.recipe import DeepInversionSection
 from resprout.report.provenance import chain
 from resprout.statistics import extract

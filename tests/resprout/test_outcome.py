@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from resprout import gate, outcome
+from resprout.evaluation import table, verdict
 from resprout.recipe import GateSection
 from resprout.types import Evaluation, ModelScore
 
 
 def test_the_gate_tells_figures_and_verdict_to_people_and_to_programs() -> None:
     shares = {"teacher": 0.922, "pruned": 0.416, "repaired": 0.8, "recovered": 0.9065}
+    metrics = {f"{name}.top1": top1 for name, top1 in shares.items()} | {"recovered.kl_divergence": 0.1}
     scores = tuple(ModelScore(name, None, None, top1=top1) for name, top1 in shares.items())
     evaluation = Evaluation(scores, {}, 1000, 0, ("a", "b"))
-    checks = gate.judge({"recovered.top1": 0.9065}, GateSection(min_top1=0.95))
+    summary = {"table": table(evaluation), "verdict": verdict(evaluation)}
+    checks = gate.judge(metrics, GateSection(min_top1=0.95))
 
-    lines = ["a warning", *outcome.of_gate(evaluation, checks).splitlines(), "progress x 1/2 y"]
+    lines = ["a warning", *outcome.of_gate(metrics, summary, checks).splitlines(), "progress x 1/2 y"]
     found = outcome.find(lines, "gate")
 
     assert "teacher              92.2 %" in lines

@@ -189,7 +189,7 @@ def test_what_some_devices_finished_others_go_on_from(
         synthesize(tiny_teacher, statistics, SMALL, seed=2, devices=before, checkpoint=_Stopping(tmp_path, after=2))
     kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert len(kept) == 2
-    heard: list[int] = []
+    heard: list[Progress] = []
     checkpoint = FolderCheckpoint(tmp_path)
     resumed = synthesize(
         tiny_teacher,
@@ -198,12 +198,13 @@ def test_what_some_devices_finished_others_go_on_from(
         seed=2,
         devices=after,
         checkpoint=checkpoint,
-        report=lambda at: heard.append(at.done),
+        report=heard.append,
     )
     assert same(resumed, whole)
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path.name in kept} == kept
     assert len(list(tmp_path.iterdir())) == 4
-    assert min(done for done in heard if done) > 2 * SMALL.iterations
+    assert (heard[0].resumed, heard[0].done) == (True, 2 * SMALL.iterations)
+    assert min(at.done for at in heard[1:]) > 2 * SMALL.iterations
 
 
 def test_who_is_done_first_gets_the_next_group(
