@@ -40,9 +40,7 @@ def result(server: Server, tmp_path: Path) -> str:
     (tmp_path / "metrics.json").write_text(json.dumps(METRICS))
     prefix = ObjectAddress("resprout", f"ci/{tmp_path.name}")
     files = {"metrics.json": tmp_path / "metrics.json"}
-    storage = Storage(server.settings)
-    publish(storage, prefix, "lesions", "7", files, about={"metrics": METRICS})
-    storage.upload(tmp_path / "metrics.json", ObjectAddress("resprout", "$(touch pwned)"))  # what a build names is there
+    publish(Storage(server.settings), prefix, "lesions", "7", files, about={"metrics": METRICS})
     return f"{prefix}/lesions/7"
 
 

@@ -112,10 +112,10 @@ def test_what_a_pod_runs_submits_its_recipe(kind: str, tmp_path: Path) -> None:
     (run,) = kfp.runs.values()
     (experiment,) = kfp.experiments.values()
     assert experiment.namespace == "team-vision"
-    teacher = run.runtime_config.parameters["teacher"]
+    given = run.runtime_config.parameters
     arrived = "s3://models/teachers/$(id) new.safetensors"
-    assert teacher == (arrived if kind == "Sensor" else "s3://models/teachers/lesions.safetensors")
-    assert run.runtime_config.parameters["publish_to"].startswith("s3://")
+    assert given["teacher"] == (arrived if kind == "Sensor" else "s3://models/teachers/lesions.safetensors")
+    assert given["publish_to"] == yaml.safe_load(recipe["lesions.yaml"])["publishing"]["to"]
     assert run.service_account == "resprout-runner"
 
 

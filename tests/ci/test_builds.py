@@ -12,6 +12,8 @@ import pytest
 import yaml
 from junitparser import JUnitXml
 
+from pipeline.embedded_storage import Server
+from resprout.storage import ObjectAddress, Storage
 from tests.ci.conftest import TOKEN
 from tests.ci.steps import ACTION, GITLAB, ROOT, action_step, gitlab_script, shell
 from tests.pipeline.cluster.argo import pod_of
@@ -33,9 +35,11 @@ def compress(build: Path, environment: dict[str, str], **inputs: str) -> tuple[i
 
 
 def test_an_action_submits_waits_judges_and_reports(
-    kfp: FakeKfp, build: Path, environment: dict[str, str], result: str
+    kfp: FakeKfp, build: Path, environment: dict[str, str], result: str, server: Server
 ) -> None:
-    overrides = "\n  pruning.sparsity=0.8  \n\nevaluation.data=s3://resprout/$(touch pwned)\n"
+    data = ObjectAddress("resprout", f"ci/{build.parent.name}/$(touch pwned)")
+    Storage(server.settings).upload(build / RECIPE, data)  # something must lie there; nobody reads it
+    overrides = f"\n  pruning.sparsity=0.8  \n\nevaluation.data={data}\n"
     code, said, outputs, summary = compress(
         build, environment, overrides=overrides, result=result, name="build 7 `touch pwned`", experiment="nightly"
     )
@@ -44,7 +48,7 @@ def test_an_action_submits_waits_judges_and_reports(
     (run,) = kfp.runs.values()
     assert run.display_name == "build 7 `touch pwned`"
     given = run.runtime_config.parameters
-    assert (given["sparsity"], given["test_set"]) == ("0.8", "s3://resprout/$(touch pwned)")
+    assert (given["sparsity"], given["test_set"]) == ("0.8", str(data))
     assert not (build / "pwned").exists()
     assert outputs == {
         "run-id": run.run_id,
