@@ -9,9 +9,15 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from pipeline import local_kfp
 from pipeline.cli import app
+from pipeline.compress import pipeline
 from resprout import artifacts
+from resprout import recipe as recipe_module
+from resprout.recipe import Recipe
+from resprout.recipe.form import to_inputs
 from resprout.types import DreamSet, Teacher
+from tests.pipeline.warm import forked
 
 
 def scan(*words: str | Path) -> tuple[int, str, str]:
@@ -78,3 +84,45 @@ def test_refusals_say_what_and_what_now(run_folder: Path, tmp_path: Path):
         assert code == 1
         assert said in message
     assert not (tmp_path / "out").exists()
+
+
+class Ended(local_kfp.Listener):
+    """Remembers what ended well."""
+
+    def __init__(self) -> None:
+        self.tasks: list[local_kfp.Task] = []
+
+    def ended(self, task: local_kfp.Task, exit_code: int) -> None:
+        if exit_code == 0:
+            self.tasks.append(task)
+
+
+@pytest.mark.slow
+def test_the_pipeline_of_a_scan_goes_from_a_teacher_to_its_layers(tmp_path: Path, tiny_teacher: Teacher):
+    artifacts.save_teacher(tiny_teacher, tmp_path / "teacher")
+    synthesis = {"num_images": 16, "num_held_out": 8, "group_size": 8, "iterations": 2}
+    fields = {
+        "teacher": {"source": str(tmp_path / "teacher")},
+        "synthesis": synthesis,
+        "pruning": {"sparsity": 0.9, "exclude": ["layer*"]},
+        "placement": {"gpus": 0, "num_shards": 2},
+    }
+    recipe = recipe_module.validate(Recipe, fields, "test")
+    ended = Ended()
+
+    with (tmp_path / "log").open("w") as log:
+        done = local_kfp.run(
+            pipeline("scan", recipe.placement),
+            to_inputs(recipe, "scan"),
+            root=tmp_path / "work",
+            log=log,
+            listener=ended,
+            execute=forked(),
+        )
+
+    assert done, (tmp_path / "log").read_text()
+    before = ["plan", "fetch_teacher", "extract_statistics", "synthesize", "synthesize", "merge_dreams"]
+    assert [task.name for task in ended.tasks] == [*before, "scan_sensitivity"]
+    found = artifacts.load_sensitivity(ended.tasks[-1].outputs["sensitivity"])
+    assert found.layers == ("conv1.weight", "fc.weight")
+    assert "fc.weight" in ended.tasks[-1].outputs["page"].read_text()
