@@ -24,6 +24,7 @@ from components.recover import recover
 from components.scan_sensitivity import scan_sensitivity
 from components.synthesize import synthesize
 from resprout import artifacts, outcome, provenance
+from resprout.devices import computed_on, devices
 from resprout.errors import DeviceError, ResproutError
 from resprout.types import DreamSet, Evaluation, Teacher
 from tests.components.stages import (
@@ -142,6 +143,8 @@ def test_recover_and_evaluate_leave_students_scores_and_pages(stage: Stage, tiny
     before = artifacts.load_student(student.path).mask.keep
     after = artifacts.load_student(students["recovered"].path)
     assert all(torch.equal(after.mask.keep[name], kept) for name, kept in before.items())
+    made = [stage.folder / name for name in ("shard-0-of-1", "student", "repaired", "recovered", "evaluation")]
+    assert {artifacts.read_manifest(path).computed_on for path in made} == {computed_on(devices(0))}
     scores = artifacts.load_evaluation(stage.folder / "evaluation")
     assert [score.name for score in scores.scores] == ["teacher", "pruned", "repaired", "recovered"]
     top1 = scores.score("recovered").top1
