@@ -132,7 +132,7 @@ class _Graph:
         if self._kind == "compress-images":
             dreams = self._images(planned, teacher, seed)
         else:
-            dreams = self._dreams(planned, teacher, statistics, seed)
+            dreams = self._dreams(planned, teacher, statistics, seed, testing)
         keeping = {"seed": seed, "gpus": said["gpus"], "checkpoints": said["checkpoints"]}
         pruning = prune(teacher=teacher, dreams=dreams, section=said["pruning"], recovery=said["recovery"], **keeping)
         pruned = self._on_gpu(pruning, planned, secret=self._placement.checkpoint_secret).outputs["student"]
@@ -180,7 +180,8 @@ class _Graph:
         )
         return self._placed(collecting, secret=self._placement.storage_secret).outputs["dreams"]
 
-    def _dreams(self, planned: Any, teacher: Any, statistics: Any, seed: Any) -> Any:
+    def _dreams(self, planned: Any, teacher: Any, statistics: Any, seed: Any, *before: Any) -> Any:
+        """All dreams; what may be refused in the tasks `before` is, before a GPU is asked for."""
         said = planned.outputs
         with dsl.ParallelFor(said["shards"], name="dreams") as share:
             synthesizing = synthesize(
@@ -193,6 +194,7 @@ class _Graph:
                 checkpoints=said["checkpoints"],
             )
             secret = self._placement.checkpoint_secret
+            synthesizing.after(*before)
             shards = placed(synthesizing, self._placement, planned, gpus="synthesis_gpus", secret=secret)
         merging = merge_dreams(shards=dsl.Collected(shards.outputs["shard"]))
         return self._placed(merging).outputs["dreams"]

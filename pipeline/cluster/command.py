@@ -61,7 +61,7 @@ def load(
     """A recipe for a cluster, with some fields changed.
 
     Raises:
-        RecipeError: it is wrong, or needs what only this machine has.
+        RecipeError: it is wrong.
     """
     labels = dict(_label(text) for text in node_selector)
     more = [
@@ -69,18 +69,18 @@ def load(
         *([f"placement.gpu_node_selector={json.dumps(labels)}"] if labels else []),
         *([] if shards is None else [f"placement.num_shards={shards}"]),
     ]
-    recipe = local.load(path, [*overrides, *more])
-    check_for_cluster(recipe)
-    return recipe
+    return local.load(path, [*overrides, *more])
 
 
 def look_up(recipe: Recipe, kind: str) -> None:
-    """Refuse what the pipeline could not do, and an address where there is nothing.
+    """Refuse what the pipeline could not do, what only this machine has, and an address where there is nothing.
 
     Raises:
         ResproutError: with what to do.
     """
-    submission.look_up(fitting(recipe, kind), lambda line: print(line, file=sys.stderr, flush=True))
+    read = fitting(recipe, kind)
+    check_for_cluster(read)
+    submission.look_up(read, lambda line: print(line, file=sys.stderr, flush=True))
 
 
 def connect(**options: Any) -> Server:
@@ -146,7 +146,8 @@ def exit_code_of(state: RunState, outcome: Outcome) -> int:
 def show(server: Server, run_id: str, *, files: Files) -> None:
     """Print a run's stages, and why it failed if it did."""
     state = following.Run(server, run_id).look()
-    console = Console(file=sys.stdout)
+    # where nobody watches, no column is cut to fit
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 240)
     _say(f"{state.name}   {run_id}   {server.settings.link(run_id) or ''}".rstrip())
     console.print(following.table_of(state))
     if state.ended:
