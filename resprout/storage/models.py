@@ -9,7 +9,7 @@ from resprout.manifest import digest_of
 from resprout.progress import Progress, Report, silent
 from resprout.recipe import PublishingSection
 from resprout.storage.client import ObjectAddress, Storage
-from resprout.storage.publishing import Publication, publish
+from resprout.storage.publishing import Publication, find, is_published, publish
 
 DIGITS_OF_A_VERSION = 12
 
@@ -26,7 +26,8 @@ def publish_model(
     """Publish a recovered model under the section's name and version.
 
     Args:
-        section: names where to; without a version, the model's digest is its version.
+        section: names where to; without a version, the model's digest is its version. Where that is published already,
+            it is this very model, which may have been judged in another way since: what is there stays, report and all.
         model, evaluation: artifacts, as folders.
         page: the report, one HTML file.
         report: told how many bytes have been stored.
@@ -36,7 +37,10 @@ def publish_model(
     """
     if section.to is None or section.name is None:
         raise ValueError("the section does not say where to publish, or as what")
-    digest = digest_of(model)
+    digest, prefix = digest_of(model), ObjectAddress.parse(section.to)
+    version = section.version or digest[:DIGITS_OF_A_VERSION]
+    if section.version is None and is_published(storage, prefix, section.name, version):
+        return find(storage, prefix, section.name, version)
     metrics = Path(evaluation) / "metrics.json"
     files = {f"model/{path.name}": path for path in sorted(Path(model).iterdir())}
     files |= {"metrics.json": metrics, "report.html": Path(page)}
@@ -48,9 +52,9 @@ def publish_model(
 
     return publish(
         storage,
-        ObjectAddress.parse(section.to),
+        prefix,
         section.name,
-        section.version or digest[:DIGITS_OF_A_VERSION],
+        version,
         files,
         about={"digest": digest, "metrics": json.loads(metrics.read_text())},
         watch=watch,

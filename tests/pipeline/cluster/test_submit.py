@@ -280,6 +280,10 @@ def test_a_page_that_is_no_api_is_told_from_one(kfp: FakeKfp, resprout: Resprout
     [
         ("teacher.source=examples/resnet20-cifar10/teacher", "is a path on this machine"),
         ("evaluation.data=data/test", "is a path on this machine"),
+        (
+            "teacher.source=https://me:secret@host/net.pt",
+            "holds a password, or a query that may be a signature: https://host/net.pt",
+        ),
         ("placement.num_shards=0", "placement.num_shards"),
         ("recovery.epoch=3", "did you mean epochs?"),
     ],

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.embedded_storage import Server
+from resprout.artifacts import save_artifact
 from resprout.errors import StorageAwayError, StorageError
+from resprout.recipe import PublishingSection
 from resprout.storage import ObjectAddress, Storage, check_free, fetch, find, publish, published
+from resprout.storage.models import publish_model
 
 
 def files(folder: Path, text: str = "weights") -> dict[str, Path]:
@@ -108,6 +111,28 @@ def test_names_that_would_lie_elsewhere_are_refused(
 ) -> None:
     with pytest.raises(StorageError, match="cannot be a published model's"):
         publish(storage, place, name, version, files(tmp_path), about={})
+
+
+def _weights(folder: Path) -> None:
+    (folder / "a").write_text("weights")
+
+
+def test_a_model_that_was_judged_anew_is_the_version_that_is_there(
+    storage: Storage, place: ObjectAddress, tmp_path: Path
+) -> None:
+    save_artifact(tmp_path / "model", "recovered", extras=_weights)
+    section = PublishingSection(to=str(place), name="lesions")
+    made = []
+    for report in ("one test set", "another"):
+        (tmp_path / "report.html").write_text(report)
+        (tmp_path / "metrics.json").write_text("{}")
+        page = tmp_path / "report.html"
+        made.append(publish_model(storage, section, model=tmp_path / "model", evaluation=tmp_path, page=page))
+
+    assert made[0] == made[1]
+    named = section.model_copy(update={"version": made[0].version})
+    with pytest.raises(StorageError, match="is published with other files"):
+        publish_model(storage, named, model=tmp_path / "model", evaluation=tmp_path, page=tmp_path / "report.html")
 
 
 def test_a_version_cannot_write_outside_the_folder_it_is_fetched_to(
