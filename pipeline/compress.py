@@ -129,8 +129,9 @@ class _Graph:
         statistics = self._placed(extract_statistics(teacher=teacher)).outputs["statistics"]
         testing = fetch_test_set(teacher=teacher, section=said["evaluation"], identity=said["test_set_identity"])
         test_set = self._placed(testing, secret=self._placement.storage_secret).outputs["test_set"]
+        # what does not fit is refused before a GPU is asked for
         if self._kind == "compress-images":
-            dreams = self._images(planned, teacher, seed)
+            dreams = self._images(planned, teacher, seed, testing)
         else:
             dreams = self._dreams(planned, teacher, statistics, seed, testing)
         keeping = {"seed": seed, "gpus": said["gpus"], "checkpoints": said["checkpoints"]}
@@ -173,15 +174,14 @@ class _Graph:
         fetching = fetch_teacher(section=planned.outputs["teacher"], identity=planned.outputs["teacher_identity"])
         return self._placed(fetching, secret=self._placement.storage_secret).outputs["teacher"]
 
-    def _images(self, planned: Any, teacher: Any, seed: Any) -> Any:
+    def _images(self, planned: Any, teacher: Any, seed: Any, *before: Any) -> Any:
         said = planned.outputs
         collecting = collect_images(
             teacher=teacher, section=said["synthesis"], identity=said["images_identity"], seed=seed
         )
-        return self._placed(collecting, secret=self._placement.storage_secret).outputs["dreams"]
+        return self._placed(collecting.after(*before), secret=self._placement.storage_secret).outputs["dreams"]
 
     def _dreams(self, planned: Any, teacher: Any, statistics: Any, seed: Any, *before: Any) -> Any:
-        """All dreams; what may be refused in the tasks `before` is, before a GPU is asked for."""
         said = planned.outputs
         with dsl.ParallelFor(said["shards"], name="dreams") as share:
             synthesizing = synthesize(

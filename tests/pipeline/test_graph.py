@@ -209,6 +209,12 @@ def test_nothing_is_published_that_has_not_passed_the_gate(compress: list[Stage]
     assert "gate" in publishing.task["dependentTasks"]
 
 
+@pytest.mark.parametrize(("kind", "first"), [("compress", "for-loop-1"), ("compress-images", "collect-images")])
+def test_a_test_set_that_does_not_fit_is_refused_before_a_gpu_is_asked_for(kind: str, first: str):
+    tasks = next(yaml.safe_load_all(committed(kind).read_text()))["root"]["dag"]["tasks"]
+    assert "fetch-test-set" in tasks[first]["dependentTasks"]
+
+
 def test_no_dream_depends_on_pruning(compress: list[Stage]):
     (synthesizing,) = (stage for stage in compress if stage.component == "synthesize")
     assert set(synthesizing.artifacts.values()) == {"fetch-teacher.teacher", "extract-statistics.statistics"}
