@@ -15,6 +15,7 @@ class Plan(NamedTuple):
     synthesis: dict
     pruning: dict
     recovery: dict
+    between_rounds: dict
     evaluation: dict
     gate: dict
     publishing: dict
@@ -76,6 +77,8 @@ def plan(
         synthesis=sections["synthesis"],
         pruning=sections["pruning"],
         recovery=sections["recovery"],
+        # in one round there is nothing between, and another recovery leaves the pruning as it is
+        between_rounds=sections["recovery"] if getattr(made.recipe.pruning, "rounds", 1) > 1 else {},
         evaluation=sections["evaluation"],
         gate=sections["gate"],
         publishing=sections["publishing"],

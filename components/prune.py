@@ -23,7 +23,7 @@ def prune(
         teacher: the trained network.
         dreams: what criteria look at, and what rounds recover on; criteria of weights alone leave them unread.
         section: the recipe's pruning section.
-        recovery: the recipe's recovery section, for the rounds before the last.
+        recovery: the recipe's recovery section, for the rounds before the last; {} where there is one.
         seed: the run's.
         gpus: how many it has asked for; "0" computes with what is there.
         checkpoints: where finished epochs are kept through a kill: a folder, or s3://BUCKET/PREFIX; "" for nowhere.

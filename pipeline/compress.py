@@ -135,7 +135,9 @@ class _Graph:
         else:
             dreams = self._dreams(planned, teacher, statistics, seed, testing)
         keeping = {"seed": seed, "gpus": said["gpus"], "checkpoints": said["checkpoints"]}
-        pruning = prune(teacher=teacher, dreams=dreams, section=said["pruning"], recovery=said["recovery"], **keeping)
+        pruning = prune(
+            teacher=teacher, dreams=dreams, section=said["pruning"], recovery=said["between_rounds"], **keeping
+        )
         pruned = self._on_gpu(pruning, planned, secret=self._placement.checkpoint_secret).outputs["student"]
         recovering = recover(teacher=teacher, student=pruned, dreams=dreams, section=said["recovery"], **keeping)
         recovered = self._on_gpu(recovering, planned, secret=self._placement.checkpoint_secret).outputs

@@ -92,6 +92,13 @@ def test_each_stage_is_told_its_section_and_nothing_that_is_its_default():
     assert (made.teacher_identity, made.images_identity, made.test_set_identity) == ("", "", "")
 
 
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_pruning_is_told_of_recovery_only_where_rounds_recover_in_between(rounds: int):
+    made = planned(recipe={"recovery": {"epochs": 3.0}, "pruning": {"rounds": rounds}})
+    assert made.between_rounds == (made.recovery if rounds > 1 else {})
+    assert made.recovery["epochs"] == 3
+
+
 def test_every_output_is_of_the_type_that_it_says():
     made = planned(placement={"checkpoints": "s3://checkpoints/a", "num_shards": 2.0})
     outputs = plan.component_spec.outputs

@@ -165,6 +165,8 @@ def test_a_recipe_becomes_the_defaults_of_the_compiled_pipeline(tmp_path: Path):
 
 def test_each_stage_receives_its_own_section_and_no_other(compress: list[Stage]):
     sections = {f"plan.{name}" for name in recipe_module.SECTIONS}
+    pruning = next(stage for stage in compress if stage.component == "prune")
+    assert pruning.parameters["recovery"] == "plan.between_rounds"  # empty where it would only spoil the cache
     received = by_component(compress, lambda stage: set(stage.parameters.values()) & {*sections, "recipe"})
     assert received == {
         "plan": {"recipe"},
@@ -173,7 +175,7 @@ def test_each_stage_receives_its_own_section_and_no_other(compress: list[Stage])
         "extract-statistics": set(),
         "synthesize": {"plan.synthesis"},
         "merge-dreams": set(),
-        "prune": {"plan.pruning", "plan.recovery"},  # in rounds it recovers in between
+        "prune": {"plan.pruning"},
         "recover": {"plan.recovery"},
         "evaluate": {"plan.evaluation"},
         "gate": {"plan.gate"},
