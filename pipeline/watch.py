@@ -240,6 +240,8 @@ def describe(component: str, facts: Mapping[str, Any]) -> str:
     if component == "synthesize":
         several = facts.get("num_shards", 1) > 1
         return f"shard {facts['shard']:.0f} of {facts['num_shards']:.0f}" if several else ""
+    if component == "publish" and "address" not in facts:
+        return ""
     if component == "fetch_test_set" and facts.get("display_name") == "no labelled test set":
         return ""
     if component == "evaluate":

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import urllib3
-from tenacity import RetryCallState, Retrying, retry_if_exception, retry_if_result, stop_after_attempt
+from tenacity import RetryCallState, Retrying, retry_if_exception, retry_if_result
 from tenacity.retry import retry_base
 from urllib3 import exceptions as http
 
@@ -18,6 +18,8 @@ FLEETING_STATUS = frozenset({429, 500, 502, 503, 504, 507})
 """HTTP: the server is busy, failed inside, has no room, or is a proxy that does not reach it."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 10.0
 SILENT_SECONDS, SECONDS_BETWEEN_LINES = 10.0, 30.0
+FOR_ANSWERS_SECONDS = 60.0
+"""How long all attempts together may take beside the pauses: SeaweedFS without room refuses after half a minute."""
 
 _LASTING = ("CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER", "record layer failure")
 _REDIRECTS_ALONE = urllib3.Retry(
@@ -84,7 +86,7 @@ class Patience:
 
         result = Retrying(
             retry=fleeting,
-            stop=stop_after_attempt(self._retries + 1),
+            stop=lambda state: state.attempt_number > self._retries or self._clock() - began >= self._longest(),
             wait=lambda state: pause(state.attempt_number),
             sleep=self._sleep,
             before_sleep=before_sleep,
@@ -105,11 +107,15 @@ class Patience:
         pauses = sum(map(pause, range(state.attempt_number, self._retries + 1)))
         paused = sum(map(pause, range(1, state.attempt_number)))
         left = pauses + tries * (elapsed - paused) / state.attempt_number  # if attempts take as long as those before
+        left = min(left, max(0.0, self._longest() - elapsed))
         _log.warning(
             "storage: %s has failed for %.0f s (%s, %s); it is tried again for about %.0f s more, then given up",
             *(what, elapsed, _reason(state), self._endpoint, left),
         )
         return True
+
+    def _longest(self) -> float:
+        return sum(map(pause, range(1, self._retries + 1))) + FOR_ANSWERS_SECONDS
 
 
 class PatientPool(urllib3.PoolManager):

@@ -168,3 +168,8 @@ def test_every_stage_is_called_by_a_persons_word_for_it():
 def test_rounds_are_told_where_there_are_several(rounds: int, ends: str):
     facts = {"sparsity_percent": 75.0, "maskable_weights": 1000, "method": "lamp", "rounds": rounds}
     assert describe("prune", facts) == f"75.0 % of 1,000 {ends}"
+
+
+def test_where_nothing_is_published_nothing_is_said_of_it():
+    assert describe("publish", {"display_name": "not published"}) == ""
+    assert describe("publish", {"files": 6, "address": "s3://models/a/1"}) == "6 files to s3://models/a/1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,10 +10,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import urllib3
+from tenacity import retry_if_result
 
 from pipeline.embedded_storage import BUCKET, Server
 from resprout.errors import StorageAwayError, StorageError
 from resprout.storage import ObjectAddress, Storage
+from resprout.storage.patience import Patience
 
 
 class Clock:
@@ -77,6 +81,22 @@ def test_an_outage_is_told_after_ten_seconds_and_what_is_told_comes_true(
     assert "for 43 s" in second, "a line in half a minute, not one for each try"
     assert "for about 10 s more" in second
     assert clock.seconds == pytest.approx(12.6 + 40)
+
+
+def test_a_server_that_takes_half_a_minute_to_refuse_is_not_waited_for_as_often(
+    clock: Clock, said: Callable[[], list[str]]
+):
+    def refused() -> urllib3.HTTPResponse:
+        clock.seconds += 30
+        return urllib3.HTTPResponse(status=500)
+
+    patience = Patience("http://store", 10, sleep=clock.sleep, clock=clock)
+
+    assert patience.insist("PUT /a", refused, retry_if_result(lambda answer: answer.status == 500)).status == 500
+    assert 112 < clock.seconds < 112 + 30 + 10  # the pauses' 52, and a minute; then what was begun
+    told = [float(re.findall(r"about (\d+) s more", line)[0]) for line in said()]
+    assert told == sorted(told, reverse=True)
+    assert told[0] <= 112
 
 
 def test_what_is_over_within_ten_seconds_is_no_news(own_server: Server, clock: Clock, said: Callable[[], list[str]]):
