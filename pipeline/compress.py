@@ -96,7 +96,7 @@ def pipeline(kind: str, placement: PlacementSection) -> Any:
 
         Args:
             teacher: as in resprout-compress.
-            seed: as in resprout-compress; with the same teacher and synthesis, the dreams are that run's.
+            seed: as in resprout-compress; with the same teacher and synthesis, the same dreams are made, anew.
             recipe: of it, teacher, synthesis and pruning.exclude.
             placement: as in resprout-compress.
         """
