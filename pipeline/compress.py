@@ -96,7 +96,7 @@ def pipeline(kind: str, placement: PlacementSection) -> Any:
 
         Args:
             teacher: as in resprout-compress.
-            seed: as in resprout-compress; with the same teacher and synthesis, the same dreams are made, anew.
+            seed: as in resprout-compress; with the same teacher and synthesis, the dreams are those of that run.
             recipe: of it, teacher, synthesis and pruning.exclude.
             placement: as in resprout-compress.
         """
@@ -107,7 +107,8 @@ def pipeline(kind: str, placement: PlacementSection) -> Any:
         "compress-images": (compress_images, "Prune a classifier and recover its accuracy on images of your own."),
         "scan": (scan, "Show how much each layer of a classifier can spare."),
     }[kind]
-    return dsl.pipeline(name=f"resprout-{kind}", description=description)(function)
+    # one name: KFP keeps the cache of each apart, and a scan is to find the dreams of the run before it
+    return dsl.pipeline(name="resprout", description=description)(function)
 
 
 class _Graph:

@@ -240,10 +240,11 @@ def test_compile_refuses_changes_to_no_recipe(tmp_path: Path):
 
 
 def inputs_of(path: Path) -> dict[str, Any]:
-    """The pipeline's name, and what each input is unless a run says otherwise."""
+    """Which pipeline it is, and what each input is unless a run says otherwise."""
     spec = next(yaml.safe_load_all(path.read_text()))
     given = spec["root"]["inputDefinitions"]["parameters"]
-    return {"pipeline": spec["pipelineInfo"]["name"], **{name: it.get("defaultValue") for name, it in given.items()}}
+    kind = spec["root"]["dag"]["tasks"]["plan"]["inputs"]["parameters"]["kind"]["runtimeValue"]["constant"]
+    return {"pipeline": kind, **{name: it.get("defaultValue") for name, it in given.items()}}
 
 
 def test_compile_writes_the_recipe_as_a_form_that_is_filled_in(recipe: Path, tmp_path: Path):
@@ -253,7 +254,7 @@ def test_compile_writes_the_recipe_as_a_form_that_is_filled_in(recipe: Path, tmp
     assert exit_code == 0, errors
     assert output == f"wrote {tmp_path / 'mine-on-kfp.yaml'}\n"
     assert inputs_of(tmp_path / "mine-on-kfp.yaml") == {
-        "pipeline": "resprout-compress",
+        "pipeline": "compress",
         "teacher": "nowhere",
         "test_set": "",
         "sparsity": "0.9",
@@ -277,7 +278,7 @@ def test_compile_takes_the_pipeline_that_fits_or_the_one_that_is_named(
 ):
     assert invoke("compile", recipe, *words, "-o", tmp_path / "pipeline.yaml")[0] == 0
     inputs = inputs_of(tmp_path / "pipeline.yaml")
-    assert inputs["pipeline"] == f"resprout-{pipeline}"
+    assert inputs["pipeline"] == pipeline
     assert inputs.get("images") == ("s3://b/train" if pipeline == "compress-images" else None)
 
 

@@ -188,6 +188,11 @@ def test_what_is_decided_anew_each_time_is_never_taken_from_the_cache(stages: li
     assert uncached == {"plan", "gate", "publish"} & {stage.component for stage in stages}
 
 
+def test_every_pipeline_finds_what_another_left_in_the_cache():
+    named = {next(yaml.safe_load_all(committed(kind).read_text()))["pipelineInfo"]["name"] for kind in KINDS}
+    assert named == {"resprout"}, "KFP keeps the cache of each name apart"
+
+
 def test_what_is_fetched_is_cached_by_its_bytes(stages: list[Stage]):
     fetching = {stage.component: stage.parameters for stage in stages if "identity" in stage.parameters}
     assert fetching
