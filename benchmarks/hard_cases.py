@@ -218,8 +218,8 @@ def _trained(made: Generator, teacher: Teacher, labels: Tensor, device: torch.de
             optimizer.param_groups[0]["lr"] = 2e-3 * min(1, (step + 1) / 50) * decay
             images = made(torch.randn(len(labels), 128, device=device), labels)
             down, right = torch.randint(-2, 3, (2,)).tolist()
-            logits = network(images.roll((down, right), (2, 3)).contiguous(memory_format=torch.channels_last))
-            distance = losses.normalised_batch_norm_distance([moments[each.name] for each in target.layers], target)
+            logits = network(images.roll((down, right), (2, 3)))
+            distance = losses.normalised_batch_norm_distance(*losses.matched(moments, target))
             loss = section.batch_norm_weight * distance + section.target_weight * functional.cross_entropy(
                 logits, labels
             )

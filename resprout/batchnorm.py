@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from resprout.hooks import each_use
 
 BatchNorm = _BatchNorm
 
@@ -33,27 +35,26 @@ def batch_norm_layers(network: nn.Module) -> dict[str, BatchNorm]:
 
 
 @contextmanager
-def capture_moments(network: nn.Module) -> Iterator[dict[str, Moments]]:
+def capture_moments(network: nn.Module) -> Iterator[dict[str, list[Moments]]]:
     """Collect the moments of what enters each BatchNorm layer; gradients flow through them.
 
     Yields:
-        A dict that each forward pass fills anew, in the order in which the layers ran. The hooks are gone
-        when the block ends, however it ends.
+        Name -> one for each use of the layer; see `hooks.each_use`.
     """
-    moments: dict[str, Moments] = {}
-
-    def hook_for(name: str) -> Any:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            moments[name] = channel_moments(inputs[0])
-
-        return hook
-
-    handles = [layer.register_forward_pre_hook(hook_for(name)) for name, layer in batch_norm_layers(network).items()]
-    try:
+    with each_use(network, batch_norm_layers(network), _of_inputs, before=True) as moments:
         yield moments
-    finally:
-        for handle in handles:
-            handle.remove()
+
+
+def _of_inputs(inputs: tuple[Tensor, ...]) -> Moments:
+    return channel_moments(inputs[0])
+
+
+def mean_moments(uses: Sequence[Moments]) -> Moments:
+    """The moments that a layer's running statistics come near to: each use counts alike, as it does in training."""
+    if len(uses) == 1:
+        return uses[0]
+    mean, variance = (torch.stack(parts).mean(0) for parts in zip(*((m.mean, m.variance) for m in uses), strict=True))
+    return Moments(mean, variance)
 
 
 def channel_moments(inputs: Tensor) -> Moments:

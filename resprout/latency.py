@@ -76,7 +76,7 @@ def measure_latency(
     """
     device = device or best_device()
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(batch_size, *input_shape, generator=generator).to(device, memory_format=torch.channels_last)
+    images = torch.randn(batch_size, *input_shape, generator=generator).to(device)
 
     def run_of(network: nn.Module) -> Callable[[], None]:
         running = frozen_copy(network, torch.float32, device)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from resprout.batchnorm import BatchNorm
+from resprout.models.classifier import laid_out
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -29,7 +30,7 @@ def _has_bfloat16(device: torch.device) -> bool:
 
 
 def frozen_copy(network: Network, dtype: torch.dtype, device: torch.device) -> Network:
-    """A copy for inference and input gradients: evaluation mode, weights frozen, channels_last, weights in `dtype`.
+    """A copy for inference and input gradients: evaluation mode, weights frozen, in `dtype` and `laid_out`.
 
     BatchNorm layers keep float32 parameters and statistics; their kernels take `dtype` inputs all the same.
     Converting the weights once is cheaper than autocast, which converts frozen weights on every pass.
@@ -38,7 +39,8 @@ def frozen_copy(network: Network, dtype: torch.dtype, device: torch.device) -> N
     for module in duplicate.modules():
         if isinstance(module, BatchNorm):
             module.float()
-    return duplicate.to(memory_format=torch.channels_last)
+    laid_out(duplicate)
+    return duplicate
 
 
 @contextmanager

@@ -6,9 +6,11 @@ Python most of the time. Replayed from a recording, they follow each other witho
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,8 +23,9 @@ class Recorded:
 
     Each call does what `step` does, the first ones too. What the step reads and writes besides its inputs must be the
     same tensors each time, written in place; what Python it runs besides, it runs only while it warms up and is
-    recorded. A step that waits for the GPU in its midst, as a network of a user's own may, cannot be recorded, and goes
-    on being run.
+    recorded. A step that waits for the GPU in its midst, as a network of a user's own may, cannot be recorded; one that
+    draws random numbers outside the GPU, to skip a block at random, may not be, since each replay would do as the
+    recorded one drew. Both go on being run.
 
     Args:
         step: takes tensors, returns nothing.
@@ -53,15 +56,18 @@ class _Recording:
         self._inputs = tuple(each.clone() for each in inputs)  # where a replay reads
         self._memory, self._stream = _shared(inputs[0].device)
         self._runs = 0
+        self._draws = False
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def run(self, inputs: tuple[Tensor, ...]) -> None:
         for own, given in zip(self._inputs, inputs, strict=True):
             own.copy_(given)
-        if self._graph is None and self._runs == WARM_UP:
+        if self._graph is None and self._runs == WARM_UP and not self._draws:
             self._graph = self._record()
         if self._graph is None:
+            before = _drawn()
             self._aside()
+            self._draws = self._draws or _drawn() != before
         else:
             self._graph.replay()
         self._runs += 1
@@ -83,6 +89,12 @@ class _Recording:
         except RuntimeError:  # while it is recorded nothing runs, so that nothing is done by half
             return None
         return graph
+
+
+def _drawn() -> tuple[object, ...]:
+    """Where the generators stand that a network may draw from outside the GPU."""
+    state = np.random.get_state(legacy=False)  # what others draw from
+    return random.getstate(), torch.get_rng_state().numpy().tobytes(), repr(state)
 
 
 @lru_cache

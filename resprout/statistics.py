@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
-from typing import Any, cast
+from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from resprout.batchnorm import BatchNorm, batch_norm_layers
 from resprout.errors import UnsupportedModelError
+from resprout.hooks import each_use
 from resprout.types import BNStatistics, LayerStatistics, Teacher
 
 
@@ -32,7 +30,8 @@ def extract(teacher: Teacher) -> BNStatistics:
     """
     first = next(teacher.network.parameters())
     image = torch.zeros(1, *teacher.info.input.shape, dtype=first.dtype, device=first.device)
-    with capture_spatial_sizes(teacher.network) as sizes, torch.no_grad():
+    layers = batch_norm_layers(teacher.network)
+    with each_use(teacher.network, layers, _spatial_size, before=True) as sizes, torch.no_grad():
         teacher.network(image)
     if not sizes:
         raise UnsupportedModelError(
@@ -40,31 +39,11 @@ def extract(teacher: Teacher) -> BNStatistics:
             why="dreams are synthesized from these statistics; there is nothing to match",
             now="use a network with BatchNorm, not a copy in which it was folded into the convolutions",
         )
-    layers = batch_norm_layers(teacher.network)
-    return BNStatistics(tuple(_read(name, layers[name], spatial) for name, spatial in sizes.items()))
+    return BNStatistics(tuple(_read(name, layers[name], spatial) for name, (spatial, *_) in sizes.items()))
 
 
-@contextmanager
-def capture_spatial_sizes(network: nn.Module) -> Iterator[dict[str, tuple[int, ...]]]:
-    """Record the size of what enters each BatchNorm layer, in the order in which the layers run.
-
-    Yields:
-        Layer name -> (height, width), () for a vector, as of the layer's first use. The hooks are gone when the
-        block ends, however it ends.
-    """
-    sizes: dict[str, tuple[int, ...]] = {}
-
-    def record(name: str, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        sizes.setdefault(name, tuple(inputs[0].shape[2:]))
-
-    handles: list[Any] = []
-    try:
-        for name, layer in batch_norm_layers(network).items():
-            handles.append(layer.register_forward_pre_hook(partial(record, name)))
-        yield sizes
-    finally:
-        for handle in handles:
-            handle.remove()
+def _spatial_size(inputs: tuple[Tensor, ...]) -> tuple[int, ...]:
+    return tuple(inputs[0].shape[2:])
 
 
 def _read(name: str, layer: BatchNorm, spatial: tuple[int, ...]) -> LayerStatistics:

@@ -25,8 +25,7 @@ def logits_on(
     """
     device = next(network.parameters()).device
     for start in range(0, len(images), batch_size):  # split() would give an empty batch for no images
-        inputs = prepare(images[start : start + batch_size].to(device)).contiguous(memory_format=torch.channels_last)
-        yield network(inputs).float().cpu()
+        yield network(prepare(images[start : start + batch_size].to(device))).float().cpu()
 
 
 def confusion_matrix(predictions: Tensor, labels: Tensor, num_classes: int) -> Tensor:

@@ -15,6 +15,7 @@ from torch import nn
 
 from resprout.errors import UnsupportedModelError
 from resprout.models import cifar
+from resprout.models.classifier import classifier
 
 TORCHVISION = (
     "resnet18",
@@ -40,9 +41,12 @@ def build(
     num_classes: int,
     arguments: Mapping[str, Any] | None = None,
     input_shape: tuple[int, int, int] | None = None,
+    channels_last: bool = True,
     allow_custom_code: bool = False,
 ) -> nn.Module:
-    """An untrained classifier. Its weights depend on nothing but the arguments; the global generator is left alone.
+    """An untrained classifier: it takes images and gives logits, whatever it itself gives (`classifier`).
+
+    Its weights depend on nothing but the arguments; the global generator is left alone.
 
     Args:
         architecture: one of `names()`, `timm:NAME` or another name that timm knows, or a user's
@@ -50,6 +54,7 @@ def build(
         num_classes: the length of the logits.
         arguments: keyword arguments of the architecture's constructor.
         input_shape: (channels, height, width) of its images; only the channels matter here. Default: three channels.
+        channels_last: whether its weights and images are laid out so.
         allow_custom_code: allow `package.module:function`.
 
     Raises:
@@ -61,12 +66,13 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # torch.manual_seed would seed GPUs too
         try:
-            return _build(architecture, num_classes, channels, keywords, allow_custom_code)
+            network = _build(architecture, num_classes, channels, keywords, allow_custom_code)
         except TypeError as error:
             raise UnsupportedModelError(
                 f"{architecture} cannot be built with the arguments {keywords}: {error}",
                 now="correct teacher.arguments",
             ) from error
+    return classifier(network, num_classes, channels_last=channels_last)
 
 
 def is_custom(architecture: str) -> bool:

@@ -69,7 +69,7 @@ def squared_gradients(
             parameter.requires_grad_(True)
         for part in torch.arange(len(examples)).tensor_split(math.ceil(len(examples) / batch_size)):
             batch = examples[slice(int(part[0]), int(part[-1]) + 1)]
-            logits = network(batch.images.contiguous(memory_format=torch.channels_last))
+            logits = network(batch.images)
             found = torch.autograd.grad(loss(logits, batch.answers, batch.labels), list(parameters.values()))
             for name, gradient in zip(parameters, found, strict=True):
                 gradient = gradient.double()

@@ -86,8 +86,7 @@ def examples_of(subject: Subject, num_images: int | None, labels: str) -> Exampl
     images, targets = subject.images(num_images)
     teacher = frozen_copy(subject.teacher.network, torch.float32, subject.device)
     images = images.to(device=subject.device, dtype=torch.float32)
-    batches = (batch.contiguous(memory_format=torch.channels_last) for batch in images.split(128))
-    answers = torch.cat([teacher(batch).float() for batch in batches])
+    answers = torch.cat([teacher(batch).float() for batch in images.split(128)])
     if labels == "sampled":
         drawn = generator(subject.seed, "pruning", "labels")
         targets = torch.multinomial(answers.softmax(1).cpu(), 1, generator=drawn).squeeze(1)
@@ -125,7 +124,7 @@ def briefly_trained(
             order = torch.cat([order, torch.randperm(len(examples), generator=drawn)])
         chosen, order = order[:batch_size], order[batch_size:]
         batch = examples[chosen.to(examples.images.device)]
-        logits = network(batch.images.contiguous(memory_format=torch.channels_last))
+        logits = network(batch.images)
         optimizer.zero_grad()
         loss(logits, batch.answers, batch.labels).backward()
         optimizer.step()

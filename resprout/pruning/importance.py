@@ -68,7 +68,7 @@ def taylor_scores(
     with _gates(running, {member.layer for _, member in takers}) as gates:
         for start in range(0, len(images), BATCH_SIZE):
             batch = images[start : start + BATCH_SIZE].to(device=device, dtype=torch.float32)
-            logits = running(batch.contiguous(memory_format=torch.channels_last))
+            logits = running(batch)
             loss = drawn_loss(logits, generator)
             gradients = dict(zip(gates, torch.autograd.grad(loss, list(gates.values())), strict=True))
             effects = [torch.zeros(len(batch), group.channels, dtype=torch.float64) for group in groups]
@@ -96,12 +96,14 @@ def _gates(network: nn.Module, names: Collection[str]) -> Iterator[dict[str, Ten
             shape = [len(values)] + [1] * (values.ndim - 1)
             axis = channel_axis(layer)
             shape[axis] = values.shape[axis]
-            gates[name] = torch.ones(shape, device=values.device, requires_grad=True)
+            if name not in gates:  # a layer that is used several times loses the channel in each
+                gates[name] = torch.ones(shape, device=values.device, requires_grad=True)
             return (values * gates[name], *inputs[1:])
 
         return hook
 
-    handles = [network.get_submodule(name).register_forward_pre_hook(hook_for(name)) for name in sorted(names)]
+    handles = [network.register_forward_pre_hook(lambda *_: gates.clear())]
+    handles += [network.get_submodule(name).register_forward_pre_hook(hook_for(name)) for name in sorted(names)]
     try:
         yield gates
     finally:

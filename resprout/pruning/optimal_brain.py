@@ -30,6 +30,8 @@ from resprout.recipe import OptimalBrainSection
 from resprout.seeding import generator
 
 TINY = torch.finfo(torch.float32).tiny
+_Seen = dict[str, list[tuple[Tensor, Tensor]]]
+"""A layer's inputs and outputs, for each of its uses, by the name of its weights."""
 BLOCK = 576
 """Of how many neighbouring weights one can make up for another: 64 channels of a 3x3 convolution. Blocks of a row take
 time with their number, and with the cube of their size."""
@@ -130,12 +132,13 @@ def moments_of(subject: Subject, layers: Mapping[str, Layer], images: Tensor) ->
     draws, done = generator(subject.seed, "pruning", "labels"), 0
     sums: dict[str, list[Tensor]] = {}
     positions: dict[str, int] = {}
-    with _watched(layers) as seen:
+    with _watched(subject.network, layers) as seen:
         for batch in images.split(_batch_size(subject, layers, seen, images)):
-            placed = batch.to(device=subject.device, dtype=torch.float32).contiguous(memory_format=torch.channels_last)
-            loss = drawn_loss(subject.network(placed), draws)
-            gradients = torch.autograd.grad(loss, [outputs for _, outputs in seen.values()])
-            for (name, (inputs, outputs)), gradient in zip(seen.items(), gradients, strict=True):
+            loss = drawn_loss(subject.network(batch.to(device=subject.device, dtype=torch.float32)), draws)
+            uses = [(name, *use) for name, all_uses in seen.items() for use in all_uses]
+            # outputs that the logits do not depend on, as of a hidden state that is returned beside them, have none
+            gradients = torch.autograd.grad(loss, [outputs for *_, outputs in uses], materialize_grads=True)
+            for (name, inputs, outputs), gradient in zip(uses, gradients, strict=True):
                 x, _ = as_matrices(layers[name], inputs, outputs.detach())
                 y, slope = (_by_channel(layers[name], values.detach()) for values in (outputs, gradient))
                 x = _in_blocks(x)
@@ -183,23 +186,24 @@ def _by_channel(layer: Layer, values: Tensor) -> Tensor:
 
 
 @contextmanager
-def _watched(layers: Mapping[str, Layer]) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+def _watched(network: nn.Module, layers: Mapping[str, Layer]) -> Iterator[_Seen]:
     """What each layer took and gave in the last pass, with outputs that gradients can be asked for.
 
     Yields:
         Filled anew by each pass, in the order in which layers run; the hooks are gone when the block ends.
     """
-    seen: dict[str, tuple[Tensor, Tensor]] = {}
+    seen: _Seen = {}
 
     def hook_for(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
         def hook(_layer: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> Tensor:
             asked = outputs if outputs.requires_grad else outputs.requires_grad_()
-            seen[name] = inputs[0].detach(), asked
+            seen.setdefault(name, []).append((inputs[0].detach(), asked))
             return asked.clone()  # what follows may work in place
 
         return hook
 
-    handles = [layer.register_forward_hook(hook_for(name)) for name, layer in layers.items()]
+    handles = [network.register_forward_pre_hook(lambda *_: seen.clear())]
+    handles += [layer.register_forward_hook(hook_for(name)) for name, layer in layers.items()]
     try:
         yield seen
     finally:
@@ -207,11 +211,9 @@ def _watched(layers: Mapping[str, Layer]) -> Iterator[dict[str, tuple[Tensor, Te
             handle.remove()
 
 
-def _batch_size(
-    subject: Subject, layers: Mapping[str, Layer], seen: Mapping[str, tuple[Tensor, Tensor]], images: Tensor
-) -> int:
+def _batch_size(subject: Subject, layers: Mapping[str, Layer], seen: _Seen, images: Tensor) -> int:
     subject.network(images[:1].to(device=subject.device, dtype=torch.float32))
-    return batch_size_for(max(_unfolded(layers[name], *outputs) for name, outputs in seen.items()))
+    return batch_size_for(max(_unfolded(layers[name], *use) for name, uses in seen.items() for use in uses))
 
 
 def _unfolded(layer: Layer, inputs: Tensor, outputs: Tensor) -> int:

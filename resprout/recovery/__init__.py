@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from resprout import precision
 from resprout.checkpoints import Checkpoint, fingerprint
 from resprout.errors import ArtifactError, UnsupportedModelError
+from resprout.models.classifier import laid_out
 from resprout.progress import Progress, Report, silent
 from resprout.recipe import DistillationSection, PaperRecoverySection, ReconstructionSection
 from resprout.recovery.calibration import reestimate
@@ -232,7 +233,7 @@ def _solved(
 def repair(student: Student, dreams: DreamSet, device: torch.device | None = None) -> Student:
     """A copy of the student with its BatchNorm statistics re-estimated on the training dreams."""
     device = device or precision.best_device()
-    network = copy.deepcopy(student.network).to(device).to(memory_format=torch.channels_last)
+    network = laid_out(copy.deepcopy(student.network).to(device))
     with precision.repeatable(allow_tf32=False):
         reestimate(network, dreams.training[0].to(device=device, dtype=torch.float32))
     return replace(student, network=network.cpu().eval().requires_grad_(False))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from resprout.batchnorm import batch_norm_layers, capture_moments
+from resprout.batchnorm import Moments, batch_norm_layers, capture_moments, mean_moments
 
 
 @torch.no_grad()
@@ -17,7 +17,8 @@ def reestimate(network: nn.Module, images: Tensor, *, batch_size: int = 256) -> 
 
     Each batch is normalised by its own statistics on the way, as in training; means and second moments are
     then pooled over all images, so that the result is the variance of the whole set and not a mean of
-    batch variances (which would miss how much the batches' means differ).
+    batch variances (which would miss how much the batches' means differ). A layer that is used several times gets the
+    mean over its uses, as in training; one that no image passes keeps what it has.
 
     Args:
         network: float32; its training modes are restored afterwards.
@@ -27,9 +28,8 @@ def reestimate(network: nn.Module, images: Tensor, *, batch_size: int = 256) -> 
     layers = batch_norm_layers(network)
     modes = {module: module.training for module in network.modules()}
     momenta = {name: layer.momentum for name, layer in layers.items()}
-    mean = {name: torch.zeros(layer.num_features, dtype=torch.float64) for name, layer in layers.items()}
-    square = {name: torch.zeros_like(total) for name, total in mean.items()}
     counts = {name: layer.num_batches_tracked for name, layer in layers.items()}
+    pooled: dict[str, list[_Pooled]] = {name: [] for name in layers}
     network.eval()
     for layer in layers.values():
         layer.train()
@@ -38,20 +38,38 @@ def reestimate(network: nn.Module, images: Tensor, *, batch_size: int = 256) -> 
     try:
         with capture_moments(network) as moments:
             for batch in _batches(images, batch_size):
-                network(batch.contiguous(memory_format=torch.channels_last))
-                share = len(batch) / len(images)
-                for name, found in moments.items():
-                    batch_mean, batch_variance = found.mean.double().cpu(), found.variance.double().cpu()
-                    mean[name] += share * batch_mean
-                    square[name] += share * (batch_variance + batch_mean.square())
+                network(batch)
+                for name, uses in moments.items():
+                    pooled[name] += [_Pooled() for _ in uses[len(pooled[name]) :]]
+                    for pool, found in zip(pooled[name], uses, strict=False):
+                        pool.add(found, len(batch))
     finally:
         for name, layer in layers.items():
             layer.momentum, layer.num_batches_tracked = momenta[name], counts[name]
         for module, mode in modes.items():
             module.training = mode
     for name, layer in layers.items():
-        variance = (square[name] - mean[name].square()).clamp_min(0)
-        layer.load_state_dict({"running_mean": mean[name], "running_var": variance}, strict=False)
+        if pools := pooled[name]:
+            found = mean_moments([pool.moments() for pool in pools])
+            layer.load_state_dict({"running_mean": found.mean, "running_var": found.variance}, strict=False)
+
+
+class _Pooled:
+    """What one use of a layer saw of all images, in float64 on the CPU."""
+
+    def __init__(self) -> None:
+        self._images = 0
+        self._mean = self._square = torch.zeros((), dtype=torch.float64)
+
+    def add(self, found: Moments, images: int) -> None:
+        mean, variance = found.mean.double().cpu(), found.variance.double().cpu()
+        self._mean = self._mean + images * mean
+        self._square = self._square + images * (variance + mean.square())
+        self._images += images
+
+    def moments(self) -> Moments:
+        mean = self._mean / self._images
+        return Moments(mean, (self._square / self._images - mean.square()).clamp_min(0))
 
 
 def _batches(images: Tensor, batch_size: int) -> list[Tensor]:

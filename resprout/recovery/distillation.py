@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,10 +18,11 @@ from resprout.batchnorm import batch_norm_layers
 from resprout.checkpoints import Checkpoint
 from resprout.heldout import with_blends
 from resprout.masking import holder
+from resprout.models.classifier import laid_out
 from resprout.recipe import DistillationSection
 from resprout.recording import Recorded
 from resprout.recovery.augmentation import augment
-from resprout.recovery.features import block_names, capture_features, feature_distance, kept_features
+from resprout.recovery.features import block_names, capture_features, feature_distance, kept_features, matched
 from resprout.seeding import generator as seeded
 from resprout.types import ChannelPlan, DreamSet, PruningMask
 
@@ -81,7 +82,7 @@ def distil(
     """
     dtype = precision.resolve(section.precision, device)
     frozen_teacher = precision.frozen_copy(teacher, dtype, device)
-    network = copy.deepcopy(student).to(device).to(memory_format=torch.channels_last).requires_grad_(True)
+    network = laid_out(copy.deepcopy(student).to(device)).requires_grad_(True)
     state = _State(network, _optimizer(network, section), seeded(seed, "recovery"), _snapshot(network))
     if checkpoint is not None:
         _restore(state, checkpoint, key)
@@ -91,13 +92,14 @@ def distil(
     answers = _answers(frozen_teacher, held_out, dtype) if len(held_out) else torch.empty(0)
     if state.epoch == 0:
         _judge(state, held_out, answers, section, dtype)  # where the start is already best, training may only lose
-    blocks = _blocks(teacher, state.network, channels, images[:2]) if section.feature_weight else {}
+    blocks = block_names(state.network) if section.feature_weight else []
+    kept = _kept(teacher, channels, blocks, images[:2])
     looked_at = {"train_kl": True, "train_features": bool(blocks), "train_target": section.target_weight > 0}
     every, totals, hold = math.ceil(section.epochs / 20), torch.zeros(3, device=device), holder(state.network, mask)
     with ExitStack() as contexts:
         contexts.enter_context(precision.repeatable())
         contexts.enter_context(precision.sound_gradients(state.network))
-        step = contexts.enter_context(_stepping(state, frozen_teacher, blocks, hold, totals, section, dtype))
+        step = contexts.enter_context(_stepping(state, frozen_teacher, blocks, kept, hold, totals, section, dtype))
         for epoch in range(state.epoch, section.epochs):
             means = _epoch(state, (images, targets), step, totals, section, epoch)
             figures = {name: mean for name, mean in means.items() if looked_at[name]}
@@ -155,7 +157,7 @@ def _epoch(
             cutmix=section.cutmix,
             generator=state.generator,
         )
-        step(views.contiguous(memory_format=torch.channels_last), targets)
+        step(views, targets)
     return dict(zip(("train_kl", "train_features", "train_target"), (totals / steps).tolist(), strict=True))
 
 
@@ -163,7 +165,8 @@ def _epoch(
 def _stepping(
     state: _State,
     teacher: nn.Module,
-    blocks: Mapping[str, Tensor | None],
+    blocks: Sequence[str],
+    kept: Mapping[str, Tensor] | None,
     hold: Callable[[], None],
     totals: Tensor,
     section: DistillationSection,
@@ -173,7 +176,8 @@ def _stepping(
 
     Args:
         teacher: frozen, computes in `dtype`.
-        blocks: where features are matched, and on which of the teacher's channels.
+        blocks: where features are matched.
+        kept: on which of the teacher's channels; None: on all.
         hold: keeps pruned weights at 0.
         totals: float32, shape (3,): each step adds its KL, its features' distance and its cross-entropy.
     """
@@ -187,8 +191,8 @@ def _stepping(
             with torch.autocast(views.device.type, dtype, enabled=dtype != torch.float32):
                 logits = state.network(views)
             kl = kl_divergence(logits.float(), answers, section.temperature)
-            wanted = {name: _selected(teacher_features[name], kept) for name, kept in blocks.items()}
-            features = feature_distance(student_features, wanted) if blocks else torch.zeros_like(kl)
+            compared = matched(student_features, teacher_features, kept)
+            features = feature_distance(*compared) if compared[0] else torch.zeros_like(kl)
             target = (
                 functional.cross_entropy(logits.float(), targets) if section.target_weight else torch.zeros_like(kl)
             )
@@ -202,18 +206,13 @@ def _stepping(
         yield Recorded(step, totals.device)
 
 
-def _blocks(
-    teacher: nn.Module, student: nn.Module, channels: ChannelPlan | None, images: Tensor
-) -> dict[str, Tensor | None]:
-    """Where features are matched, and on which of the teacher's channels: None for all of them."""
-    names = block_names(student)
+def _kept(
+    teacher: nn.Module, channels: ChannelPlan | None, blocks: Sequence[str], images: Tensor
+) -> Mapping[str, Tensor] | None:
+    """On which of the teacher's channels features are matched; None for all of them."""
     if channels is None:
-        return dict.fromkeys(names)
-    return dict(kept_features(copy.deepcopy(teacher).to(images.device), channels, names, images))
-
-
-def _selected(feature: Tensor, kept: Tensor | None) -> Tensor:
-    return feature if kept is None else feature.index_select(1, kept)
+        return None
+    return kept_features(copy.deepcopy(teacher).to(images.device), channels, blocks, images)
 
 
 def _judge(
@@ -234,8 +233,7 @@ def _judge(
 def _answers(network: nn.Module, images: Tensor, dtype: torch.dtype) -> Tensor:
     """Logits in float32, shape (n, classes), of a network in evaluation mode that computes in `dtype`."""
     with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
-        batches = (batch.contiguous(memory_format=torch.channels_last) for batch in images.split(128))
-        return torch.cat([network(batch).float() for batch in batches])
+        return torch.cat([network(batch).float() for batch in images.split(128)])
 
 
 def _training_mode(network: nn.Module, keep_batchnorm_frozen: bool) -> None:

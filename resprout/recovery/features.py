@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from resprout.batchnorm import BatchNorm, batch_norm_layers
 from resprout.channels import alike, shrink, zeroed
+from resprout.models.classifier import tensors_in
 from resprout.precision import strict_float32
 from resprout.types import ChannelPlan
 
@@ -40,17 +41,29 @@ def _blocks(module: nn.Module, prefix: str) -> Iterator[str]:
 
 @contextmanager
 def capture_features(network: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
-    """Collect what the named modules return, anew in each forward pass; the hooks end with the block."""
+    """Collect what the named modules return, anew in each forward pass; the hooks end with the block.
+
+    Yields:
+        Every floating-point tensor that a module returns, in whatever structure: the first under the module's name,
+        further ones, also of its further uses in a pass, under `name#1`, `name#2`, … A module that did not run is not
+        there.
+    """
     features: dict[str, Tensor] = {}
 
-    def hook_for(name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            features[name] = output
+    def hook_for(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            for _, found in tensors_in(output):
+                key, number = name, 0
+                while key in features:
+                    number += 1
+                    key = f"{name}#{number}"
+                features[key] = found
 
         return hook
 
-    handles = [network.get_submodule(name).register_forward_hook(hook_for(name)) for name in names]
+    handles = [network.register_forward_pre_hook(lambda *_: features.clear())]
     try:
+        handles += [network.get_submodule(name).register_forward_hook(hook_for(name)) for name in names]
         yield features
     finally:
         for handle in handles:
@@ -66,18 +79,18 @@ def kept_features(teacher: nn.Module, plan: ChannelPlan, names: Sequence[str], i
 
     Args:
         teacher: in evaluation mode, float32.
-        names: of modules that return a tensor of shape (batch, channels, ...).
+        names: of modules; what they return has shape (batch, channels, ...).
         images: a few, shape (n, channels, height, width), normalised space.
 
     Returns:
-        Name -> int64, shape (channels that stay,), ascending; on the device of the images.
+        As `capture_features` names them -> int64, shape (channels that stay,), ascending; on the device of the images.
     """
     selections = {tuple(kept.tolist()): kept for side in (plan.outputs, plan.inputs) for kept in side.values()}
     dense, cut = zeroed(teacher, plan), shrink(teacher, plan)
     found = {}
     with capture_features(dense, names) as full, capture_features(cut, names) as small, strict_float32():
         dense(images), cut(images)
-    for name in names:
+    for name in (each for each in full if each in small and full[each].ndim > 1):
         width = full[name].shape[1]
         whole = torch.ones(width, dtype=torch.bool)
         for kept in (whole, *selections.values()):
@@ -118,6 +131,24 @@ def _squared_norms(values: Sequence[Tensor]) -> Tensor:
     """Float32, float64 of such values, shape (len(values),)."""
     norms = torch._foreach_norm(list(values), 2, dtype=torch.promote_types(values[0].dtype, torch.float32))
     return torch.stack(norms).square()
+
+
+def matched(
+    student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], kept: Mapping[str, Tensor] | None
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What both networks returned in a pass, under the same name and of the same shape.
+
+    Args:
+        student, teacher: as `capture_features` collects them.
+        kept: as `kept_features` finds it; None where the student has all of the teacher's channels.
+    """
+    names = [name for name in student if name in teacher and (kept is None or name in kept)]
+    wanted = {name: teacher[name] if kept is None else teacher[name].index_select(1, kept[name]) for name in names}
+    alike_in_shape = [name for name in names if student[name].shape == wanted[name].shape]
+    return (
+        {name: student[name] for name in alike_in_shape},
+        {name: wanted[name].to(student[name].dtype) for name in alike_in_shape},
+    )
 
 
 def feature_distance(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from resprout.channels import shrink
 from resprout.checkpoints import Checkpoint
+from resprout.hooks import each_use
+from resprout.models.classifier import laid_out
 from resprout.patches import Layer, as_matrices, batch_size_for, channel_axis, groups_of, is_plain
 from resprout.types import ChannelPlan, PruningMask
 
@@ -74,16 +76,16 @@ def reconstruct(
         The student in evaluation mode on the CPU, and for each solved layer |student - teacher|² / |teacher|² of its
         output.
     """
-    source = copy.deepcopy(teacher).eval().to(device).to(memory_format=torch.channels_last)
-    solved = copy.deepcopy(student).eval().to(device).to(memory_format=torch.channels_last)
-    layers = _in_running_order(solved, solvable(solved, mask), images[:2].to(device))
+    source = laid_out(copy.deepcopy(teacher).eval().to(device))
+    solved = laid_out(copy.deepcopy(student).eval().to(device))
+    layers, uses = _in_running_order(solved, solvable(solved, mask), images[:2].to(device))
     originals = dict((source if channels is None else shrink(source, channels)).named_parameters())
     outputs = {} if channels is None else channels.outputs
     errors = _restore(solved, checkpoint, key)
     for name, layer in layers.items():
         if name in errors:
             continue
-        moments = _moments(source, solved, name, layer, images, outputs.get(name))
+        moments = _moments(source, solved, name, layer, images, outputs.get(name), uses[name])
         keep = mask.keep[f"{name}.weight"].to(device)
         solution, errors[name] = _solve(moments, originals[f"{name}.weight"].double(), keep, ridge)
         layer.weight.copy_(solution)
@@ -112,38 +114,26 @@ def solvable(network: nn.Module, mask: PruningMask) -> list[str]:
     return [name for name in names if is_plain(network.get_submodule(name))]
 
 
-def _in_running_order(network: nn.Module, names: list[str], images: Tensor) -> dict[str, Layer]:
-    order: dict[str, Layer] = {}
-
-    def note(name: str, layer: Layer) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            order.setdefault(name, layer)
-
-        return hook
-
-    handles = []
-    for name in names:
-        layer = cast(Layer, network.get_submodule(name))
-        handles.append(layer.register_forward_pre_hook(note(name, layer)))
-    try:
+def _in_running_order(network: nn.Module, names: list[str], images: Tensor) -> tuple[dict[str, Layer], dict[str, int]]:
+    """The layers that images pass, in the order in which they do so first, and how often they pass each."""
+    layers = {name: cast(Layer, network.get_submodule(name)) for name in names}
+    with each_use(network, layers, lambda _inputs: None, before=True) as uses:
         network(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return order
+    return {name: layers[name] for name in uses}, {name: len(each) for name, each in uses.items()}
 
 
 class _ReachedError(Exception):
     """The layer that was asked about has run: the rest of the network need not."""
 
 
-def _run_to(network: nn.Module, name: str, images: Tensor) -> tuple[Tensor, Tensor]:
-    """What a layer takes in and gives out for `images`; what comes after it is not computed."""
-    seen: list[Tensor] = []
+def _run_to(network: nn.Module, name: str, images: Tensor, uses: int) -> list[tuple[Tensor, Tensor]]:
+    """What a layer takes in and gives out for `images`, in each use; what comes after the last is not computed."""
+    seen: list[tuple[Tensor, Tensor]] = []
 
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        seen.extend((inputs[0], output))
-        raise _ReachedError
+        seen.append((inputs[0], output))
+        if len(seen) == uses:
+            raise _ReachedError
 
     handle = network.get_submodule(name).register_forward_hook(hook)
     try:
@@ -152,11 +142,17 @@ def _run_to(network: nn.Module, name: str, images: Tensor) -> tuple[Tensor, Tens
         pass
     finally:
         handle.remove()
-    return seen[0], seen[1]
+    return seen
 
 
 def _moments(
-    teacher: nn.Module, student: nn.Module, name: str, layer: Layer, images: Tensor, kept_outputs: Tensor | None
+    teacher: nn.Module,
+    student: nn.Module,
+    name: str,
+    layer: Layer,
+    images: Tensor,
+    kept_outputs: Tensor | None,
+    uses: int,
 ) -> _Moments:
     device = layer.weight.device
     fan_in, groups = layer.weight[0].numel(), groups_of(layer)
@@ -164,20 +160,20 @@ def _moments(
     per_group = len(layer.weight) // groups
     total = _Moments(nothing.new_zeros(groups, fan_in, fan_in), nothing.new_zeros(groups, fan_in, per_group), nothing)
     for batch in _batches(student, name, layer, images):
-        placed = batch.to(device).contiguous(memory_format=torch.channels_last)
-        inputs, _ = _run_to(student, name, placed)
-        _, outputs = _run_to(teacher, name, placed)
-        if kept_outputs is not None:
-            outputs = outputs.index_select(channel_axis(layer), kept_outputs.nonzero().flatten().to(device))
-        x, y = as_matrices(layer, inputs, outputs)
-        total.inputs += x @ x.mT
-        total.products += x @ y.mT
-        total.energy += y.square().sum(dtype=torch.float64)
+        placed = batch.to(device)
+        taken, given = _run_to(student, name, placed, uses), _run_to(teacher, name, placed, uses)
+        for (inputs, _), (_, outputs) in zip(taken, given, strict=False):
+            if kept_outputs is not None:
+                outputs = outputs.index_select(channel_axis(layer), kept_outputs.nonzero().flatten().to(device))
+            x, y = as_matrices(layer, inputs, outputs)
+            total.inputs += x @ x.mT
+            total.products += x @ y.mT
+            total.energy += y.square().sum(dtype=torch.float64)
     return total
 
 
 def _batches(network: nn.Module, name: str, layer: Layer, images: Tensor) -> tuple[Tensor, ...]:
-    x, _ = as_matrices(layer, *_run_to(network, name, images[:1].to(layer.weight.device)))
+    x, _ = as_matrices(layer, *_run_to(network, name, images[:1].to(layer.weight.device), 1)[0])
     batches: tuple[Tensor, ...] = images.split(batch_size_for(x.numel()))
     return batches
 

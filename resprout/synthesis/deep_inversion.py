@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -54,7 +56,7 @@ def _start(
 
 def _objective(
     network: nn.Module,
-    moments: dict[str, Moments],
+    moments: Mapping[str, Sequence[Moments]],
     statistics: BNStatistics,
     targets: Tensor,
     section: DeepInversionSection,
@@ -62,11 +64,9 @@ def _objective(
     dtype = next(network.parameters()).dtype
 
     def terms(images: Tensor) -> dict[str, Tensor]:
-        inputs = images.to(dtype=dtype, memory_format=torch.channels_last)
-        logits = network(inputs).float()
-        batch = [moments[layer.name] for layer in statistics.layers]
+        logits = network(images.to(dtype)).float()
         weighted = {
-            "bn": section.batch_norm_weight * _distance(batch, statistics, section),
+            "bn": section.batch_norm_weight * _distance(*losses.matched(moments, statistics), section),
             **_target_term(logits, targets, section),
         }
         if section.total_variation_weight:

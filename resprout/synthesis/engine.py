@@ -1,6 +1,6 @@
 """The loop that turns noise into dreams: gradient descent on images through a frozen network.
 
-What makes it fast: the network runs in bfloat16 and channels_last with frozen weights (no weight
+What makes it fast: the network runs in bfloat16, channels last where it can, with frozen weights (no weight
 gradients), BatchNorm statistics take one pass each way (`resprout.batchnorm`), an iteration is one launch on a GPU
 (`resprout.recording`), and the loop never waits for the device: losses stay on it, and are read ten times a group, for
 the progress line.

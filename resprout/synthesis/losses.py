@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from resprout.batchnorm import Moments
+from resprout.batchnorm import Moments, mean_moments
 from resprout.types import BNStatistics
+
+
+def matched(moments: Mapping[str, Sequence[Moments]], target: BNStatistics) -> tuple[list[Moments], BNStatistics]:
+    """What a pass is compared with: the moments of the layers that it ran, over all uses of each, and their statistics.
+
+    Args:
+        moments: as `capture_moments` collects them.
+        target: the running statistics of all layers. A layer that this pass did not run, contributes nothing.
+    """
+    ran = tuple(layer for layer in target.layers if layer.name in moments)
+    found = [mean_moments(moments[layer.name]) for layer in ran]
+    return found, target if len(ran) == len(target.layers) else BNStatistics(ran)
 
 
 def batch_norm_distance(moments: Sequence[Moments], target: BNStatistics) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -41,17 +43,16 @@ def synthesize_group(
             watch=watch,
         )
     with torch.inference_mode():
-        targets = network(images.contiguous(memory_format=torch.channels_last)).argmax(1)
+        targets = network(images).argmax(1)
     return GroupResult(images.cpu(), targets.cpu().clone(), curves)
 
 
 def _terms(
-    network: nn.Module, moments: dict[str, Moments], statistics: BNStatistics, images: Tensor
+    network: nn.Module, moments: Mapping[str, Sequence[Moments]], statistics: BNStatistics, images: Tensor
 ) -> dict[str, Tensor]:
-    logits = network(images.contiguous(memory_format=torch.channels_last))
-    batch = [moments[layer.name] for layer in statistics.layers]
+    logits = network(images)
     return {
-        "bn": BATCH_NORM_WEIGHT * losses.batch_norm_distance(batch, statistics),
+        "bn": BATCH_NORM_WEIGHT * losses.batch_norm_distance(*losses.matched(moments, statistics)),
         "entropy": losses.entropy(logits),
         "tv": TOTAL_VARIATION_WEIGHT * losses.total_variation(images).sum(),
     }

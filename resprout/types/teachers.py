@@ -69,6 +69,7 @@ class ModelInfo:
         class_names: one per class, in the order of the logits.
         arguments: keyword arguments of the architecture's constructor (JSON values).
         custom_code: the architecture is a user's own `package.module:function`, which the recipe allowed.
+        channels_last: whether the network takes images laid out so, which is faster.
     """
 
     architecture: str
@@ -77,6 +78,7 @@ class ModelInfo:
     class_names: tuple[str, ...]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     custom_code: bool = False
+    channels_last: bool = True
 
     def __post_init__(self) -> None:
         if self.num_classes < 2:

@@ -56,16 +56,6 @@ def test_moments_of_bfloat16_inputs_are_accumulated_in_float32() -> None:
     torch.testing.assert_close(moments.variance.double(), exact_variance, atol=0, rtol=1e-4)
 
 
-def test_hooks_are_gone_after_an_exception(tiny_teacher: Teacher) -> None:
-    def broken() -> None:
-        with capture_moments(tiny_teacher.network):
-            raise RuntimeError("the network broke")
-
-    with pytest.raises(RuntimeError, match="broke"):
-        broken()
-    assert not any(module._forward_pre_hooks for module in tiny_teacher.network.modules())
-
-
 def test_every_layer_is_captured_and_capturing_changes_no_logit(tiny_teacher: Teacher) -> None:
     images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(2))
     plain = tiny_teacher.network(images)

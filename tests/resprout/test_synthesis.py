@@ -16,7 +16,7 @@ from resprout.progress import Progress
 from resprout.recipe import DeepInversionSection, ImagesSection, PaperSynthesisSection, SynthesisSection
 from resprout.synthesis import METHODS, merge, synthesize, synthesize_shard
 from resprout.synthesis.groups import plan, shard
-from resprout.synthesis.losses import normalised_batch_norm_distance, total_variation
+from resprout.synthesis.losses import matched, normalised_batch_norm_distance, total_variation
 from resprout.types import BNStatistics, DreamSet, Teacher
 
 SMALL = DeepInversionSection(num_images=24, num_held_out=8, group_size=8, iterations=4, precision="float32")
@@ -30,7 +30,7 @@ def statistics(tiny_teacher: Teacher) -> BNStatistics:
 def _distance(teacher: Teacher, statistics: BNStatistics, images: torch.Tensor) -> float:
     with torch.no_grad(), capture_moments(teacher.network) as moments:
         teacher.network(images)
-    return float(normalised_batch_norm_distance([moments[layer.name] for layer in statistics.layers], statistics))
+    return float(normalised_batch_norm_distance(*matched(moments, statistics)))
 
 
 def test_dreams_carry_the_teachers_statistics_and_the_classes_asked_for(
@@ -126,7 +126,7 @@ def test_the_teacher_is_left_as_it_was(tiny_teacher: Teacher, statistics: BNStat
     synthesize(tiny_teacher, statistics, SMALL, seed=0)
     after = tiny_teacher.network.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
-    assert not any(m._forward_pre_hooks or m._forward_hooks for m in tiny_teacher.network.modules())
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in tiny_teacher.network.children())
 
 
 def test_total_variation_weight_makes_smoother_dreams(tiny_teacher: Teacher, statistics: BNStatistics) -> None:
