@@ -17,11 +17,12 @@ def fetch_teacher(section: dict, identity: str, teacher: dsl.Output[dsl.Model], 
     """
     from components._metrics import log
     from resprout import artifacts, figures, planning, recipe, sources, storage
-    from resprout.progress import print_lines
+    from resprout.progress import print_lines, print_notes
 
     settings = recipe.section("teacher", section)
     fetched = sources.fetch(settings, report=print_lines(), stored=storage.stored)
     planning.check_unchanged(settings.source, identity, storage.identity)
+    print_notes(fetched.notes)
     artifacts.save_teacher(fetched, teacher.path, section=settings)
     teacher.metadata.update(figures.name_of_teacher(fetched))
     log(metrics, figures.of_teacher(fetched))

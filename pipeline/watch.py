@@ -171,12 +171,14 @@ class Watch(Listener):
         self._log = log
         self._started = 0.0
         self._recent: deque[str] = deque(maxlen=400)
+        self._remarks: list[str] = []
         self.failure: Failure | None = None
 
     def started(self, task: Task) -> None:
         """See `Listener`."""
         self._started = time.monotonic()
         self._recent.clear()
+        self._remarks.clear()
         self._screen.begin(STAGES.get(task.name, task.name))
 
     def said(self, task: Task, line: str) -> None:
@@ -190,6 +192,8 @@ class Watch(Listener):
         self._recent.append(line)
         if note is not None:
             self._screen.note(note)
+        if remark := progress.remark(line):
+            self._remarks.append(remark)
 
     def ended(self, task: Task, exit_code: int) -> None:
         """See `Listener`."""
@@ -201,6 +205,8 @@ class Watch(Listener):
             return
         if text := describe(task.name, task.facts()):
             self._screen.line(f"{stage:<13}{text}", f"{time.monotonic() - self._started:.0f} s")
+        for remark in self._remarks:
+            self._screen.line(f"{'':<13}{remark}")
 
 
 _OURS = re.compile(r"^resprout\.errors\.\w+: (?P<what>.*)$")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 
@@ -50,6 +50,21 @@ def note(line: str) -> str | None:
     """What a stage says of object storage, at the end of a log line: why it waits, or what is not kept; else None."""
     match = _NOTE.search(line)
     return match["note"] if match else None
+
+
+_REMARK = re.compile(r"^note: (?P<remark>.+)$")
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """Print what a stage chose where there was a choice, a line each: what `remark` reads back."""
+    for text in notes:
+        print(f"note: {text}", flush=True)
+
+
+def remark(line: str) -> str | None:
+    """What a line of `print_notes` says; None when the line is anything else."""
+    match = _REMARK.match(line)
+    return match["remark"] if match else None
 
 
 def silent(progress: Progress) -> None:

@@ -38,7 +38,12 @@ def save_teacher(teacher: Teacher, directory: str | Path, *, section: Section = 
         directory,
         kind="teacher",
         tensors={"weights": teacher.network.state_dict()},
-        about={"model": _info_to_json(teacher.info), "source": teacher.source, "digest": teacher.digest},
+        about={
+            "model": _info_to_json(teacher.info),
+            "source": teacher.source,
+            "digest": teacher.digest,
+            **({"notes": list(teacher.notes)} if teacher.notes else {}),
+        },
         section=fields,
     )
 
@@ -53,7 +58,8 @@ def load_teacher(directory: str | Path, *, allow_custom_code: bool = False) -> T
     tensors, manifest = load_artifact(directory, "teacher")
     info = _info_from_json(manifest, directory)
     network = _network(info, tensors, directory, allow_custom_code, None)
-    return Teacher(info, network, str(manifest.about.get("source", "")), str(manifest.about.get("digest", "")))
+    source, digest = (str(manifest.about.get(field, "")) for field in ("source", "digest"))
+    return Teacher(info, network, source, digest, tuple(map(str, manifest.about.get("notes", ()))))
 
 
 def save_student(

@@ -94,10 +94,12 @@ class ModelInfo:
 class Teacher:
     """A trained classifier, in evaluation mode, its weights frozen.
 
-    `source` says where it came from, without secrets; `digest` is the sha256 of the weights file that was read.
+    `source` says where it came from, without secrets; `digest` is the sha256 of the weights file that was read;
+    `notes` are the choices that fetching made, a sentence each.
     """
 
     info: ModelInfo
     network: nn.Module
     source: str = ""
     digest: str = ""
+    notes: tuple[str, ...] = ()

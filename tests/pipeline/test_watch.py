@@ -14,7 +14,7 @@ import components
 from pipeline.local_kfp import Task
 from pipeline.watch import STAGES, BarScreen, PlainScreen, Watch, describe, failure, screen_for
 from resprout.errors import ArtifactError
-from resprout.progress import Progress
+from resprout.progress import Progress, print_notes
 
 
 def progress(done: int) -> Progress:
@@ -64,6 +64,23 @@ def test_why_a_stage_waits_for_storage_is_seen_while_it_waits(bars: bool, tmp_pa
     assert "KFP Executor" not in shown
     assert "200/200" in shown, "the stage goes on"
     assert said in (tmp_path / "log.txt").read_text()
+
+
+def test_what_a_stage_chose_stands_under_its_line_once(capsys: pytest.CaptureFixture[str]):
+    out = io.StringIO()
+    watch, task = Watch(PlainScreen(Console(file=out)), io.StringIO()), Task("evaluate")
+    print_notes(["took classes by name", "passed over 3 files"])
+    said = ["a note: of no stage", *capsys.readouterr().out.splitlines()]
+    for lines in (said, []):
+        watch.started(task)
+        for line in lines:
+            watch.said(task, line)
+        watch.ended(task, 0)
+
+    first, *notes, second = out.getvalue().splitlines()
+    assert first.startswith("evaluation ")
+    assert notes == [" " * 13 + "took classes by name", " " * 13 + "passed over 3 files"]
+    assert second.startswith("evaluation ")
 
 
 def terminal(out: io.StringIO) -> Console:

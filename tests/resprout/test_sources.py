@@ -4,6 +4,7 @@ import argparse
 import pickle
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,11 +98,11 @@ def test_the_recipe_goes_before_the_source(tiny_teacher: Teacher, tmp_path: Path
 def test_a_fetched_teacher_survives_being_an_artifact(state: dict[str, Tensor], tmp_path: Path) -> None:
     save_file(state, tmp_path / "weights.safetensors")
     section = section_of("weights.safetensors")
-    teacher = fetch(section, base=tmp_path)
+    teacher = replace(fetch(section, base=tmp_path), notes=("one choice", "another"))
     artifacts.save_teacher(teacher, tmp_path / "teacher", section=section)
     loaded = artifacts.load_teacher(tmp_path / "teacher")
     check_is(loaded, teacher)
-    assert (loaded.info, loaded.source, loaded.digest) == (teacher.info, teacher.source, teacher.digest)
+    assert replace(loaded, network=teacher.network) == teacher
 
 
 def test_old_densenet_names_are_understood(tmp_path: Path) -> None:
