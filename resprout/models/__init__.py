@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from importlib import import_module
 from typing import Any
 
 import torch
 from torch import nn
 
-from resprout.errors import UnsupportedModelError
+from resprout.errors import ResproutError, UnsupportedModelError
 from resprout.models import cifar
 from resprout.models.classifier import classifier
+from resprout.models.own import own
+from resprout.models.plain import plain
 
 TORCHVISION = (
     "resnet18",
@@ -44,35 +45,54 @@ def build(
     channels_last: bool = True,
     allow_custom_code: bool = False,
 ) -> nn.Module:
-    """An untrained classifier: it takes images and gives logits, whatever it itself gives (`classifier`).
+    """An untrained classifier: it gives logits, whatever it itself gives (`classifier`), and has `plain` layers.
 
-    Its weights depend on nothing but the arguments; the global generator is left alone.
+    Its weights depend on nothing but the arguments.
 
     Args:
         architecture: one of `names()`, `timm:NAME` or another name that timm knows, or a user's
-            `package.module:function`, called with num_classes and the arguments.
+            `package.module:function`, called with the arguments, and with num_classes where it takes that.
         num_classes: the length of the logits.
         arguments: keyword arguments of the architecture's constructor.
-        input_shape: (channels, height, width) of its images; only the channels matter here. Default: three channels.
-        channels_last: whether its weights and images are laid out so.
+        input_shape: (channels, height, width) of its images; only the channels matter here,
+            unless layers of custom code are lazy. Default: three channels.
+        channels_last: whether its images, and its weights in copies that compute, are laid out so.
         allow_custom_code: allow `package.module:function`.
 
     Raises:
         UnsupportedModelError: the name is unknown (the nearest known one is suggested), the arguments do not suit
-            it, timm is needed and missing, or it is custom code and that was not allowed.
+            it, timm is needed and missing, it is custom code that was not allowed or fails, or its layers cannot be
+            made plain.
     """
+    network, _ = plain(as_written(architecture, num_classes, arguments, input_shape, allow_custom_code))
+    return classifier(network, num_classes, channels_last=channels_last)
+
+
+def as_written(
+    architecture: str,
+    num_classes: int,
+    arguments: Mapping[str, Any] | None,
+    input_shape: tuple[int, int, int] | None,
+    allow_custom_code: bool,
+) -> nn.Module:
+    """As `build`, with the layers and the names of whoever wrote it. The global generator is left alone."""
     channels = input_shape[0] if input_shape else 3
     keywords = dict(arguments or {})
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # torch.manual_seed would seed GPUs too
         try:
-            network = _build(architecture, num_classes, channels, keywords, allow_custom_code)
-        except TypeError as error:
+            if is_custom(architecture):
+                if not allow_custom_code:
+                    raise custom_code_is_refused(architecture)
+                return own(architecture, num_classes, keywords, input_shape)
+            return _build(architecture, num_classes, channels, keywords)
+        except ResproutError:
+            raise
+        except Exception as error:  # libraries answer to arguments that do not suit in their own ways
             raise UnsupportedModelError(
-                f"{architecture} cannot be built with the arguments {keywords}: {error}",
+                f"{architecture} cannot be built with the arguments {keywords}: {type(error).__name__}: {error}",
                 now="correct teacher.arguments",
             ) from error
-    return classifier(network, num_classes, channels_last=channels_last)
 
 
 def is_custom(architecture: str) -> bool:
@@ -80,9 +100,7 @@ def is_custom(architecture: str) -> bool:
     return ":" in architecture and not architecture.startswith("timm:")
 
 
-def _build(architecture: str, num_classes: int, channels: int, arguments: dict[str, Any], allow: bool) -> nn.Module:
-    if is_custom(architecture):
-        return _custom(architecture, num_classes, arguments, allow)
+def _build(architecture: str, num_classes: int, channels: int, arguments: dict[str, Any]) -> nn.Module:
     if architecture in cifar.ARCHITECTURES:
         return cifar.ARCHITECTURES[architecture](num_classes, channels, **arguments)
     if architecture in TORCHVISION:
@@ -133,20 +151,3 @@ def _unknown(architecture: str, known: list[str], further: str = "") -> Unsuppor
         why="a weights file does not say how its network is built",
         now=(f"did you mean {near[0]}?" if near else "`resprout models architectures` shows those there are") + further,
     )
-
-
-def _custom(architecture: str, num_classes: int, arguments: dict[str, Any], allow: bool) -> nn.Module:
-    if not allow:
-        raise custom_code_is_refused(architecture)
-    module_name, _, function_name = architecture.partition(":")
-    try:
-        function = getattr(import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
-        raise UnsupportedModelError(
-            f"the architecture {architecture} cannot be imported: {error}",
-            now="give it as package.module:function, with the package installed in this environment",
-        ) from error
-    network = function(num_classes=num_classes, **arguments)
-    if not isinstance(network, nn.Module):
-        raise UnsupportedModelError(f"{architecture} gives {type(network).__name__}, not a torch.nn.Module")
-    return network

@@ -117,9 +117,49 @@ def own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "    return nn.Linear(size, num_classes)\n"
         "def number(num_classes):\n"
         "    return num_classes\n"
+        "def pair(num_classes):\n"
+        "    return linear(num_classes), num_classes\n"
+        "def nothing(num_classes):\n"
+        "    linear(num_classes)\n"
+        "TEN = 10\n"
+        "class Net(nn.Linear):\n"
+        "    def __init__(self, num_classes):\n"
+        "        super().__init__(4, num_classes)\n"
+        "def keywords(**given):\n"
+        "    return linear(**given)\n"
+        "def raises(num_classes, word=''):\n"
+        "    raise RuntimeError('no weights')\n"
+        "def misuses(num_classes):\n"
+        "    return num_classes + 'a'\n"
+        "def in_torch(num_classes):\n"
+        "    return nn.Linear(num_classes, 'a')\n"
+        "def imports(num_classes):\n"
+        "    import absent\n"
+        "def leaves(num_classes):\n"
+        "    raise SystemExit(2)\n"
+        "def silent(num_classes):\n"
+        "    assert num_classes == 2\n"
+        "def fixed():\n"
+        "    return linear(3)\n"
+        "def half(num_classes):\n"
+        "    return linear(num_classes).half()\n"
+        "def lazily(num_classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.LazyLinear(num_classes))\n"
+        "def meddles(num_classes):\n"
+        "    import torch\n"
+        "    torch.set_grad_enabled(False)\n"
+        "    torch.set_default_dtype(torch.float64)\n"
+        "    return linear(num_classes)\n"
+        "import functools\n"
+        "partial = functools.partial(linear, size=4)\n"
+        "network = linear(3)\n"
     )
+    (tmp_path / "own_slip.py").write_text("def net(num_classes)\n    pass\n")
+    (tmp_path / "own_import.py").write_text("from os import absent\n")
+    (tmp_path / "own_raise.py").write_text("1 / 0\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "own_models", raising=False)
+    for name in ("own_models", "own_slip", "own_import", "own_raise"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     return tmp_path
 
 
@@ -139,10 +179,70 @@ def test_allowed_custom_code_is_called_with_its_arguments(own_code: Path) -> Non
     ("architecture", "message"),
     [
         ("own_models:absent", "cannot be imported"),
+        ("own_models:linera", "cannot be imported"),
         ("no_such_package.at_all:make", "cannot be imported"),
         ("own_models:number", "gives int, not a torch"),
+        ("own_models:pair", "gives tuple, not a torch"),
+        ("own_models:nothing", "gives NoneType, not a torch"),
+        ("own_models:Path", "gives PosixPath, not a torch"),
+        ("own_models:TEN", "is int, not a torch"),
     ],
 )
 def test_custom_code_that_gives_no_network_is_refused(own_code: Path, architecture: str, message: str) -> None:
     with pytest.raises(UnsupportedModelError, match=message):
         models.build(architecture, num_classes=3, allow_custom_code=True)
+
+
+@pytest.mark.parametrize("function", ["linear", "Net", "keywords", "partial", "fixed", "network", "half", "lazily"])
+def test_whatever_gives_a_network_will_do(own_code: Path, function: str) -> None:
+    first, second = (
+        models.build(f"own_models:{function}", num_classes=3, input_shape=(1, 1, 4), allow_custom_code=True)
+        for _ in range(2)
+    )
+    assert first is not second
+    assert all(torch.equal(*pair) for pair in zip(first.parameters(), second.parameters(), strict=True))
+    assert first(torch.zeros(1, 1, 1, 4)).reshape(1, -1).shape == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "what"),
+    [
+        ("own_models:raises", "your function own_models:raises failed: RuntimeError: no weights, in FILE line 19"),
+        ("own_models:misuses", "your function own_models:misuses failed: TypeError: unsupported operand"),
+        ("own_models:in_torch", "your function own_models:in_torch failed: TypeError: "),
+        ("own_models:imports", "your function own_models:imports failed: ModuleNotFoundError: No module named 'abs"),
+        ("own_models:leaves", "your function own_models:leaves failed: SystemExit: 2, in FILE line"),
+        ("own_models:silent", "your function own_models:silent failed: AssertionError, in FILE line"),
+        ("own_slip:net", "your module own_slip failed: SyntaxError: expected ':', in FILE line 1"),
+        ("own_import:net", "your module own_import failed: ImportError: cannot import name 'absent' from 'os'"),
+        ("own_raise:net", "your module own_raise failed: ZeroDivisionError: division by zero, in FILE line 1"),
+    ],
+)
+def test_what_fails_in_own_code_is_told_as_theirs_with_the_line(own_code: Path, architecture: str, what: str) -> None:
+    with pytest.raises(UnsupportedModelError) as refusal:
+        models.build(architecture, num_classes=3, allow_custom_code=True)
+    module = architecture.partition(":")[0]
+    file = str(own_code / f"{module}.py")
+    assert what in refusal.value.what.replace(file, "FILE")
+    assert f"in {file} line " in refusal.value.what
+    assert "your own code" in refusal.value.why
+    assert f"import {module}" in refusal.value.now
+    assert "teacher.arguments" not in refusal.value.now
+
+
+def test_own_code_that_fails_can_be_tried_with_the_command_that_is_named(own_code: Path) -> None:
+    with pytest.raises(UnsupportedModelError) as refusal:
+        models.build("own_models:raises", num_classes=3, arguments={"word": "ä b"}, allow_custom_code=True)
+    assert "own_models.raises(num_classes=3, word='ä b')" in refusal.value.now
+
+
+def test_arguments_that_an_own_function_does_not_take_are_refused(own_code: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match="depth") as refusal:
+        models.build("own_models:linear", num_classes=3, arguments={"depth": 9}, allow_custom_code=True)
+    assert refusal.value.now == "correct teacher.arguments"
+
+
+def test_own_code_leaves_torch_as_it_was(own_code: Path) -> None:
+    models.build("own_models:meddles", num_classes=3, allow_custom_code=True)
+    assert torch.get_default_dtype() == torch.float32
+    assert torch.is_grad_enabled()

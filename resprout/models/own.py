@@ -1,0 +1,131 @@
+"""A user's own function that builds a network. It may fail in any way; what fails there is told as theirs."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from resprout.errors import ResproutError, UnsupportedModelError
+
+
+def own(
+    architecture: str, num_classes: int, arguments: Mapping[str, Any], input_shape: tuple[int, int, int] | None
+) -> nn.Module:
+    """What `package.module:function` builds; or a copy of what is there, where that is a network and no function.
+
+    `num_classes` is handed to a function that takes it. Lazy layers get their sizes from a black image.
+
+    Raises:
+        UnsupportedModelError: there is no such function, it fails, or what it gives is no network.
+    """
+    with _settings_kept():
+        function = _found(architecture)
+        torch.default_generator.manual_seed(0)  # importing may have drawn numbers, and is done once
+        if isinstance(function, nn.Module):
+            return copy.deepcopy(function)
+        if not callable(function):
+            raise _no_network(architecture, "is", function)
+        given = {**({"num_classes": num_classes} if _takes(function, "num_classes") else {}), **arguments}
+        network = _called(architecture, function, given)
+    if not isinstance(network, nn.Module):
+        raise _no_network(architecture, "gives", network)
+    if input_shape and any(map(is_lazy, network.parameters())):
+        with torch.no_grad():
+            _called(architecture, network.eval(), {}, torch.zeros(1, *input_shape))
+    return network
+
+
+@contextmanager
+def _settings_kept() -> Iterator[None]:
+    """Undo what code may set for all of torch: the numbers that tensors are made of, and whether gradients flow."""
+    dtype, gradients = torch.get_default_dtype(), torch.is_grad_enabled()
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(gradients)
+
+
+def _found(architecture: str) -> Any:
+    name, _, function = architecture.partition(":")
+    try:
+        module = import_module(name)
+    except (Exception, SystemExit) as error:  # a module may fail in any way while it is imported
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
+            raise UnsupportedModelError(
+                f"the architecture {architecture} cannot be imported: {error}",
+                now="give it as package.module:function, with the package installed in this environment",
+            ) from error
+        raise _failed(f"module {name}", error, f"import {name}") from error
+    if not hasattr(module, function):
+        near = get_close_matches(function, [other for other in dir(module) if not other.startswith("_")], n=1)
+        raise UnsupportedModelError(
+            f"the architecture {architecture} cannot be imported: {name} has no {function or 'function of no name'}",
+            now=f"did you mean {near[0]}?" if near else "give it as package.module:function",
+        )
+    return getattr(module, function)
+
+
+def _takes(function: Any, name: str) -> bool:
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # compiled code does not always say
+        return True
+    return name in parameters or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+
+
+def _called(architecture: str, function: Any, given: Mapping[str, Any], *images: Tensor) -> Any:
+    try:
+        return function(*images, **given)
+    except ResproutError:
+        raise
+    except (Exception, SystemExit) as error:  # as above
+        within = error.__traceback__.tb_next if error.__traceback__ else None
+        if isinstance(error, TypeError) and within is None:  # it was not even entered
+            raise UnsupportedModelError(
+                f"{architecture} cannot be built with the arguments {dict(given)}: {error}",
+                now="correct teacher.arguments",
+            ) from error
+        module, _, name = architecture.partition(":")
+        call = ", ".join(f"{key}={value!r}" for key, value in given.items())
+        raise _failed(f"function {architecture}", error, f"import {module}; {module}.{name}({call})") from error
+
+
+def _failed(what: str, error: BaseException, trial: str) -> UnsupportedModelError:
+    text = str(error.msg if isinstance(error, SyntaxError) else error).strip()
+    reason = f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+    return UnsupportedModelError(
+        f"your {what} failed: {reason}{_place(error)}",
+        why="it is your own code, which builds the network",
+        now=f'mend it there, and try it alone: python -c "{trial}"',
+    )
+
+
+def _place(error: BaseException) -> str:
+    """Where it failed: the last line of theirs, or, where there is none, of whatever library."""
+    if isinstance(error, SyntaxError):
+        return f", in {error.filename} line {error.lineno}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")][1:]
+    libraries = {sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")} | {sys.base_prefix}
+    theirs = [frame for frame in frames if not frame.filename.startswith(tuple(libraries))] or frames
+    return f", in {theirs[-1].filename} line {theirs[-1].lineno}" if theirs else ""
+
+
+def _no_network(architecture: str, verb: str, found: Any) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"{architecture} {verb} {type(found).__name__}, not a torch.nn.Module",
+        why="the architecture is built by calling it",
+        now="let it return the network alone",
+    )
