@@ -188,6 +188,8 @@ class Watch(Listener):
         where, note = progress.parse(line), progress.note(line)
         if where is not None:
             self._screen.advance(where)
+            if where.stage == "rehearsal" and where.done == where.total:
+                self._remarks.append(f"rehearsed in {where.figures['seconds']:.1f} s")
             return
         self._recent.append(line)
         if note is not None:

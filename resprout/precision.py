@@ -16,10 +16,14 @@ from resprout.models.classifier import laid_out
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def resolve(precision: str, device: torch.device) -> torch.dtype:
-    """`auto`, `bfloat16` or `float32` as a dtype: auto is bfloat16 where the machine computes in it natively."""
+def resolve(precision: str, device: torch.device, *, bfloat16: bool = True) -> torch.dtype:
+    """`auto`, `bfloat16` or `float32` as a dtype: auto is bfloat16 where the machine computes in it natively.
+
+    Args:
+        bfloat16: whether the network can compute in it at all.
+    """
     if precision == "auto":
-        return torch.bfloat16 if _has_bfloat16(device) else torch.float32
+        return torch.bfloat16 if bfloat16 and _has_bfloat16(device) else torch.float32
     return {"bfloat16": torch.bfloat16, "float32": torch.float32}[precision]
 
 

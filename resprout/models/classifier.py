@@ -21,22 +21,31 @@ def classifier(network: nn.Module, num_classes: int, *, channels_last: bool = Tr
     dataclass, the main logits are taken, shape (batch, classes); auxiliary ones are left.
 
     Args:
-        network: gets a hook on each side.
+        network: gets a hook on each side; where it has them already, only `channels_last` changes.
         num_classes: the length of the logits.
         channels_last: whether images come to it channels last in memory, which is faster, and weights lie so in copies
             that compute (`laid_out`). Not every network takes it: one that flattens with `view` does not, and no
             three-dimensional convolution does.
     """
     flat = all(parameter.ndim < 5 for parameter in network.parameters())
-    network.register_forward_pre_hook(_Images(channels_last and flat))
-    network.register_forward_hook(_Logits(num_classes))
+    hook = _hook_of(network)
+    if hook is None:
+        hook = _Images()
+        network.register_forward_pre_hook(hook)
+        network.register_forward_hook(_Logits(num_classes))
+    hook.channels_last = channels_last and flat
     return network
 
 
 def laid_out(network: nn.Module) -> nn.Module:
     """The network itself, its weights laid out in memory as its images come."""
-    last = any(isinstance(hook, _Images) and hook.channels_last for hook in network._forward_pre_hooks.values())
+    hook = _hook_of(network)
+    last = hook is not None and hook.channels_last
     return network.to(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
+def _hook_of(network: nn.Module) -> _Images | None:
+    return next((hook for hook in network._forward_pre_hooks.values() if isinstance(hook, _Images)), None)
 
 
 def tensors_in(output: Any) -> Iterator[tuple[str, Tensor]]:
@@ -64,8 +73,7 @@ def _tensors(output: Any, name: str) -> Iterator[tuple[str, Tensor]]:
 class _Images:
     """Hands a network images of its own. A class, as `_Logits`, so that a network can be copied and sent with it."""
 
-    def __init__(self, channels_last: bool) -> None:
-        self.channels_last = channels_last
+    channels_last = False
 
     def __call__(self, _network: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         last = self.channels_last and inputs[0].ndim == 4

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from resprout.errors import ResproutError, UnsupportedModelError
+
+_OURS = str(Path(__file__).parents[1])
 
 
 def own(
@@ -107,18 +110,18 @@ def _failed(what: str, error: BaseException, trial: str) -> UnsupportedModelErro
     text = str(error.msg if isinstance(error, SyntaxError) else error).strip()
     reason = f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
     return UnsupportedModelError(
-        f"your {what} failed: {reason}{_place(error)}",
+        f"your {what} failed: {reason}{place(error)}",
         why="it is your own code, which builds the network",
         now=f'mend it there, and try it alone: python -c "{trial}"',
     )
 
 
-def _place(error: BaseException) -> str:
-    """Where it failed: the last line of theirs, or, where there is none, of whatever library."""
+def place(error: BaseException) -> str:
+    """Where it failed, as `, in FILE line N`: the last line of theirs, or, where there is none, of whatever library."""
     if isinstance(error, SyntaxError):
         return f", in {error.filename} line {error.lineno}"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")][1:]
-    libraries = {sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")} | {sys.base_prefix}
+    libraries = {sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")} | {sys.base_prefix, _OURS}
     theirs = [frame for frame in frames if not frame.filename.startswith(tuple(libraries))] or frames
     return f", in {theirs[-1].filename} line {theirs[-1].lineno}" if theirs else ""
 

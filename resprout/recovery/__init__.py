@@ -100,6 +100,8 @@ def recover(
         metrics = {"relative_error": relative_error}
         return Recovery(solved, repair(student, dreams, device), section, {}, metrics)
     plain = PAPER if isinstance(section, PaperRecoverySection) else section
+    if plain.precision == "auto" and not teacher.info.bfloat16:
+        plain = plain.model_copy(update={"precision": "float32"})
     repaired = repair(student, dreams, device)
     settled, first = _begun(plain, teacher, student, repaired, dreams, device, report, checkpoint)
     determining = (teacher.network, first.network, dreams.images, dreams.targets, settled.model_dump(), seed)

@@ -13,6 +13,7 @@ from resprout.errors import ArtifactError, RecipeError, UnsupportedModelError
 from resprout.files import sha256_of
 from resprout.progress import Report, silent
 from resprout.recipe import TeacherSection
+from resprout.rehearsal import rehearse
 from resprout.sources import checks
 from resprout.sources.download import downloaded
 from resprout.sources.files import Candidate, read_weights
@@ -48,7 +49,7 @@ def fetch(
         UnsupportedModelError: a pickle with code, custom code that was not allowed, weights that do not fit, NaN,
             or no BatchNorm statistics to synthesize from.
     """
-    return _judged(_open(section, Path(base), report, stored), section)
+    return rehearse(_judged(_open(section, Path(base), report, stored), section), report=report)
 
 
 def _open(section: TeacherSection, base: Path, report: Report, stored: Stored | None) -> Candidate:
@@ -119,8 +120,6 @@ def _judged(candidate: Candidate, section: TeacherSection) -> Teacher:
     )
     checks.load_checked(network, candidate.state, candidate.source, info.architecture)
     network.eval().requires_grad_(False)
-    checks.check_batch_norm(network, info.architecture)
-    checks.check_forward(network, info.input, info.num_classes, info.architecture)
     return Teacher(info, network, candidate.source, candidate.digest)
 
 

@@ -41,7 +41,8 @@ class Work:
 def _deep_inversion(
     teacher: Teacher, statistics: BNStatistics, section: DeepInversionSection, seed: int, device: torch.device
 ) -> GroupSynthesizer:
-    network = precision.frozen_copy(teacher.network, precision.resolve(section.precision, device), device)
+    dtype = precision.resolve(section.precision, device, bfloat16=teacher.info.bfloat16)
+    network = precision.frozen_copy(teacher.network, dtype, device)
     space, num_classes = teacher.info.input, teacher.info.num_classes
 
     def one(group: Group, watch: Watch) -> GroupResult:

@@ -70,6 +70,7 @@ class ModelInfo:
         arguments: keyword arguments of the architecture's constructor (JSON values).
         custom_code: the architecture is a user's own `package.module:function`, which the recipe allowed.
         channels_last: whether the network takes images laid out so, which is faster.
+        bfloat16: whether it can compute in that.
     """
 
     architecture: str
@@ -79,6 +80,7 @@ class ModelInfo:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     custom_code: bool = False
     channels_last: bool = True
+    bfloat16: bool = True
 
     def __post_init__(self) -> None:
         if self.num_classes < 2:

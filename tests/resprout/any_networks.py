@@ -282,6 +282,30 @@ class Raising(Chain):
         return super().forward(images)
 
 
+class Transforming(Chain):
+    """Computes something on the way that bfloat16 has not."""
+
+    def answer(self, images: Tensor) -> Tensor:
+        features = self.features(images)
+        features = torch.fft.irfft2(torch.fft.rfft2(features), s=features.shape[2:])
+        logits: Tensor = self.fc(features.mean((2, 3)))
+        return logits
+
+
+_built = iter(range(1, 1000))
+
+
+class Remembering(Chain):
+    """Computes with something that its state does not hold."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.scale = float(next(_built))
+
+    def answer(self, images: Tensor) -> Tensor:
+        return super().answer(images) * self.scale
+
+
 def trained(network: nn.Module, shape: tuple[int, int, int] = (3, 16, 16)) -> nn.Module:
     """A network with believable statistics: a pass in training mode over smooth random pictures."""
     generator = torch.Generator().manual_seed(0)

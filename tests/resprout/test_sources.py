@@ -334,7 +334,7 @@ def test_an_input_that_the_network_cannot_take_is_refused(tmp_path: Path) -> Non
     network = models.build("cifar_vgg11_bn", num_classes=4, arguments={"width": 0.1})
     state = {name: tensor + 0.5 if "running" in name else tensor for name, tensor in network.state_dict().items()}
     error = refusal_of(state, tmp_path, architecture="cifar_vgg11_bn", arguments={"width": 0.1})
-    assert "fails on an image of shape [3, 16, 16]" in error.what
+    assert "fails on images of shape [3, 16, 16]" in error.what
     assert "teacher.input.shape" in error.now
 
 

@@ -22,7 +22,8 @@ REVISION = "0123456789abcdef0123456789abcdef01234567"
 def trained(architecture: str, num_classes: int = 1000) -> dict[str, Tensor]:
     """A state dict whose BatchNorm statistics are no longer the initial ones."""
     state = models.build(architecture, num_classes=num_classes).state_dict()
-    return {name: tensor + 0.25 if "running" in name else tensor for name, tensor in state.items()}
+    # small enough variances for an image to be seen at the end of many untrained layers
+    return {name: 0.2 * tensor + 0.01 if "running" in name else tensor for name, tensor in state.items()}
 
 
 @pytest.mark.parametrize("name", models.TORCHVISION)
