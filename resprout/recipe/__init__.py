@@ -222,7 +222,8 @@ def _problem(detail: Mapping[str, Any], kind: Any) -> str:
     if detail["type"] == "missing":
         return f"{field_name}: is required"
     message = detail["msg"][0].lower() + detail["msg"][1:]
-    quoted = "; put it in quotes" if detail["type"] == "string_type" and isinstance(detail["input"], float) else ""
+    misread = detail["input"] is None or isinstance(detail["input"], bool | float)
+    quoted = "; put it in quotes" if detail["type"] == "string_type" and misread else ""
     return f"{field_name}: {message}, got {detail['input']!r}{quoted}"
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from resprout.errors import RecipeError
+from resprout.normalisation import problem_of
 from resprout.recipe.base import Section, method_or
 
 
@@ -18,7 +20,34 @@ class InputSection(Section):
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     """Per channel, in [0, 1] pixel space: normalised = (pixel - mean) / std. Default: ImageNet's."""
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    """Per channel, above 0, in [0, 1] pixel space. Default: ImageNet's."""
+    """Per channel, above 0, in [0, 1] pixel space; 1/255 where the network takes pixels in 0..255. Default:
+    ImageNet's."""
+
+    @field_validator("shape", mode="before")
+    @classmethod
+    def _has_three_sizes(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple) and len(value) == 3:
+            return value
+        raise RecipeError(
+            f"teacher.input.shape: is {value}, not channels, height, width", now="for example shape: [3, 32, 32]"
+        )
+
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _is_per_channel(cls, value: Any, field: ValidationInfo) -> Any:
+        if not isinstance(value, int | float):
+            return value
+        raise RecipeError(
+            f"teacher.input.{field.field_name}: is {value}, one number",
+            why="each channel is normalised by its own",
+            now=f"for three channels {field.field_name}: [{value}, {value}, {value}]",
+        )
+
+    @model_validator(mode="after")
+    def _can_be_what_was_meant(self) -> InputSection:
+        if problem := problem_of(self.shape, self.mean, self.std):
+            raise RecipeError(f"teacher.input: {problem.what}", why=problem.why, now=problem.now)
+        return self
 
 
 class TeacherSection(Section):
@@ -34,13 +63,30 @@ class TeacherSection(Section):
     num_classes: int | None = Field(default=None, ge=2)
     """The number of classes, where the source does not say."""
     class_names: tuple[str, ...] | None = None
-    """One name per class, in the order of the logits; default: "0", "1", …"""
+    """One name per class, in the order of the logits. Class folders are matched to them. none: the source's own names;
+    where it has none, folders count in sorted order, as in torchvision's ImageFolder."""
     input: InputSection | None = None
     """The images it expects, where the source does not say."""
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     """The weights file's sha256; required for https://, checked wherever given."""
     allow_custom_code: bool = False
     """Allow `architecture` to name your own package.module:function, which runs with your rights."""
+
+    @field_validator("class_names")
+    @classmethod
+    def _tells_the_classes_apart(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        seen: dict[str, int] = {}
+        for label, name in enumerate(names or ()):
+            if not name.strip():
+                raise RecipeError(f"teacher.class_names: name {label} is empty", now="give each class a name")
+            first = seen.setdefault(unicodedata.normalize("NFC", name), label)
+            if first != label:
+                raise RecipeError(
+                    f"teacher.class_names: {name!r} is there twice, as {first} and {label}",
+                    why="class folders are matched to logits by name",
+                    now="give each class a name of its own",
+                )
+        return names
 
 
 class DeepInversionSection(Section):

@@ -135,7 +135,7 @@ def _info(candidate: Candidate, section: TeacherSection) -> ModelInfo:
     if spec is None:
         raise RecipeError(
             f"teacher.input: is required for {candidate.source}",
-            why="weights do not say what images they take",
+            why=candidate.input_problem or "weights do not say what images they take",
             now="give teacher.input.shape, mean and std, for example shape: [3, 32, 32]",
         )
     arguments = section.arguments or candidate.arguments

@@ -34,6 +34,7 @@ class Candidate:
         source: where they came from, without secrets and without a path of this machine.
         digest: the weights file's sha256.
         architecture, arguments, input, class_names: None where the source does not say.
+        input_problem: why there is no input, where the source says one that cannot be.
     """
 
     state: Mapping[str, Tensor]
@@ -43,6 +44,7 @@ class Candidate:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     input: InputSpec | None = None
     class_names: tuple[str, ...] | None = None
+    input_problem: str = ""
 
 
 def read_weights(path: Path, name: str, *, sha256: str | None = None) -> tuple[dict[str, Tensor], str]:

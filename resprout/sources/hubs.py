@@ -106,9 +106,7 @@ def _timm_config(path: Path, uri: str) -> dict[str, Any]:
 def _timm_candidate(
     name: str | None, pretrained: Mapping[str, Any], arguments: Mapping[str, Any], state: Any, source: str, digest: str
 ) -> Candidate:
-    spec = None
-    if {"input_size", "mean", "std"} <= set(pretrained):
-        spec = InputSpec(*(tuple(pretrained[part]) for part in ("input_size", "mean", "std")))
+    spec, problem = _stated_input(pretrained)
     labels = pretrained.get("label_names")
     return Candidate(
         state,
@@ -118,8 +116,24 @@ def _timm_candidate(
         # these two are given by the number of classes and the input
         arguments={key: value for key, value in arguments.items() if key not in ("num_classes", "in_chans")},
         input=spec,
+        input_problem=problem,
         class_names=tuple(map(str, labels)) if labels else None,
     )
+
+
+def _stated_input(pretrained: Mapping[str, Any]) -> tuple[InputSpec | None, str]:
+    """The input that a configuration states; or none, and why what it states is none."""
+    shape, mean, std = (pretrained.get(part) for part in ("input_size", "mean", "std"))
+    if shape is None or mean is None or std is None:
+        return None, ""
+    try:
+        # one number is every channel's
+        spread = [[value] * shape[0] if isinstance(value, int | float) else value for value in (mean, std)]
+        return InputSpec(tuple(shape), *(tuple(map(float, values)) for values in spread)), ""
+    except UnsupportedModelError as error:
+        return None, f"its configuration says: {error.what}; {error.why}"
+    except (TypeError, ValueError, IndexError):
+        return None, f"its configuration says: input_size {shape}, mean {mean}, std {std}"
 
 
 def _hub_weights(repository: str, revision: str | None) -> Path:

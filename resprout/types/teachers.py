@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from resprout.errors import UnsupportedModelError
+from resprout.normalisation import problem_of
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,10 @@ class InputSpec:
     Args:
         shape: (channels, height, width).
         mean: per channel, in [0, 1] pixel space; normalised = (pixel - mean) / std.
-        std: per channel, above 0.
+        std: per channel, above 0, in the same space: 1/255 where the network takes pixels in 0..255.
+
+    Raises:
+        UnsupportedModelError: these cannot be what was meant; the message has what probably was.
     """
 
     shape: tuple[int, int, int]
@@ -27,22 +31,9 @@ class InputSpec:
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if len(self.shape) != 3 or min(self.shape) < 1:
+        if problem := problem_of(self.shape, self.mean, self.std):
             raise UnsupportedModelError(
-                f"input shape {list(self.shape)} is not (channels, height, width)",
-                now="set teacher.input.shape, for example [3, 32, 32]",
-            )
-        if len(self.mean) != self.shape[0] or len(self.std) != self.shape[0]:
-            raise UnsupportedModelError(
-                f"normalisation has {len(self.mean)} means and {len(self.std)} standard deviations "
-                f"for {self.shape[0]} channels",
-                now="give teacher.input.mean and teacher.input.std one value per channel",
-            )
-        if min(self.std) <= 0:
-            raise UnsupportedModelError(
-                f"normalisation has a standard deviation of {min(self.std)}",
-                why="images are divided by it",
-                now="give teacher.input.std values above 0, in [0, 1] pixel space",
+                f"input {problem.what}", why=problem.why, now=f"set teacher.input: {problem.now}"
             )
 
     def normalise(self, pixels: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from resprout import recipe
 from resprout.errors import RecipeError
@@ -54,6 +55,73 @@ def test_what_is_wrong_is_named_with_its_field(tmp_path: Path, text: str, told: 
 
     assert told in str(refused.value)
     assert "Mine.yaml" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ("shape: [32, 32, 3]", "that is height, width, channels"),
+        ("shape: [28, 28, 1], mean: [0.5], std: [0.5]", "now: shape: [1, 28, 28]"),
+        ("shape: [32, 32]", "shape: is [32, 32], not channels, height, width"),
+        ("shape: [1, 3, 32, 32]", "not channels, height, width"),
+        ("shape: 3x32x32", "shape: is 3x32x32, not channels, height, width"),
+        ("shape: [3, 0, 32]", "three sizes, each at least 1"),
+        ("shape: [1, 28, 28]", "3 means and 3 standard deviations for 1 channels"),
+        (
+            "shape: [3, 8, 8], mean: [123.675, 116.28, 103.53], std: [58.395, 57.12, 57.375]",
+            "now: divide by 255: mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]",
+        ),
+        ("shape: [3, 8, 8], mean: [103.94, 116.78, 123.68], std: [1, 1, 1]", "std: [0.00392, 0.00392, 0.00392]"),
+        ("shape: [3, 8, 8], mean: [0, 0, 0], std: [255, 255, 255]", "divide by 255"),
+        ("shape: [3, 8, 8], mean: [-1, -1, -1], std: [0.5, 0.5, 0.5]", "no pixel is below 0"),
+        ("shape: [3, 8, 8], std: [0, 0.2, 0.2]", "divided by std"),
+        ("shape: [3, 8, 8], mean: [0, 0, 0], std: [0.0009, 0.0009, 0.0009]", "divided by 255 twice"),
+        ("shape: [3, 8, 8], mean: [.nan, 0, 0]", "give numbers"),
+        ("shape: [3, 8, 8], mean: 0.5", "now: for three channels mean: [0.5, 0.5, 0.5]"),
+    ],
+)
+def test_an_input_that_cannot_be_meant_is_refused_with_what_probably_was(tmp_path: Path, section: str, told: str):
+    with pytest.raises(RecipeError) as refused:
+        load(tmp_path, f"teacher: {{source: x, input: {{{section}}}}}")
+
+    assert told in str(refused.value)
+    assert refused.value.what.startswith("recipe Mine.yaml, teacher.input")
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        "shape: [3, 8, 8], mean: [0, 0, 0], std: [1, 1, 1]",
+        "shape: [3, 8, 8], mean: [0, 0, 0], std: [0.00392, 0.00392, 0.00392]",
+        "shape: [3, 8, 8], mean: [0.408, 0.459, 0.485], std: [0.00392, 0.00392, 0.00392]",
+        "shape: [1, 28, 28], mean: [0.1307], std: [0.3081]",
+        f"shape: [13, 64, 4], mean: {[0.5] * 13}, std: {[0.5] * 13}",
+    ],
+)
+def test_an_unusual_input_is_taken_as_it_is_stated(tmp_path: Path, section: str):
+    loaded = load(tmp_path, f"teacher: {{source: x, input: {{{section}}}}}")
+    assert loaded.teacher.input == recipe.InputSection(**yaml.safe_load(f"{{{section}}}"))
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ("[dog, cat, dog]", "'dog' is there twice, as 0 and 2"),
+        ("['caf\u00e9', 'cafe\u0301']", "is there twice"),
+        ("[cat, '']", "name 1 is empty"),
+        ("[cat, null]", "got None; put it in quotes"),
+        ("[cat, ~]", "got None; put it in quotes"),
+    ],
+)
+def test_class_names_that_tell_no_classes_apart_are_refused(tmp_path: Path, names: str, told: str):
+    with pytest.raises(RecipeError) as refused:
+        load(tmp_path, f"teacher: {{source: x, class_names: {names}}}")
+    assert told in str(refused.value)
+
+
+def test_class_names_that_came_as_truth_values_are_to_be_quoted():
+    with pytest.raises(RecipeError, match="got False; put it in quotes"):
+        recipe.section("teacher", {"source": "x", "class_names": [False, True]})
 
 
 def test_a_gate_on_a_latency_that_is_not_measured_is_refused_before_anything_runs(tmp_path: Path):

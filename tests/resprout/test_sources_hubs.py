@@ -123,6 +123,25 @@ def test_a_hugging_face_repository_brings_everything(hub: Path, at: str) -> None
     assert torch.equal(teacher.network.state_dict()["fc.weight"], state["fc.weight"])
 
 
+def test_one_number_in_a_hubs_configuration_is_every_channels(hub: Path) -> None:
+    save_file(trained("timm:resnet10t", 3), hub / "model.safetensors")
+    stated = {"input_size": [3, 64, 64], "mean": 0.5, "std": 0.25}
+    (hub / "config.json").write_text(json.dumps({**CONFIG, "pretrained_cfg": stated}))
+    spec = fetch(TeacherSection(source="hf://owner/net")).info.input
+    assert (spec.mean, spec.std) == ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+
+@pytest.mark.parametrize("mean", [[123.675, 116.28, 103.53], ["a", "b", "c"], [0.5]])
+def test_a_hubs_normalisation_that_cannot_be_is_asked_for_and_not_taken(hub: Path, mean: list[object]) -> None:
+    save_file(trained("timm:resnet10t", 3), hub / "model.safetensors")
+    stated = {"input_size": [3, 64, 64], "mean": mean, "std": [0.4, 0.5, 0.6]}
+    (hub / "config.json").write_text(json.dumps({**CONFIG, "pretrained_cfg": stated}))
+    with pytest.raises(RecipeError, match=r"teacher\.input: is required") as refused:
+        fetch(TeacherSection(source="hf://owner/net"))
+    assert "its configuration says" in refused.value.why
+    assert fetch(TeacherSection(source="hf://owner/net", input=InputSection(shape=(3, 64, 64)))).info.num_classes == 3
+
+
 def test_a_repository_of_another_library_asks_for_what_it_does_not_say(hub: Path) -> None:
     save_file(trained("cifar_resnet8", 3), hub / "model.safetensors")
     (hub / "config.json").write_text(json.dumps({"architectures": ["ResNetForImageClassification"]}))
