@@ -142,13 +142,24 @@ class Storage:
         headers = {name.lower(): value for name, value in (found.metadata or {}).items()}
         return ObjectFacts(address, int(found.size or 0), found.etag or "", headers.get(DIGEST_HEADER))
 
+    def file(self, address: ObjectAddress) -> ObjectFacts | None:
+        """What `facts` knows of an object that is a file; None where there is none, or a folder of that name."""
+        found = self.facts(address) if address.key else None
+        # some programs mark a folder by an empty object of its name
+        is_marker = found is not None and not found.size and next(self.list(address), None) is not None
+        return None if is_marker else found
+
     def list(self, address: ObjectAddress) -> Iterator[ObjectFacts]:
-        """Every object below an address, in the order of their keys; their digests are not asked for."""
+        """Every object below an address, in the order of their keys; their digests are not asked for.
+
+        Objects that mark a folder are passed over: a console's `folder/`, Hadoop's empty `folder_$folder$`.
+        """
         prefix = f"{address.key}/" if address.key else ""
         with translated(f"cannot list {address}", self.endpoint):
             for item in self._client.list_objects(address.bucket, prefix, recursive=True):
-                found = ObjectAddress(address.bucket, item.object_name or "")
-                yield ObjectFacts(found, int(item.size or 0), item.etag or "", None)
+                key, size = item.object_name or "", int(item.size or 0)
+                if not (key.endswith("/") or (key.endswith("_$folder$") and not size)):
+                    yield ObjectFacts(ObjectAddress(address.bucket, key), size, item.etag or "", None)
 
     def remove(self, address: ObjectAddress) -> None:
         """Remove one object; none there is no failure."""
@@ -266,7 +277,7 @@ class Storage:
         return digest
 
     def download_any(self, address: ObjectAddress, folder: Path, watch: TransferWatch = _unwatched) -> Path:
-        """Fetch an object, or all that lie below an address, into a folder.
+        """Fetch an object, or all that lie below an address, into a folder; of a bucket alone, all that it holds.
 
         Args:
             watch: is told of all objects' bytes together.
@@ -277,14 +288,15 @@ class Storage:
         Raises:
             StorageError: there is nothing, or an object's name would lie outside the folder.
         """
-        target = folder / address.key.rpartition("/")[2]
-        if self.facts(address) is not None:
+        target = folder / (address.key.rpartition("/")[2] or address.bucket)
+        if self.file(address) is not None:
             self.download(address, target, watch=watch)
             return target
         below = list(self.list(address))
         if not below:
             raise self.nothing_at(address)
-        files = [target / found.address.key.removeprefix(f"{address.key}/") for found in below]
+        start = f"{address.key}/" if address.key else ""
+        files = [target / found.address.key.removeprefix(start) for found in below]
         for found, file in zip(below, files, strict=True):
             if not file.resolve().is_relative_to(target.resolve()):
                 raise StorageError(f"cannot read {address}", why=f"{found.address} would lie outside its folder")

@@ -20,7 +20,7 @@ def identity(storage: Storage, address: ObjectAddress) -> str:
     Raises:
         StorageError: there is nothing, or it cannot be asked.
     """
-    found = storage.facts(address) if address.key else None
+    found = storage.file(address)
     if found is not None:
         return f"sha256:{found.sha256}" if found.sha256 else f"etag:{_etag(found)}"
     start = len(address.key) + 1 if address.key else 0

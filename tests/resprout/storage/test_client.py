@@ -20,8 +20,9 @@ from minio import Minio
 from pydantic import SecretStr
 
 from pipeline.embedded_storage import BUCKET, Server
+from resprout import storage as storages
 from resprout.errors import StorageError
-from resprout.storage import ObjectAddress, Storage, StorageSettings
+from resprout.storage import ObjectAddress, ObjectFacts, Storage, StorageSettings
 from resprout.storage.client import DIGEST_HEADER, PART_BYTES
 
 
@@ -70,6 +71,46 @@ def test_objects_are_listed_and_removed(storage: Storage, place: ObjectAddress, 
     storage.remove(place / "a")
     storage.remove(place / "a")
     assert storage.facts(place / "a") is None
+
+
+@pytest.mark.usefixtures("storage_configured")
+def test_what_only_marks_a_folder_is_no_object_of_it(storage: Storage, place: ObjectAddress, tmp_path: Path) -> None:
+    storage.upload(random_file(tmp_path / "file", 10), place / "set" / "cat" / "a.png")
+    before = storages.identity(str(place / "set"))
+    for marker in ("set/", "set/cat/", "set/dog/", "set/cat_$folder$"):
+        storage.sdk.put_object(place.bucket, f"{place.key}/{marker}", BytesIO(b""), 0)
+
+    fetched = storage.download_any(place / "set", tmp_path / "to")
+
+    assert [path.relative_to(fetched) for path in fetched.rglob("*")] == [Path("cat"), Path("cat/a.png")]
+    assert storages.identity(str(place / "set")) == before
+    with pytest.raises(StorageError, match="nor one below it"):
+        storage.download_any(place / "set" / "dog", tmp_path / "to")
+
+
+def test_an_empty_object_with_others_below_it_is_their_folder(
+    storage: Storage, place: ObjectAddress, tmp_path: Path
+) -> None:
+    listed = iter([ObjectFacts(place / "set" / "a", 1, "etag", None)])
+
+    class Marked(Storage):  # the server at hand keeps no object beside a folder of its name; others do
+        def facts(self, address: ObjectAddress) -> ObjectFacts | None:
+            return ObjectFacts(address, 0, "etag", None)
+
+        def list(self, address: ObjectAddress) -> Iterator[ObjectFacts]:
+            return listed
+
+    marked = Marked(storage._settings)
+    assert marked.file(place / "set") is None
+    assert marked.file(place / "set") is not None, "an empty object alone is a file"
+
+
+def test_a_bucket_alone_is_a_folder(own_server: Server, tmp_path: Path) -> None:
+    storage = Storage(own_server.settings)
+    storage.upload(random_file(tmp_path / "file", 10), ObjectAddress(BUCKET, "set/cat/a.png"))
+    for address in (f"s3://{BUCKET}", f"s3://{BUCKET}/"):
+        fetched = storage.download_any(ObjectAddress.parse(address), tmp_path / "to")
+        assert (fetched / "set" / "cat" / "a.png").read_bytes() == (tmp_path / "file").read_bytes()
 
 
 def test_an_object_that_was_cut_is_not_taken(
