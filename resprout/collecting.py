@@ -9,7 +9,6 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from resprout import datasets
 from resprout.errors import DatasetError
@@ -71,5 +70,8 @@ def _drawn(labels: Tensor, *, section: ImagesSection, seed: int) -> Tensor:
 
 
 def _rank_within_class(labels: Tensor) -> Tensor:
-    one_hot = functional.one_hot(labels)
-    return (one_hot.cumsum(0) * one_hot).sum(1)
+    order = labels.argsort(stable=True)
+    starts = torch.cat([torch.zeros(1, dtype=torch.int64), labels.bincount().cumsum(0)])
+    ranks = torch.empty_like(labels)
+    ranks[order] = torch.arange(len(labels)) - starts[labels[order]]
+    return ranks

@@ -139,7 +139,8 @@ def evenly_spread(labels: Tensor, max_images: int | None) -> Tensor:
     """
     if max_images is None or max_images >= len(labels):
         return torch.arange(len(labels))
-    members = [(labels == label).nonzero().flatten() for label in sorted(set(labels.tolist()))]
+    _, sizes = labels.unique(return_counts=True)
+    members = labels.argsort(stable=True).split(sizes.tolist())
     chosen = []
     # smallest class first: what it cannot give, the larger ones share
     for position, indices in enumerate(sorted(members, key=len)):

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from resprout.batchnorm import batch_norm_layers
+from resprout.confusion import as_matrix
 from resprout.evaluation import percent, summary_rows, verdict
 from resprout.masking import whole_layers
 from resprout.types import (
@@ -148,9 +149,10 @@ def of_evaluation(evaluation: Evaluation) -> dict[str, float]:
 def confusion_of(evaluation: Evaluation) -> tuple[list[str], list[list[int]]] | None:
     """Class names and the recovered network's confusion matrix; None without one, or too large to look at."""
     confusion = evaluation.score("recovered").confusion
-    if confusion is None or len(confusion) > MOST_CLASSES_TO_LOOK_AT:
+    names = list(evaluation.class_names)
+    if confusion is None or len(names) > MOST_CLASSES_TO_LOOK_AT:
         return None
-    return list(evaluation.class_names), confusion.tolist()
+    return names, as_matrix(confusion, len(names)).tolist()
 
 
 def markdown_of(evaluation: Evaluation) -> str:

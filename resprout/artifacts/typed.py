@@ -176,7 +176,7 @@ def save_evaluation(
     return save_artifact(
         directory,
         kind="evaluation",
-        tensors={"confusion": confusions} if confusions else {},
+        tensors={"confusions": confusions} if confusions else {},
         about={
             "scores": [
                 {
@@ -210,7 +210,7 @@ def load_evaluation(directory: str | Path) -> Evaluation:
         ArtifactError: damaged, of another kind, or not what its manifest describes.
     """
     tensors, manifest = load_artifact(directory, "evaluation")
-    confusions = tensors.get("confusion", {})
+    confusions = tensors.get("confusions", {})
     try:
         return _evaluation(manifest, confusions)
     except (KeyError, TypeError) as error:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from resprout.confusion import confusion_of, num_images, num_right
 from resprout.cost import model_cost
 from resprout.errors import DatasetError
 from resprout.evaluation.scores import (
     agreement,
-    confusion_matrix,
     kl_divergence,
     logits_on,
 )
@@ -147,7 +147,7 @@ def _confusion(
     for logits in logits_on(network, data.images, batch_size=batch_size, prepare=normalised):
         predictions.append(logits.argmax(1))
         tick(len(logits))
-    return confusion_matrix(torch.cat(predictions), data.labels, info.num_classes)
+    return confusion_of(torch.cat(predictions), data.labels)
 
 
 def _dream_logits(network: nn.Module, dreams: Tensor, batch_size: int, tick: Callable[[int], None]) -> Tensor | None:
@@ -165,7 +165,7 @@ def _score(name: str, confusion: Tensor | None, logits: Tensor | None, teacher_l
         name=name,
         agreement=None if on_dreams is None else agreement(*on_dreams),
         kl_divergence=None if on_dreams is None else kl_divergence(*on_dreams),
-        top1=None if confusion is None else int(confusion.diagonal().sum()) / int(confusion.sum()),
+        top1=None if confusion is None else num_right(confusion) / num_images(confusion),
         confusion=confusion,
     )
 

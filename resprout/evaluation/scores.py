@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -26,15 +25,6 @@ def logits_on(
     device = next(network.parameters()).device
     for start in range(0, len(images), batch_size):  # split() would give an empty batch for no images
         yield network(prepare(images[start : start + batch_size].to(device))).float().cpu()
-
-
-def confusion_matrix(predictions: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Counts, int64, shape (classes, classes): row = label, column = prediction.
-
-    Args:
-        predictions, labels: int64, shape (n,), in [0, num_classes).
-    """
-    return torch.bincount(labels * num_classes + predictions, minlength=num_classes**2).view(num_classes, num_classes)
 
 
 def agreement(logits: Tensor, teacher_logits: Tensor) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from resprout.confusion import as_matrix, mistakes, num_images, num_right, per_label, right_per_label
 from resprout.types import Evaluation
 
 MAX_CLASSES = 25
@@ -69,16 +70,16 @@ def confusions(evaluation: Evaluation) -> Confusions | None:
     """The recovered network's confusions; None without labelled data or without a recovered network."""
     found = {score.name: score.confusion for score in evaluation.scores if score.confusion is not None}
     recovered = found.get("recovered")
-    if recovered is None or not int(recovered.sum()):
+    if recovered is None or not num_images(recovered):
         return None
-    names, total = evaluation.class_names, int(recovered.sum())
+    names, total = evaluation.class_names, num_images(recovered)
     few = len(names) <= MAX_CLASSES
     return Confusions(
         class_names=names,
-        rows=heat_map(recovered, names) if few else (),
+        rows=heat_map(as_matrix(recovered, len(names)), names) if few else (),
         pairs=() if few else confused_pairs(recovered, names),
         losers=losing_classes(found["teacher"], recovered, names) if "teacher" in found else (),
-        errors=total - int(recovered.diagonal().sum()),
+        errors=total - num_right(recovered),
         num_test_images=total,
     )
 
@@ -114,24 +115,22 @@ def _cell_text(share: float) -> str:
 
 def confused_pairs(confusion: Tensor, names: Sequence[str]) -> tuple[Pair, ...]:
     """The `MAX_PAIRS` most frequent mistakes, most frequent first."""
-    misses = confusion.clone().fill_diagonal_(0)
-    order = misses.flatten().argsort(descending=True, stable=True)[:MAX_PAIRS].tolist()
-    per_label = confusion.sum(1)
-    pairs = [(*divmod(index, len(names)), int(misses.flatten()[index])) for index in order]
+    wrong = mistakes(confusion)
+    order = wrong[:, 2].argsort(descending=True, stable=True)[:MAX_PAIRS]
+    images = per_label(confusion, len(names))
     return tuple(
-        Pair(names[label], names[prediction], count, count / int(per_label[label]))
-        for label, prediction, count in pairs
-        if count
+        Pair(names[label], names[prediction], count, count / int(images[label]))
+        for label, prediction, count in wrong[order].tolist()
     )
 
 
 def losing_classes(teacher: Tensor, recovered: Tensor, names: Sequence[str]) -> tuple[ClassChange, ...]:
     """The classes whose accuracy fell most from the teacher to the recovered network, worst first."""
-    counts = recovered.sum(1)
+    right = (right_per_label(of, len(names)).tolist() for of in (teacher, recovered))
     changes = [
-        ClassChange(name, int(teacher[i, i]) / int(counts[i]), int(recovered[i, i]) / int(counts[i]), int(counts[i]))
-        for i, name in enumerate(names)
-        if int(counts[i])
+        ClassChange(name, before / count, after / count, count)
+        for name, before, after, count in zip(names, *right, per_label(recovered, len(names)).tolist(), strict=True)
+        if count
     ]
     fallen = sorted((change for change in changes if change.points < 0), key=lambda change: change.points)
     return tuple(fallen[:MAX_LOSERS])

@@ -18,7 +18,7 @@ class ModelScore:
             None without any.
         kl_divergence: mean KL(teacher || network) on the same at temperature 1, in nats.
         top1: accuracy on the labelled test set, in [0, 1]; None where none was given.
-        confusion: counts, int64, shape (classes, classes), row = label, column = prediction.
+        confusion: label, prediction, number of images, for the pairs that occur; int64, shape (pairs, 3).
     """
 
     name: str
@@ -87,7 +87,7 @@ class Evaluation:
         costs: what each computes.
         num_test_images: labelled ones; 0 without a test set.
         num_held_out_dreams: without the blends of them.
-        class_names: one per class, in the order of the confusion matrices.
+        class_names: one per class, as confusions count them.
         sizes: of the networks whose artifacts were looked at.
         latency: the recovered student's; None where it was not measured.
         images_source: where real images came from that took the place of dreams; empty where it was dreams.

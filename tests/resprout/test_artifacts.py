@@ -44,7 +44,7 @@ def evaluation() -> Evaluation:
     cost = ModelCost(parameters=100, nonzero_parameters=30, dense_macs=1000, effective_macs=300, sparsity=0.7)
     return Evaluation(
         scores=[
-            ModelScore("teacher", 1.0, 0.0, 0.1 + 0.2, torch.arange(4).view(2, 2)),
+            ModelScore("teacher", 1.0, 0.0, 0.1 + 0.2, torch.tensor([[0, 1, 1], [1, 1, 5]])),
             ModelScore("recovered", 0.96, 1 / 3),
             ModelScore("pruned", None, None),
         ],
@@ -183,6 +183,18 @@ def test_an_evaluation_comes_back_the_same(tmp_path: Path) -> None:
     assert list(after.costs.items()) == list(before.costs.items())
     assert list(after.sizes.items()) == list(before.sizes.items())
     assert dataclasses.replace(after, scores=[], costs={}) == dataclasses.replace(before, scores=[], costs={})
+
+
+def test_an_evaluation_is_as_small_with_all_of_imagenets_classes(tmp_path: Path) -> None:
+    few, names = evaluation(), tuple(f"class {label}" for label in range(21_841))
+    answered = ModelScore("teacher", 1.0, 0.0, 0.5, torch.tensor([[0, 1, 1], [21_840, 21_840, 5]]))
+    many = dataclasses.replace(few, scores=[answered, *few.scores[1:]], class_names=names)
+    for name, saved in (("few", few), ("many", many)):
+        artifacts.save_evaluation(saved, tmp_path / name)
+    few_bytes, many_bytes = (
+        sum(path.stat().st_size for path in (tmp_path / name).iterdir()) for name in ("few", "many")
+    )
+    assert many_bytes - few_bytes < 40 * len(names), "the names, and little else"
 
 
 def test_metrics_are_flat_numbers_without_what_was_not_measured(tmp_path: Path) -> None:

@@ -16,10 +16,20 @@ from torchmetrics.functional.classification import multiclass_accuracy, multicla
 
 from resprout import evaluation as stage
 from resprout import figures, latency, models
+from resprout.confusion import (
+    as_matrix,
+    confusion_of,
+    mistakes,
+    num_images,
+    num_right,
+    per_label,
+    per_prediction,
+    right_per_label,
+)
 from resprout.cost import count_weight_uses, model_cost
 from resprout.errors import DatasetError
 from resprout.evaluation import evaluate, percent, summary_rows, verdict
-from resprout.evaluation.scores import agreement, confusion_matrix, kl_divergence
+from resprout.evaluation.scores import agreement, kl_divergence
 from resprout.masking import apply_mask
 from resprout.precision import frozen_copy
 from resprout.progress import Progress
@@ -69,7 +79,7 @@ def test_scores_are_those_of_a_plain_forward_pass_and_torchmetrics(
     score = result.score("pruned")
     assert score.top1 == pytest.approx(float(multiclass_accuracy(predictions, data.labels, 4, average="micro")))
     assert score.confusion is not None
-    assert torch.equal(score.confusion, multiclass_confusion_matrix(predictions, data.labels, 4))
+    assert torch.equal(as_matrix(score.confusion, 4), multiclass_confusion_matrix(predictions, data.labels, 4))
     held_out = dreams.images[10:].float()
     before = torch.stack([held_out[index - 1] for index in range(30)])
     held_out = torch.cat([held_out, 0.7 * held_out + 0.3 * before, (held_out + before) / 2])
@@ -150,9 +160,15 @@ def test_a_student_cannot_take_the_teachers_name(tiny_teacher: Teacher, dreams: 
         evaluate(tiny_teacher, {"teacher": Student(tiny_teacher.info, tiny_teacher.network, PruningMask({}))}, dreams)
 
 
-def test_confusion_by_hand() -> None:
-    counts = confusion_matrix(torch.tensor([0, 2, 2, 1]), torch.tensor([0, 0, 2, 2]), 3)
-    assert counts.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 1]]
+def test_a_confusion_holds_the_pairs_that_occur_however_many_classes_there_are() -> None:
+    confusion = confusion_of(torch.tensor([0, 21_840, 7, 7, 7]), torch.tensor([0, 0, 7, 7, 21_840]))
+    assert confusion.tolist() == [[0, 0, 1], [0, 21_840, 1], [7, 7, 2], [21_840, 7, 1]]
+    assert (num_images(confusion), num_right(confusion)) == (5, 3)
+    assert mistakes(confusion)[:, 2].tolist() == [1, 1]
+    found = [totals(confusion, 21_841).nonzero().flatten().tolist() for totals in (per_label, per_prediction)]
+    assert found == [[0, 7, 21_840]] * 2
+    assert right_per_label(confusion, 21_841)[[0, 7, 21_840]].tolist() == [1, 2, 0]
+    assert as_matrix(torch.tensor([[1, 0, 4]]), 2).tolist() == [[0, 0], [4, 0]]
 
 
 def test_agreement_and_divergence_by_hand() -> None:

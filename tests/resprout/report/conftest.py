@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from resprout.confusion import num_images, num_right
 from resprout.evaluation import verdict
 from resprout.types import (
     BNStatistics,
@@ -87,7 +88,7 @@ def _evaluation(names: tuple[str, ...], held_out: int, labelled: bool, generator
                 name=name,
                 agreement=AGREEMENT[name] if held_out else None,
                 kl_divergence=2 * (1 - AGREEMENT[name]) ** 1.5 if held_out else None,
-                top1=None if confusion is None else float(confusion.diagonal().sum() / confusion.sum()),
+                top1=None if confusion is None else num_right(confusion) / num_images(confusion),
                 confusion=confusion,
             )
         )
@@ -114,7 +115,8 @@ def _confusion(classes: int, per_class: int, top1: float, generator: torch.Gener
             answers = torch.multinomial(liking[label], per_class - hits, replacement=True, generator=generator)
             confusion[label] += torch.bincount(answers, minlength=classes)
         confusion[label, label] += hits
-    return confusion
+    pairs = confusion.nonzero()
+    return torch.cat([pairs, confusion[confusion != 0][:, None]], dim=1)
 
 
 def _statistics(num_layers: int, generator: torch.Generator) -> BNStatistics:
