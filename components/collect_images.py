@@ -26,12 +26,13 @@ def collect_images(
     """
     from components._metrics import log
     from resprout import artifacts, collecting, figures, planning, recipe, storage
-    from resprout.progress import print_lines
+    from resprout.progress import print_lines, print_notes
 
     settings = recipe.section("synthesis", section)
     info = artifacts.load_teacher(teacher.path, allow_custom_code=True).info
     images = collecting.collect(settings, info=info, seed=seed, stored=storage.stored, report=print_lines())
     planning.check_unchanged(settings.data, identity, storage.identity)
+    print_notes(images.notes)
     # read from outside, as a test set is: the teacher only says what fits
     artifacts.save_dreams(images, dreams.path, input=info.input, section=settings, seed=seed)
     dreams.metadata.update(figures.name_of_images(images))

@@ -21,11 +21,12 @@ def fetch_test_set(
         test_set: the images and their labels, or none.
     """
     from resprout import artifacts, datasets, figures, planning, recipe, storage
-    from resprout.progress import print_lines
+    from resprout.progress import print_lines, print_notes
 
     settings = recipe.section("evaluation", section)
     info = artifacts.load_teacher(teacher.path, allow_custom_code=True).info
     images = datasets.fetch(settings, info=info, stored=storage.stored, report=print_lines())
     planning.check_unchanged(settings.data or "", identity, storage.identity)
+    print_notes(images.notes if images else ())
     artifacts.save_test_set(images, test_set.path, section=settings)
     test_set.metadata.update(figures.name_of_test_set(images))

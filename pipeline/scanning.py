@@ -54,6 +54,8 @@ def run(
     console = Console(file=sys.stdout)
     screen = screen_for(console, plain=plain)
     try:
+        for text in labelled.notes if labelled else ():
+            screen.note(f"{'':<13}{text}")
         screen.begin("sensitivity")
         found = scan(teacher, made, section, data=labelled, report=screen.advance)
     finally:

@@ -39,7 +39,9 @@ def collect(section: ImagesSection, *, info: ModelInfo, seed: int, stored: Store
 def in_place_of_dreams(labelled: LabelledImages, info: ModelInfo, *, num_held_out: int) -> DreamSet:
     """Labelled images as dreams are kept: normalised, in float16, their labels as targets; the last are held out."""
     images = info.input.normalise(labelled.images.float() / 255)
-    return DreamSet(images.half(), labelled.labels, num_held_out, info.num_classes, source=labelled.source)
+    return DreamSet(
+        images.half(), labelled.labels, num_held_out, info.num_classes, source=labelled.source, notes=labelled.notes
+    )
 
 
 def draw(labels: Tensor, count: int, *, seed: int) -> Tensor:

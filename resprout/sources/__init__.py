@@ -93,7 +93,8 @@ def _from_folder(path: Path, section: TeacherSection) -> Candidate:
     info = teacher.info
     source = teacher.source or path.resolve().name
     state = teacher.network.state_dict()
-    return Candidate(state, source, digest, info.architecture, info.arguments, info.input, info.class_names)
+    names = info.class_names if info.named else None
+    return Candidate(state, source, digest, info.architecture, info.arguments, info.input, names)
 
 
 def _from_https(section: TeacherSection, report: Report) -> Candidate:
@@ -141,8 +142,17 @@ def _info(candidate: Candidate, section: TeacherSection) -> ModelInfo:
     arguments = section.arguments or candidate.arguments
     allow = section.allow_custom_code
     num_classes = section.num_classes or _num_classes(architecture, arguments, spec, candidate, allow)
-    names = section.class_names or candidate.class_names or tuple(map(str, range(num_classes)))
-    return ModelInfo(architecture, num_classes, spec, names, arguments, custom_code=models.is_custom(architecture))
+    given = section.class_names or candidate.class_names
+    numbers = tuple(map(str, range(num_classes)))
+    return ModelInfo(
+        architecture,
+        num_classes,
+        spec,
+        given or numbers,
+        arguments,
+        custom_code=models.is_custom(architecture),
+        numbers_are_names=given == numbers,
+    )
 
 
 def _num_classes(

@@ -55,6 +55,7 @@ class DreamSet:
         num_classes: the number of classes that the targets are drawn from.
         curves: per-iteration losses, averaged over the groups: name -> float32, shape (iterations,).
         source: where real, labelled images were read from that took the place of dreams; empty where it is dreams.
+        notes: what reading such images did, as of `LabelledImages`; not kept.
     """
 
     images: Tensor
@@ -63,6 +64,7 @@ class DreamSet:
     num_classes: int
     curves: Mapping[str, Tensor] = field(default_factory=dict)
     source: str = ""
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.targets.shape != self.images.shape[:1]:

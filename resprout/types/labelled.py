@@ -14,11 +14,14 @@ class LabelledImages:
     Args:
         images: uint8, shape (n, channels, height, width), in pixel space.
         labels: int64, shape (n,).
-        class_names: one per class, in label order.
+        class_names: one per class, in label order: the teacher's, or the set's own where the teacher has none.
         source: where it was read from.
+        notes: what reading it did that its user may not expect, a sentence each: which class became which logit, what
+            was passed over, what was done to images.
     """
 
     images: Tensor
     labels: Tensor
     class_names: tuple[str, ...]
     source: str = ""
+    notes: tuple[str, ...] = ()

@@ -57,11 +57,12 @@ class ModelInfo:
         architecture: a name that `resprout.models.build` knows.
         num_classes: the length of the logits, at least 2.
         input: what images it takes.
-        class_names: one per class, in the order of the logits.
+        class_names: one per class, in the order of the logits; "0", "1", … where nobody named them.
         arguments: keyword arguments of the architecture's constructor (JSON values).
         custom_code: the architecture is a user's own `package.module:function`, which the recipe allowed.
         channels_last: whether the network takes images laid out so, which is faster.
         bfloat16: whether it can compute in that.
+        numbers_are_names: class names that are "0", "1", … were given, and are not for want of names.
     """
 
     architecture: str
@@ -72,6 +73,12 @@ class ModelInfo:
     custom_code: bool = False
     channels_last: bool = True
     bfloat16: bool = True
+    numbers_are_names: bool = False
+
+    @property
+    def named(self) -> bool:
+        """Whether somebody named the classes."""
+        return self.numbers_are_names or self.class_names != tuple(map(str, range(self.num_classes)))
 
     def __post_init__(self) -> None:
         if self.num_classes < 2:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from kfp import dsl
 
 from components.collect_images import collect_images
 from resprout import artifacts
+from resprout.progress import remark
 from resprout.types import Teacher
 from tests.components.stages import (
     IMAGES,
@@ -36,6 +38,18 @@ def test_real_images_take_the_place_of_dreams(stage: Stage, tiny_images: Any, ti
     assert manifest.section["method"] == "images"
     assert manifest.seed == 0
     assert not manifest.inputs, "read from outside"
+
+
+def test_how_classes_were_matched_is_printed(
+    stage: Stage, tiny_images: Any, tiny_teacher: Teacher, capsys: pytest.CaptureFixture[str]
+):
+    save_images(stage.folder / "data.safetensors", tiny_images, tiny_teacher)
+    labelled(stage, {"data": str(stage.folder / "data.safetensors")})
+    test_real_images_take_the_place_of_dreams(stage, tiny_images, tiny_teacher)
+
+    mapping = ", ".join(f"{name} -> {label}" for label, name in enumerate(tiny_teacher.info.class_names))
+    told = [text for line in capsys.readouterr().out.splitlines() if (text := remark(line))]
+    assert told == [f"classes map to logits by name: {mapping}"] * 2
 
 
 def test_without_a_test_set_there_is_an_artifact_that_says_so(stage: Stage):

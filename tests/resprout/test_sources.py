@@ -338,5 +338,16 @@ def test_an_input_that_the_network_cannot_take_is_refused(tmp_path: Path) -> Non
     assert "teacher.input.shape" in error.now
 
 
+def test_numbers_are_class_names_where_somebody_gave_them(state: dict[str, Tensor], tmp_path: Path) -> None:
+    save_file(state, tmp_path / "weights.safetensors")
+    numbers = ("0", "1", "2", "3")
+    for class_names, named in ((None, False), (numbers, True), (("a", "b", "c", "d"), True)):
+        teacher = fetch(section_of("weights.safetensors", class_names=class_names), base=tmp_path)
+        assert teacher.info.named is named
+        artifacts.save_teacher(teacher, tmp_path / "teacher")
+        again = fetch(TeacherSection(source="teacher"), base=tmp_path)
+        assert (again.info.class_names, again.info.named) == (class_names or numbers, named)
+
+
 def test_the_wrong_number_of_class_names_is_refused(state: dict[str, Tensor], tmp_path: Path) -> None:
     assert "2 class names for 4 classes" in refusal_of(state, tmp_path, class_names=("a", "b")).what

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from resprout import artifacts, datasets, sources
-from resprout.errors import ArtifactError, StorageError
+from resprout.errors import ArtifactError, DatasetError, StorageError
 from resprout.progress import Progress
 from resprout.recipe import EvaluationSection, TeacherSection
 from resprout.storage import ObjectAddress, Storage, stored
@@ -68,6 +69,19 @@ def test_a_labelled_test_set_in_object_storage(
     assert torch.equal(fetched.images, images[datasets.evenly_spread(mine.labels, 4)])
     assert fetched.source == section.data
     assert datasets.fetch(EvaluationSection(), info=tiny_teacher.info, stored=stored) is None
+
+
+def test_a_refusal_speaks_of_where_the_images_lie(
+    storage: Storage, place: ObjectAddress, tiny_teacher: Teacher, tmp_path: Path
+) -> None:
+    for name in tiny_teacher.info.class_names:
+        (tmp_path / "set" / "val" / name).mkdir(parents=True)
+        Image.new("RGB", (16, 16)).save(tmp_path / "set" / "val" / name / "a.png")
+    storage.upload_folder(tmp_path / "set", place / "set")
+    with pytest.raises(DatasetError) as refused:
+        datasets.fetch(EvaluationSection(data=f"{place}/set"), info=tiny_teacher.info, stored=stored)
+    assert refused.value.what == f"{place}/set holds val, and the class folders lie below"
+    assert refused.value.now == f"give {place}/set/val"
 
 
 def test_nothing_there(place: ObjectAddress) -> None:
