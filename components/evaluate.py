@@ -81,7 +81,7 @@ def evaluate(
         section=settings,
         inputs=inputs,
         computed_on=computed_on([device]),
-        summary={"table": stage.table(result), "verdict": verdict},
+        summary=stage.summary_of(result),
     )
     record = provenance.record_of("evaluation", evaluation.path)
     page = pages.render(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from resprout.artifacts.folder import load_artifact, save_artifact
 from resprout.artifacts.networks import Inputs, Section, plain_section
+from resprout.doubts import doubt_about
 from resprout.errors import ArtifactError
 from resprout.manifest import Manifest
 from resprout.types import (
@@ -220,7 +221,8 @@ def load_evaluation(directory: str | Path) -> Evaluation:
 def flat_metrics(evaluation: Evaluation) -> dict[str, float]:
     """Every figure of an evaluation under a flat name: `teacher.top1`, `recovered.agreement`, `pruned.sparsity`, …
 
-    What was not measured, and what is not finite, is left out: JSON has no word for it.
+    What was not measured, and what is not finite, is left out: JSON has no word for it. `teacher.in_doubt` is 1 where
+    the teacher's own accuracy says nothing, and is left out elsewhere.
     """
     named: dict[str, Any] = {
         "num_test_images": evaluation.num_test_images,
@@ -236,6 +238,8 @@ def flat_metrics(evaluation: Evaluation) -> dict[str, float]:
     if evaluation.latency is not None:
         named["recovered.latency_ratio"] = evaluation.latency.ratio
         named["recovered.latency_batch_size"] = evaluation.latency.batch_size
+    if doubt_about(evaluation) is not None:
+        named["teacher.in_doubt"] = 1
     return {name: value for name, value in named.items() if value is not None and math.isfinite(value)}
 
 

@@ -15,7 +15,7 @@ from resprout.evaluation.scores import (
     kl_divergence,
     logits_on,
 )
-from resprout.evaluation.summary import SummaryRow, percent, summary_rows, table, verdict
+from resprout.evaluation.summary import SummaryRow, percent, summary_of, summary_rows, table, verdict
 from resprout.heldout import with_blends
 from resprout.latency import measure_latency
 from resprout.precision import best_device, frozen_copy, strict_float32
@@ -95,11 +95,17 @@ def evaluate(
         costs=costs,
         num_test_images=0 if data is None else len(data.images),
         num_held_out_dreams=dreams.num_held_out,
-        class_names=teacher.info.class_names,
+        class_names=_class_names(teacher.info, data),
         sizes=dict(sizes or {}),
         latency=_latency(teacher, students, latency_batch_size, device),
         images_source=dreams.source,
     )
+
+
+def _class_names(info: ModelInfo, data: LabelledImages | None) -> tuple[str, ...]:
+    """The teacher's; where nobody named them, the test set's."""
+    of_data = () if data is None else data.class_names
+    return info.class_names if info.named or len(of_data) != info.num_classes else of_data
 
 
 def _latency(
@@ -170,4 +176,4 @@ def _score(name: str, confusion: Tensor | None, logits: Tensor | None, teacher_l
     )
 
 
-__all__ = ["SummaryRow", "evaluate", "percent", "summary_rows", "table", "verdict"]
+__all__ = ["SummaryRow", "evaluate", "percent", "summary_of", "summary_rows", "table", "verdict"]

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+from resprout.doubts import doubt_about
 from resprout.types import Evaluation, ModelScore
 
 LABELS = {"repaired": "BatchNorm repaired"}
 
 NEGLIGIBLE = 5
 """Tenths of a point: what pruning cost below this is not worth dividing by."""
+ALIKE = 0.5
+"""The agreement below which two networks of the same accuracy are not said to be level."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +70,25 @@ def _widths(columns: list[tuple[str, list[str]]]) -> list[tuple[str, list[str], 
     return [(title, cells, max(map(len, [title, *cells]))) for title, cells in columns]
 
 
+def summary_of(evaluation: Evaluation) -> dict[str, Any]:
+    """What people are told of an evaluation, as JSON: `table` and `verdict`; and `fitting_class_names`, in the order of
+    the teacher's logits, where its classes are in another one.
+    """
+    doubt = doubt_about(evaluation)
+    fitting = {"fitting_class_names": list(doubt.class_names)} if doubt and doubt.class_names else {}
+    return {"table": table(evaluation), "verdict": verdict(evaluation), **fitting}
+
+
 def verdict(evaluation: Evaluation) -> str:
     """What became of the accuracy that pruning cost, in one sentence.
 
     It is about top-1 where there is labelled data, otherwise about agreement with the teacher on held-out dreams, or on
     the real images that took their place.
-    Points are differences of the percentages that the table shows, so that a reader can check them there.
+    Points are differences of the percentages that the table shows, so that a reader can check them there. Where the
+    teacher's own accuracy cannot be believed, it says why instead.
     """
+    if (doubt := doubt_about(evaluation)) is not None:
+        return doubt.text
     names = {score.name for score in evaluation.scores}
     if not {"pruned", "recovered"} <= names:
         return "There is nothing to compare: a pruned and a recovered network were not both evaluated."
@@ -120,6 +136,12 @@ def _regained(lost: int, regained: int, kind: str) -> str:
 
 
 def _little_lost(lost: int, above_teacher: int, kind: str, evaluation: Evaluation) -> str:
+    agreement = evaluation.score("recovered").agreement
+    if not kind and agreement is not None and agreement < ALIKE:
+        return (
+            f"Top-1 hardly fell, and yet the recovered network agrees with its teacher on only {percent(agreement)} of "
+            f"held-out {evaluation.held_out_kind}: they do not answer alike; {_read(evaluation)}."
+        )
     cost = "nothing" if lost <= 0 else f"next to nothing ({_points(lost)} points{kind})"
     measured = f" (measured as {agreement_label(evaluation)})" if kind and lost <= 0 else ""
     if above_teacher == 0:

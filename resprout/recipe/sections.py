@@ -288,7 +288,8 @@ class GateSection(Section):
     """
 
     max_top1_drop_points: float | None = Field(default=None, ge=0)
-    """How many points of top-1 accuracy the recovered network may be below its teacher, on the labelled test set."""
+    """How many points of top-1 accuracy the recovered network may be below its teacher, on the labelled test set. It
+    cannot be told where the teacher itself is no better than chance there."""
     min_top1: float | None = Field(default=None, ge=0, le=1)
     """Its least top-1 accuracy on the labelled test set, in [0, 1]."""
     min_agreement: float | None = Field(default=None, ge=0, le=1)

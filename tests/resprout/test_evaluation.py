@@ -303,6 +303,27 @@ def test_the_verdict_says_when_there_is_none() -> None:
     assert verdict(evaluation(teacher=0.9, pruned=0.5)).startswith("There is nothing to compare")
 
 
+def test_networks_that_do_not_answer_alike_are_not_called_level() -> None:
+    level = evaluation(teacher=0.9, pruned=0.9, recovered=0.9)
+    apart = replace(level, scores=tuple(replace(score, agreement=0.031) for score in level.scores))
+    assert verdict(apart) == (
+        "Top-1 hardly fell, and yet the recovered network agrees with its teacher on only 3.1 % of held-out dreams: "
+        "they do not answer alike; no training image was read."
+    )
+
+
+def test_classes_that_the_teacher_does_not_name_are_called_as_the_test_set_calls_them(
+    tiny_teacher: Teacher, dreams: DreamSet, data: LabelledImages
+) -> None:
+    names = ("ape", "bee", "cat", "dog")
+    info = replace(tiny_teacher.info, class_names=("0", "1", "2", "3"))
+    called = replace(data, class_names=names)
+    assert evaluate(replace(tiny_teacher, info=info), {}, dreams, called).class_names == names
+    assert evaluate(replace(tiny_teacher, info=info), {}, dreams).class_names == info.class_names
+    given = replace(info, numbers_are_names=True)
+    assert evaluate(replace(tiny_teacher, info=given), {}, dreams, called).class_names == info.class_names
+
+
 def test_summary_rows_leave_out_the_teachers_agreement_with_itself() -> None:
     scores = (ModelScore("teacher", 1.0, 0.0, 0.921), ModelScore("repaired", 0.894, 0.2, 0.879))
     rows = summary_rows(Evaluation(scores, {}, 10, 10, ("a", "b")))
