@@ -28,4 +28,4 @@ def gate(evaluation: dsl.Input[dsl.Artifact], section: dict, verdict: dsl.Output
     Path(verdict.path).write_text(text, encoding="utf-8")
     verdict.metadata.update({"display_name": "gate", "limits": len(checks)})
     print(outcome.of_gate(metrics, summary, checks), flush=True)
-    stage.require(checks)
+    stage.require(checks, verdict=summary["verdict"])

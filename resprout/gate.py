@@ -111,8 +111,12 @@ def passed(checks: Sequence[Check]) -> bool | None:
     return None if any(check.passed is None for check in checks) else True
 
 
-def require(checks: Sequence[Check]) -> None:
+def require(checks: Sequence[Check], *, verdict: str = "") -> None:
     """Go on only with a result that keeps every limit.
+
+    Args:
+        checks: each limit.
+        verdict: the evaluation's, which is the reason that a person is given.
 
     Raises:
         GateError: it does not, or it cannot be told; every such limit is named.
@@ -123,6 +127,7 @@ def require(checks: Sequence[Check]) -> None:
     raise GateError(
         "the result does not keep what its recipe promises: "
         + "; ".join(f"{check.name}: {check.promised}, measured: {check.measured}" for check in broken),
+        why=verdict,
         now="look at the report; loosen the recipe's gate section, or prune in another way",
     )
 

@@ -73,6 +73,13 @@ def test_a_broken_limit_is_told_and_stops(change: dict[str, float], promised: st
         gate.require(checks)
 
 
+def test_the_verdict_is_the_reason_that_a_refused_result_gives():
+    checks = gate.judge({**METRICS, "teacher.in_doubt": 1}, GateSection(max_top1_drop_points=2.0))
+    with pytest.raises(GateError, match="max_top1_drop_points: at most 2 points, measured: nothing") as refused:
+        gate.require(checks, verdict="The teacher itself is right on 25.0 %.")
+    assert refused.value.why == "The teacher itself is right on 25.0 %."
+
+
 def test_without_a_test_set_accuracy_cannot_be_told_and_does_not_pass():
     measured = {name: value for name, value in METRICS.items() if not name.endswith("top1")}
     checks = gate.judge(measured, EVERYTHING)
