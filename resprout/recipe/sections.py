@@ -103,7 +103,8 @@ class DeepInversionSection(Section):
     iterations: int = Field(default=50, ge=1)
     """Optimiser steps per group; inputs much larger than CIFAR's may want more: watch the loss curves in the report."""
     learning_rate: float = Field(default=0.1, gt=0)
-    """Adam's peak step size, in normalised input space; a cosine brings it to 0."""
+    """Adam's peak step size, in quarters of the way from black to white, whatever the teacher's normalisation; a cosine
+    brings it to 0."""
     target_loss: Literal["cross_entropy", "entropy"] = "cross_entropy"
     """Pull each dream to its class (cross_entropy), or to any confident class (entropy)."""
     target_weight: float = Field(default=0.03, ge=0)
@@ -117,9 +118,10 @@ class DeepInversionSection(Section):
     first_layer_multiplier: float = Field(default=1.0, gt=0)
     """Extra weight of the first BatchNorm layer, which sees colours and edges."""
     total_variation_weight: float = Field(default=1e-4, ge=0)
-    """Weight of the anisotropic total variation, summed over an image, averaged over the group."""
+    """Weight of the anisotropic total variation, summed over an image, averaged over the group; in the unit of
+    learning_rate."""
     l2_weight: float = Field(default=0.0, ge=0)
-    """Weight of an image's mean square."""
+    """Weight of an image's mean square distance from mid-grey, in the unit of learning_rate."""
     pyramid: bool = True
     """Optimise images as a sum of resolutions instead of single pixels: dreams get the spectrum of photographs."""
     coarsest: int = Field(default=1, ge=1)

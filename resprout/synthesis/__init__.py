@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 
 import torch
@@ -73,7 +74,7 @@ def synthesize_shard(
     if not groups:
         raise too_many_shards(num_shards, len(all_groups))
     work = Work(teacher, statistics, section, seed)
-    key = f"synthesis-{fingerprint(teacher.network, section.model_dump(), seed)}"
+    key = f"synthesis-{fingerprint(teacher.network, asdict(teacher.info.input), section.model_dump(), seed)}"
     tally = _Tally(groups, work.iterations, report)
 
     def make(missing: Sequence[Group], keep: Keep) -> None:

@@ -1,8 +1,13 @@
-"""DeepInversion (arXiv 1912.08795) with balanced classes, normalised BatchNorm matching and few iterations."""
+"""DeepInversion (arXiv 1912.08795) with balanced classes, normalised BatchNorm matching and few iterations.
+
+Images are optimised from mid-grey, in quarters of the way from black to white, and reach the network normalised: what
+a step, a start and a weight mean is the same for every teacher, whether it takes pixels in 0..1, in 0..255 or
+standardised ones. A quarter is about what photographs' pixels vary by.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +19,9 @@ from resprout.synthesis import losses, pyramid
 from resprout.synthesis.engine import Descent, Objective, Watch, descend
 from resprout.synthesis.groups import Group, GroupResult
 from resprout.types import BNStatistics, InputSpec
+
+MID_GREY, QUARTER = 0.5, 0.25
+BLACK_OR_WHITE = MID_GREY / QUARTER
 
 
 def synthesize_group(
@@ -32,18 +40,29 @@ def synthesize_group(
     Args:
         network: the teacher as `precision.frozen_copy` made it, on the device to work on.
         statistics: on the same device.
-        space: bounds the dreams to what a pixel in [0, 1] can be after normalisation.
+        space: what normalises them.
+
+    Returns:
+        Among others, the images in normalised space.
     """
     device = statistics.layers[0].mean.device
     generator = group.generator(seed)
     targets = group.targets(num_classes, generator)
     start = [level.to(device) for level in _start(group.size, space.shape, section, generator)]
-    lower, upper = (space.normalise(torch.full((1, space.shape[0], 1, 1), value)).to(device) for value in (0.0, 1.0))
+    normalised = _normaliser(space, device)
     descent = Descent(section.iterations, section.learning_rate, jitter=section.jitter, flip=section.flip)
     with capture_moments(network) as moments:
-        objective = _objective(network, moments, statistics, targets.to(device), section)
-        images, curves = descend(start, objective, descent, lower=lower, upper=upper, generator=generator, watch=watch)
-    return GroupResult(images.cpu(), targets, curves)
+        objective = _objective(network, moments, statistics, targets.to(device), section, normalised)
+        images, curves = descend(start, objective, descent, bound=BLACK_OR_WHITE, generator=generator, watch=watch)
+    return GroupResult(normalised(images).cpu(), targets, curves)
+
+
+def _normaliser(space: InputSpec, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """What brings images to normalised space, in one kernel."""
+    pixels = torch.ones(1, space.shape[0], 1, 1, device=device)
+    grey = space.normalise(MID_GREY * pixels)
+    quarter = space.normalise((MID_GREY + QUARTER) * pixels) - grey
+    return lambda images: torch.addcmul(grey, images, quarter)
 
 
 def _start(
@@ -60,11 +79,12 @@ def _objective(
     statistics: BNStatistics,
     targets: Tensor,
     section: DeepInversionSection,
+    normalised: Callable[[Tensor], Tensor],
 ) -> Objective:
     dtype = next(network.parameters()).dtype
 
     def terms(images: Tensor) -> dict[str, Tensor]:
-        logits = network(images.to(dtype)).float()
+        logits = network(normalised(images).to(dtype)).float()
         weighted = {
             "bn": section.batch_norm_weight * _distance(*losses.matched(moments, statistics), section),
             **_target_term(logits, targets, section),

@@ -29,7 +29,7 @@ class Descent:
 
     Args:
         iterations: Adam steps.
-        learning_rate: the peak step size, in normalised input space.
+        learning_rate: the peak step size, in the images' own units.
         betas: Adam's decay rates.
         cosine: bring the step size to 0 along half a cosine; otherwise it is constant.
         jitter: roll all images by up to this many pixels each way, anew in each iteration.
@@ -49,8 +49,7 @@ def descend(
     objective: Objective,
     descent: Descent,
     *,
-    lower: Tensor,
-    upper: Tensor,
+    bound: float,
     generator: torch.Generator,
     watch: Watch = lambda iteration, losses: None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -58,10 +57,10 @@ def descend(
 
     Args:
         levels: the starting point, a pyramid (`resprout.synthesis.pyramid`) whose composition is the images, float32,
-            shape (batch, channels, height, width), normalised space; a single level is the images themselves.
+            shape (batch, channels, height, width), in whatever units; a single level is the images themselves.
         objective: weighted loss terms (scalars) of a batch of augmented images.
         descent: how.
-        lower, upper: bounds of the images, broadcastable to them; kept after each step.
+        bound: images are kept within ± this after each step.
         generator: on the CPU; draws the augmentations, all of them before the loop.
         watch: is called about ten times with the iteration and its losses.
 
@@ -83,7 +82,7 @@ def descend(
         optimizer.zero_grad()
         torch.stack(list(terms.values())).sum().backward()
         optimizer.step()
-        pyramid.project(parameters, lower, upper)
+        pyramid.project(parameters, bound)
         for name, term in terms.items():
             latest[name].copy_(term.detach())
 

@@ -30,15 +30,13 @@ def synthesize_group(
     device = statistics.layers[0].mean.device
     generator = group.generator(seed)
     noise = torch.randn(group.size, *space.shape, generator=generator).to(device)
-    bound = torch.full((1, 1, 1, 1), BOUND, device=device)
     descent = Descent(ITERATIONS, LEARNING_RATE, betas=(0.9, 0.999), cosine=False)
     with capture_moments(network) as moments:
         images, curves = descend(
             [noise],
             lambda images: _terms(network, moments, statistics, images),
             descent,
-            lower=-bound,
-            upper=bound,
+            bound=BOUND,
             generator=generator,
             watch=watch,
         )

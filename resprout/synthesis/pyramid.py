@@ -57,10 +57,10 @@ def compose(levels: list[Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def project(levels: list[Tensor], lower: Tensor, upper: Tensor) -> None:
-    """Bring the images within bounds by changing the finest level alone, in place."""
+def project(levels: list[Tensor], bound: float) -> None:
+    """Bring the images within ± a bound by changing the finest level alone, in place."""
     images = compose(levels)
-    levels[0] += torch.clamp(images, lower, upper) - images
+    levels[0] += images.clamp(-bound, bound) - images
 
 
 @lru_cache(maxsize=64)
