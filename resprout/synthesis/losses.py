@@ -51,7 +51,8 @@ def normalised_batch_norm_distance(
 
     For each layer the root mean square over its channels of (mean - m) / s, plus that of (variance - v) / s²,
     with s² = v + eps; then the mean over layers. Layers and channels count alike, whatever their scale and
-    number, so that one weight fits every architecture.
+    number, so that one weight fits every architecture. A channel that hardly varied in training has no scale of its
+    own, and gets its layer's (`AllChannels.spread`).
 
     Args, returns and errors as `batch_norm_distance`; the first layer counts `first_layer_multiplier` times.
     """

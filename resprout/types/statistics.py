@@ -10,6 +10,10 @@ from torch import Tensor
 
 from resprout.errors import ArtifactError
 
+HARDLY = 1e-3
+"""A channel hardly varied if its variance is less than this share of its layer's usual one. In the published
+EfficientNet-Lite0 and Lite1 all but one of those that are below it are below a millionth, most at 0."""
+
 
 @dataclass(frozen=True)
 class LayerStatistics:
@@ -33,6 +37,12 @@ class LayerStatistics:
     def channels(self) -> int:
         return int(self.mean.numel())
 
+    @property
+    def usual_variance(self) -> float:
+        """What three of four channels do not exceed; 0 where even that is nothing beside eps."""
+        usual = float(self.variance.quantile(0.75))
+        return usual if usual > HARDLY * self.eps else 0.0
+
 
 @dataclass(frozen=True)
 class AllChannels:
@@ -40,7 +50,8 @@ class AllChannels:
 
     Args:
         mean, variance: float32, shape (channels of all layers,), in network order.
-        spread: variance + the layer's eps, likewise.
+        spread: the variance that a channel's errors are counted in, likewise: its own + the layer's eps, or the layer's
+            usual one + eps where it hardly varied.
         sizes: float32, shape (layers,): channels of each.
         membership: float32, shape (channels of all layers, layers): 1 where a channel is one of a layer's.
     """
@@ -81,7 +92,19 @@ class BNStatistics:
         """All layers' statistics in one piece, on their device."""
         mean = torch.cat([layer.mean for layer in self.layers])
         variance = torch.cat([layer.variance for layer in self.layers])
-        spread = torch.cat([layer.variance + layer.eps for layer in self.layers])
+        spread = torch.cat([self._spread(layer) for layer in self.layers])
         sizes = torch.tensor([layer.channels for layer in self.layers], dtype=torch.float32)
         membership = torch.block_diag(*(torch.ones(layer.channels, 1) for layer in self.layers))
         return AllChannels(mean, variance, spread, sizes.to(mean.device), membership.to(mean.device))
+
+    def _spread(self, layer: LayerStatistics) -> Tensor:
+        # A channel that was constant in training, or nearly, says nothing of what it varies by: in units of its own,
+        # the slightest error there would outweigh all other channels' together
+        usual = layer.usual_variance or self._usual_variance
+        return torch.where(layer.variance < HARDLY * usual, usual, layer.variance) + layer.eps
+
+    @cached_property
+    def _usual_variance(self) -> float:
+        """The median over layers in which most channels vary; 1 where there is none."""
+        known = sorted(filter(None, (layer.usual_variance for layer in self.layers)))
+        return known[len(known) // 2] if known else 1.0

@@ -137,6 +137,20 @@ def test_total_variation_weight_makes_smoother_dreams(tiny_teacher: Teacher, sta
     assert roughness(1e-2) < 0.7 * roughness(0.0)
 
 
+def test_a_channel_that_was_constant_in_training_does_not_keep_the_others_from_being_matched(
+    tiny_teacher: Teacher,
+) -> None:
+    section = SMALL.model_copy(update={"num_images": 16, "num_held_out": 0, "group_size": 16, "iterations": 30})
+
+    def distances() -> torch.Tensor:
+        return synthesize(tiny_teacher, bn_statistics.extract(tiny_teacher), section, seed=0).curves["bn"][[0, -1]]
+
+    without = distances()
+    layers = [module for module in tiny_teacher.network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    layers[-1].running_var[:3] = 0.0
+    torch.testing.assert_close(distances(), without, rtol=0.25, atol=0.0)
+
+
 def test_the_papers_recipe_runs_in_batches_of_32_and_labels_dreams_as_the_teacher_sees_them(
     tiny_teacher: Teacher, statistics: BNStatistics
 ) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from scipy.stats import entropy as scipy_entropy
 from torchmetrics.functional.image import total_variation as torchmetrics_total_variation
 
-from resprout.batchnorm import Moments
+from resprout.batchnorm import Moments, channel_moments
 from resprout.synthesis import losses
 from resprout.types import BNStatistics, LayerStatistics
 
@@ -70,6 +71,48 @@ def test_the_normalised_distance_does_not_see_the_scale_of_a_layer() -> None:
         losses.normalised_batch_norm_distance(batch, target),
         losses.normalised_batch_norm_distance(scaled_batch, scaled_target),
     )
+
+
+def _constant(target: BNStatistics, layer: int, share: float, variance: float) -> BNStatistics:
+    """The statistics, with a share of a layer's channels that hardly varied."""
+    layers = list(target.layers)
+    varied = layers[layer].variance.clone()
+    varied[: math.ceil(share * len(varied))] = variance
+    layers[layer] = replace(layers[layer], variance=varied)
+    return BNStatistics(tuple(layers))
+
+
+@pytest.mark.parametrize(
+    ("share", "variance"), [(0.01, 0.0), (0.01, 1e-38), (0.01, 1e-5), (0.6, 0.0), (0.6, 1e-5), (0.8, 1e-9), (1.0, 0.0)]
+)
+def test_channels_that_hardly_varied_in_training_do_not_outweigh_the_others(share: float, variance: float) -> None:
+    target, batch = _statistics(40, 40, 40), _moments(40, 40, 40)
+    without = losses.normalised_batch_norm_distance(batch, target)
+    found = losses.normalised_batch_norm_distance(batch, _constant(target, 1, share, variance))
+    assert 0.5 * without < found < 2 * without
+
+
+def test_statistics_without_any_channel_that_varied_are_counted_in_units_of_1() -> None:
+    target = BNStatistics((LayerStatistics("bn", torch.zeros(2), torch.zeros(2), 0.0),))
+    batch = [Moments(torch.tensor([3.0, 3.0]), torch.tensor([2.0, 2.0]))]
+    assert losses.normalised_batch_norm_distance(batch, target).item() == pytest.approx(3 + 2)
+
+
+def test_channels_that_vary_less_than_others_are_counted_in_their_own_units() -> None:
+    layer = LayerStatistics("bn", torch.zeros(40), torch.logspace(-2, 1, 40), 1e-5)
+    assert torch.equal(BNStatistics((layer,)).all_channels.spread, layer.variance + 1e-5)
+
+
+@pytest.mark.parametrize("distance", [losses.batch_norm_distance, losses.normalised_batch_norm_distance])
+def test_gradients_are_finite_where_neither_the_batch_nor_the_training_data_varied(distance) -> None:
+    inputs = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    inputs[:, 0] = 7.0
+    inputs.requires_grad_()
+    target = BNStatistics((LayerStatistics("bn", torch.tensor([7.0, 0.0, 7.0]), torch.tensor([0.0, 1.0, 0.0]), 1e-5),))
+    distance([channel_moments(inputs)], target).backward()
+    assert inputs.grad is not None
+    assert torch.isfinite(inputs.grad).all()
+    assert inputs.grad[:, 1:].abs().sum() > 0
 
 
 def test_moments_of_other_layers_are_refused_by_name() -> None:
