@@ -18,9 +18,11 @@ def merge_dreams(
     """
     from components._metrics import log
     from resprout import artifacts, figures, synthesis
+    from resprout.progress import print_notes
 
     paths = [shard.path for shard in shards]
     merged = synthesis.merge([artifacts.load_shard(path) for path in paths])
+    print_notes(merged.notes)
     artifacts.save_merged(merged, dreams.path, shards=paths)
     dreams.metadata.update({"display_name": f"{len(merged.images):,} dreams", "shards": len(paths)})
     log(metrics, figures.of_dreams(merged))

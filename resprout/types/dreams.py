@@ -10,6 +10,9 @@ from torch import Tensor
 
 from resprout.errors import ArtifactError
 
+ENOUGH_ITERATIONS, HARDLY_FELL = 20, 0.9
+"""After so many, a BatchNorm loss that is above this share of its first value hardly fell."""
+
 
 @dataclass(frozen=True)
 class DreamGroup:
@@ -79,6 +82,18 @@ class DreamSet:
                 why="no student can learn from them",
                 now="lower synthesis.learning_rate",
             )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know before they are trusted: that they hardly came to match the teacher's BatchNorm statistics."""
+        curve = self.curves.get("bn", torch.zeros(0))
+        if len(curve) < ENOUGH_ITERATIONS or not curve[-1] > HARDLY_FELL * curve[0]:
+            return ()
+        return (
+            f"the BatchNorm loss hardly fell ({float(curve[0]):.3g} to {float(curve[-1]):.3g}): dreams may show little "
+            "of the teacher's data; raise synthesis.iterations or synthesis.learning_rate, and check "
+            "teacher.input.mean and teacher.input.std",
+        )
 
     @property
     def num_training(self) -> int:

@@ -102,6 +102,12 @@ def test_the_dreams_are_the_same_artifact_however_many_shards_made_them(stage: S
     assert len(digests) == 1
 
 
+def test_dreams_that_hardly_came_to_match_the_statistics_are_told_of(stage: Stage, capsys: pytest.CaptureFixture[str]):
+    for learning_rate, told in ((1e-6, True), (0.1, False)):
+        dreamt(stage, {**SYNTHESIS, "iterations": 20.0, "learning_rate": learning_rate})
+        assert ("note: the BatchNorm loss hardly fell (" in capsys.readouterr().out) is told
+
+
 def test_shards_of_different_recipes_are_not_put_together(stage: Stage):
     dreamt(stage, num_shards=2)
     dreamt(stage, {**SYNTHESIS, "iterations": 4.0}, num_shards=3)

@@ -192,6 +192,25 @@ def test_more_shards_than_groups_are_refused(tiny_teacher: Teacher, statistics: 
     assert shard(plan(24, 8, 8), 8, 9) == []
 
 
+@pytest.mark.parametrize(
+    ("curve", "told"),
+    [
+        (torch.linspace(18.1, 17.7, 20), True),
+        (torch.linspace(18.1, 30.0, 20), True),
+        (torch.linspace(18.1, 17.7, 19), False),  # too few to tell
+        (torch.linspace(18.1, 9.0, 20), False),
+        (torch.zeros(20), False),  # of no weight
+    ],
+)
+def test_dreams_say_that_their_batchnorm_loss_hardly_fell(curve: torch.Tensor, told: bool) -> None:
+    images = torch.zeros(2, 3, 4, 4, dtype=torch.float16)
+    notes = DreamSet(images, torch.zeros(2, dtype=torch.int64), 0, 2, curves={"bn": curve}).notes
+    assert [note.partition(":")[0] for note in notes] == (
+        [f"the BatchNorm loss hardly fell (18.1 to {float(curve[-1]):.3g})"] if told else []
+    )
+    assert all(f"synthesis.{field}" in note for note in notes for field in ("iterations", "learning_rate"))
+
+
 def test_dreams_with_nan_are_refused() -> None:
     images = torch.zeros(2, 3, 4, 4, dtype=torch.float16)
     images[0, 0, 0, 0] = float("nan")

@@ -202,6 +202,14 @@ def test_grey_dreams_and_few_dreams_are_shown_too(make_run: MakeRun) -> None:
     assert "Synthesis" not in Page(html).words
 
 
+def test_dreams_that_hardly_came_to_match_the_statistics_are_told_of(make_run: MakeRun) -> None:
+    run = make_run()
+    flat = torch.linspace(18.1, 17.7, 50)
+    page = render(**{**run, "dreams": replace(run["dreams"], curves={"bn": flat})})
+    assert "<p>The BatchNorm loss hardly fell (18.1 to 17.7)" in page
+    assert "hardly fell" not in render(**run)
+
+
 def test_no_dreams_no_curves_and_no_provenance_are_no_error(make_run: MakeRun) -> None:
     run = make_run(labelled=False, num_held_out=0)
     run["dreams"] = DreamSet(torch.zeros(0, 3, 32, 32).half(), torch.zeros(0, dtype=torch.int64), 0, 10)
