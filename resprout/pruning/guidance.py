@@ -13,6 +13,7 @@ from resprout.progress import Progress, Report, silent
 from resprout.pruning.gradients import Examples, Loss
 from resprout.pruning.subject import Subject
 from resprout.seeding import generator
+from resprout.stem import step_groups
 
 EPS = 1e-6
 """What logits' standard deviation is raised by, so that equal logits divide by something."""
@@ -116,7 +117,7 @@ def briefly_trained(
         report: is told how many steps are done.
     """
     network = copy.deepcopy(student).eval().requires_grad_(True)
-    optimizer = torch.optim.SGD(network.parameters(), learning_rate, momentum=0.9)
+    optimizer = torch.optim.SGD(step_groups(network, examples.images, peak=learning_rate, adaptive=False), momentum=0.9)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
     order = torch.empty(0, dtype=torch.int64)
     for step in range(steps):

@@ -185,7 +185,8 @@ class DistillationSection(Section):
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """AdamW, or SGD with momentum 0.9."""
     learning_rate: float | None = Field(default=None, gt=0)
-    """The peak step size. none: 0.001 from reconstructed, 0.003 otherwise."""
+    """The peak step size; smaller for weights that read an image in 0..255. none: 0.001 from reconstructed, 0.003
+    otherwise."""
     schedule: Literal["one_cycle", "constant"] = "one_cycle"
     """one_cycle: linear warm-up, then a cosine to 0. constant: the peak throughout, after the warm-up."""
     warmup: float = Field(default=0.1, ge=0, lt=1)

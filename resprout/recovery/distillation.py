@@ -24,6 +24,7 @@ from resprout.recording import Recorded
 from resprout.recovery.augmentation import augment
 from resprout.recovery.features import block_names, capture_features, feature_distance, kept_features, matched
 from resprout.seeding import generator as seeded
+from resprout.stem import step_groups
 from resprout.types import ChannelPlan, DreamSet, PruningMask
 
 EpochWatch = Callable[[int, dict[str, float]], None]
@@ -83,7 +84,7 @@ def distil(
     dtype = precision.resolve(section.precision, device)
     frozen_teacher = precision.frozen_copy(teacher, dtype, device)
     network = laid_out(copy.deepcopy(student).to(device)).requires_grad_(True)
-    state = _State(network, _optimizer(network, section), seeded(seed, "recovery"), _snapshot(network))
+    state = _State(network, _optimizer(network, dreams, section), seeded(seed, "recovery"), _snapshot(network))
     if checkpoint is not None:
         _restore(state, checkpoint, key)
     watch(state.epoch, {})
@@ -119,19 +120,19 @@ def _shares(dreams: DreamSet) -> Tensor:
     return functional.one_hot(dreams.training[1], dreams.num_classes).float()
 
 
-def _optimizer(network: nn.Module, section: DistillationSection) -> torch.optim.Optimizer:
+def _optimizer(network: nn.Module, dreams: DreamSet, section: DistillationSection) -> torch.optim.Optimizer:
     """The optimiser; its groups keep the peak step size as `initial_lr`, as torch's own schedulers do."""
     peak = section.learning_rate
     if peak is None:
         raise ValueError("the section is not settled: it names no learning_rate")
-    parameters = list(network.parameters())
-    groups = [{"params": parameters, "initial_lr": peak}]
-    on_gpu = parameters[0].device.type == "cuda"
-    # a recorded step reads its size from the GPU
-    rate: float | Tensor = torch.tensor(peak, device=parameters[0].device) if on_gpu else peak
-    if section.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=rate, weight_decay=section.weight_decay, fused=True, capturable=on_gpu)
-    return torch.optim.SGD(groups, lr=rate, momentum=0.9, weight_decay=section.weight_decay, fused=on_gpu)
+    adaptive, device = section.optimizer == "adamw", next(network.parameters()).device
+    groups = step_groups(network, dreams.training[0], peak=peak, weight_decay=section.weight_decay, adaptive=adaptive)
+    on_gpu = device.type == "cuda"
+    if on_gpu:  # a recorded step reads its size from there
+        groups = [group | {"lr": torch.tensor(group["lr"], device=device)} for group in groups]
+    if adaptive:
+        return torch.optim.AdamW(groups, fused=True, capturable=on_gpu)
+    return torch.optim.SGD(groups, momentum=0.9, fused=on_gpu)
 
 
 def _epoch(
@@ -287,7 +288,7 @@ def _restore(state: _State, checkpoint: Checkpoint, key: str) -> None:
     tensors, about = found
     state.network.load_state_dict(_under("network.", tensors))
     state.best = _under("best.", tensors)
-    parameters = list(state.network.parameters())
+    parameters = [each for group in state.optimizer.param_groups for each in group["params"]]
     moments: dict[int, dict[str, Any]] = {}
     for name, tensor in _under("optimizer.", tensors).items():
         index, field_name = name.split(".", 1)
