@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,9 @@ from resprout.errors import ArtifactError
 from resprout.seeding import generator
 from resprout.sharding import group_sizes
 from resprout.types import DreamGroup, DreamSet, DreamShard
+
+ENOUGH_ITERATIONS, HARDLY_FELL = 20, 0.9
+"""After so many, a BatchNorm loss that is above this share of its first value hardly fell."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,23 @@ def merge(shards: Sequence[DreamShard]) -> DreamSet:
         num_held_out=sum(len(group.images) for group in groups if group.held_out),
         num_classes=shards[0].num_classes,
         curves=curves,
+        notes=notes_on(curves),
+    )
+
+
+def notes_on(curves: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """What to know before dreams are trusted: that they hardly came to match the teacher's BatchNorm statistics.
+
+    Args:
+        curves: name -> float32, shape (iterations,).
+    """
+    curve = curves.get("bn", torch.zeros(0))
+    if len(curve) < ENOUGH_ITERATIONS or not curve[-1] > HARDLY_FELL * curve[0]:
+        return ()
+    return (
+        f"the BatchNorm loss hardly fell ({float(curve[0]):.3g} to {float(curve[-1]):.3g}): dreams may show little of "
+        "the teacher's data; raise synthesis.iterations or synthesis.learning_rate, and check teacher.input.mean and "
+        "teacher.input.std",
     )
 
 

@@ -10,9 +10,6 @@ from torch import Tensor
 
 from resprout.errors import ArtifactError
 
-ENOUGH_ITERATIONS, HARDLY_FELL = 20, 0.9
-"""After so many, a BatchNorm loss that is above this share of its first value hardly fell."""
-
 
 @dataclass(frozen=True)
 class DreamGroup:
@@ -58,7 +55,8 @@ class DreamSet:
         num_classes: the number of classes that the targets are drawn from.
         curves: per-iteration losses, averaged over the groups: name -> float32, shape (iterations,).
         source: where real, labelled images were read from that took the place of dreams; empty where it is dreams.
-        notes: what reading such images did, as of `LabelledImages`; not kept.
+        notes: what to know before they are trusted: what reading such images did, or that dreams hardly came to match
+            the teacher's statistics; not kept.
     """
 
     images: Tensor
@@ -82,18 +80,6 @@ class DreamSet:
                 why="no student can learn from them",
                 now="lower synthesis.learning_rate",
             )
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What to know before they are trusted: that they hardly came to match the teacher's BatchNorm statistics."""
-        curve = self.curves.get("bn", torch.zeros(0))
-        if len(curve) < ENOUGH_ITERATIONS or not curve[-1] > HARDLY_FELL * curve[0]:
-            return ()
-        return (
-            f"the BatchNorm loss hardly fell ({float(curve[0]):.3g} to {float(curve[-1]):.3g}): dreams may show little "
-            "of the teacher's data; raise synthesis.iterations or synthesis.learning_rate, and check "
-            "teacher.input.mean and teacher.input.std",
-        )
 
     @property
     def num_training(self) -> int:

@@ -15,7 +15,7 @@ from resprout.errors import ArtifactError, RecipeError
 from resprout.progress import Progress
 from resprout.recipe import DeepInversionSection, ImagesSection, PaperSynthesisSection, SynthesisSection
 from resprout.synthesis import METHODS, merge, synthesize, synthesize_shard
-from resprout.synthesis.groups import plan, shard
+from resprout.synthesis.groups import notes_on, plan, shard
 from resprout.synthesis.losses import matched, normalised_batch_norm_distance, total_variation
 from resprout.types import BNStatistics, DreamSet, Teacher
 
@@ -203,8 +203,7 @@ def test_more_shards_than_groups_are_refused(tiny_teacher: Teacher, statistics: 
     ],
 )
 def test_dreams_say_that_their_batchnorm_loss_hardly_fell(curve: torch.Tensor, told: bool) -> None:
-    images = torch.zeros(2, 3, 4, 4, dtype=torch.float16)
-    notes = DreamSet(images, torch.zeros(2, dtype=torch.int64), 0, 2, curves={"bn": curve}).notes
+    notes = notes_on({"bn": curve})
     assert [note.partition(":")[0] for note in notes] == (
         [f"the BatchNorm loss hardly fell (18.1 to {float(curve[-1]):.3g})"] if told else []
     )
