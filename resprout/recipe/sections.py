@@ -55,7 +55,8 @@ class TeacherSection(Section):
 
     source: str
     """A folder of ours, a .safetensors or weights-only .pt file, torchvision://NAME?weights=W, timm://NAME,
-    hf://REPO, s3://BUCKET/KEY (a file or a folder of ours), or https://… (with sha256)."""
+    hf://REPO, s3://BUCKET/KEY (a file or a folder of ours), or https://… (with sha256). A file may hold more than the
+    weights: they are found under any keys and any prefix of their names; of several sets the averaged one is taken."""
     architecture: str | None = None
     """What to build for a bare weights file: a torchvision, timm or CIFAR name, or your own package.module:function."""
     arguments: dict[str, Any] = Field(default_factory=dict)

@@ -11,12 +11,14 @@ from resprout import models
 from resprout.artifacts import load_teacher
 from resprout.errors import ArtifactError, RecipeError, UnsupportedModelError
 from resprout.files import sha256_of
+from resprout.models.classifier import classifier
 from resprout.progress import Report, silent
 from resprout.recipe import TeacherSection
 from resprout.rehearsal import rehearse
 from resprout.sources import checks
 from resprout.sources.download import downloaded
 from resprout.sources.files import Candidate, read_weights
+from resprout.sources.fitting import fitted, matched
 from resprout.sources.hubs import from_hugging_face, from_timm, from_torchvision
 from resprout.types import InputSpec, ModelInfo, Stored, Teacher
 from resprout.urls import without_secrets
@@ -77,8 +79,8 @@ def _from_path(path: Path, section: TeacherSection) -> Candidate:
         raise ArtifactError(f"there is no teacher {path}", now="correct teacher.source")
     if path.is_dir():
         return _from_folder(path, section)
-    state, digest = read_weights(path, path.name, sha256=section.sha256)
-    return Candidate(state, path.name, digest)
+    content, digest = read_weights(path, path.name, sha256=section.sha256)
+    return Candidate(content, path.name, digest)
 
 
 def _from_folder(path: Path, section: TeacherSection) -> Candidate:
@@ -106,22 +108,18 @@ def _from_https(section: TeacherSection, report: Report) -> Candidate:
             now="ask its owner for the sha256 of the file, and put it into the recipe",
         )
     with downloaded(section.source, report=report) as path:
-        state, digest = read_weights(path, source, sha256=section.sha256)
-    return Candidate(state, source, digest)
+        content, digest = read_weights(path, source, sha256=section.sha256)
+    return Candidate(content, source, digest)
 
 
 def _judged(candidate: Candidate, section: TeacherSection) -> Teacher:
     info = _info(candidate, section)
-    network = models.build(
-        info.architecture,
-        num_classes=info.num_classes,
-        arguments=info.arguments,
-        input_shape=info.input.shape,
-        allow_custom_code=section.allow_custom_code,
+    written = models.as_written(
+        info.architecture, info.num_classes, info.arguments, info.input.shape, section.allow_custom_code
     )
-    checks.load_checked(network, candidate.state, candidate.source, info.architecture)
-    network.eval().requires_grad_(False)
-    return Teacher(info, network, candidate.source, candidate.digest)
+    network, notes = fitted(written, candidate.content, candidate.source, info.architecture)
+    network = classifier(network, info.num_classes).eval().requires_grad_(False)
+    return Teacher(info, network, candidate.source, candidate.digest, notes)
 
 
 def _info(candidate: Candidate, section: TeacherSection) -> ModelInfo:
@@ -158,21 +156,18 @@ def _info(candidate: Candidate, section: TeacherSection) -> ModelInfo:
 def _num_classes(
     architecture: str, arguments: Mapping[str, object], spec: InputSpec, candidate: Candidate, allow_custom_code: bool
 ) -> int:
-    """The length of the logits, read off the layer whose size follows the number of classes."""
-    probe = models.build(
-        architecture,
-        num_classes=_PROBE,
-        arguments=arguments,
-        input_shape=spec.shape,
-        allow_custom_code=allow_custom_code,
-    )
-    heads = [name for name, own in probe.state_dict().items() if own.ndim and own.shape[0] == _PROBE]
-    state = candidate.state
-    sizes = {state[name].shape[0] for name in heads if name in state and state[name].ndim}
+    """The length of the logits, read off the layer whose size follows the number of classes, or off an answer."""
+    probe = models.as_written(architecture, _PROBE, arguments, spec.shape, allow_custom_code)
+    probe, match, _ = matched(probe, candidate.content, candidate.source, any_size=_PROBE)
+    heads = {name: own.shape.index(_PROBE) for name, own in probe.state_dict().items() if _PROBE in own.shape}
+    state = match.state
+    sizes = {state[name].shape[axis] for name, axis in heads.items() if name in state}
+    if not heads:
+        sizes = checks.length_of_logits(probe, spec)
     if len(sizes) != 1:
         raise UnsupportedModelError(
             f"the weights of '{candidate.source}' do not show how many classes {architecture} tells apart",
             why=f"they lack {', '.join(heads)}" if heads else "no layer of it follows the number of classes",
             now="correct teacher.architecture, or give teacher.num_classes",
         )
-    return sizes.pop()
+    return int(sizes.pop())

@@ -17,12 +17,16 @@ from torch import Tensor
 
 from resprout.errors import ArtifactError, UnsupportedModelError
 from resprout.files import sha256_of
+from resprout.sources.contents import entries_of
 from resprout.types import InputSpec
 
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
-PREFIXES = ("module.", "_orig_mod.")
-# torchvision's DenseNet weights keep the names of an older torch: denselayer1.norm.1 is denselayer1.norm1
-_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)\.")
+# what lies where weights are expected: how such a file begins, and what to do about it
+_NO_WEIGHTS = (
+    ("a Git LFS pointer", (b"version https://git-lfs",), "git lfs pull"),
+    ("a web page", (b"<",), "download it by the link of the raw file; is a login asked for?"),
+    ("an HDF5 file", (b"\x89hdf",), "export the weights from the library that wrote it, as safetensors"),
+    ("compressed by gzip", (b"\x1f\x8b",), "unpack it"),
+)
 
 
 @dataclass(frozen=True)
@@ -30,14 +34,14 @@ class Candidate:
     """Weights that were read and not yet judged, with what their source says about them.
 
     Args:
-        state: parameter and buffer name -> tensor.
+        content: names -> tensors, or mappings of such at any depth.
         source: where they came from, without secrets and without a path of this machine.
         digest: the weights file's sha256.
         architecture, arguments, input, class_names: None where the source does not say.
         input_problem: why there is no input, where the source says one that cannot be.
     """
 
-    state: Mapping[str, Tensor]
+    content: Any
     source: str
     digest: str
     architecture: str | None = None
@@ -47,11 +51,10 @@ class Candidate:
     input_problem: str = ""
 
 
-def read_weights(path: Path, name: str, *, sha256: str | None = None) -> tuple[dict[str, Tensor], str]:
-    """The state dict in a safetensors or weights-only torch file, and the file's sha256.
+def read_weights(path: Path, name: str, *, sha256: str | None = None) -> tuple[Any, str]:
+    """What a safetensors or weights-only torch file holds, tensors at any depth, and the file's sha256.
 
-    Checkpoints that wrap their state dict, and names that start with `module.`, are unwrapped. The digest is
-    checked before anything is parsed.
+    The digest is checked before anything is parsed.
 
     Args:
         path: the file, told apart by its content, not by its name.
@@ -60,7 +63,7 @@ def read_weights(path: Path, name: str, *, sha256: str | None = None) -> tuple[d
 
     Raises:
         ArtifactError: the digest differs.
-        UnsupportedModelError: it is a pickle that holds code, is damaged, or holds no state dict.
+        UnsupportedModelError: it is a pickle that holds code, is damaged, or holds no tensor by a name.
     """
     digest = sha256_of(path)
     if sha256 is not None and digest != sha256:
@@ -69,16 +72,24 @@ def read_weights(path: Path, name: str, *, sha256: str | None = None) -> tuple[d
             why="these are not the weights that were agreed on, or they were damaged on the way",
             now="fetch the right file, or correct teacher.sha256 once you know that this one is right",
         )
-    return _plain_names(_unwrap(_read(path, name), name)), digest
+    content = _read(path, name)
+    if not entries_of(content):
+        raise _without_tensors(content, name)
+    return content, digest
 
 
 def _read(path: Path, name: str) -> Any:
     with path.open("rb") as file:
-        start = file.read(9)
-    if start[8:] == b"{":
+        start = file.read(512)
+    if start[8:9] == b"{":
         return _read_safetensors(path, name)
     if start.startswith((b"PK", b"\x80")):  # torch's zip files, and pickles
         return _read_torch(path, name)
+    for kind, marks, now in _NO_WEIGHTS:
+        if start.lstrip().lower().startswith(marks):
+            raise UnsupportedModelError(
+                f"teacher '{name}' is {kind}, not weights", why="no network can be made of it", now=now
+            )
     raise _damaged(name, ValueError("it is neither a safetensors nor a torch file"))
 
 
@@ -107,6 +118,12 @@ def _read_torch(path: Path, name: str) -> Any:
 
 def _holds_code(name: str, message: str) -> UnsupportedModelError:
     culprit = re.search(r"GLOBAL ([\w.]+)", message)
+    if culprit and culprit[1].startswith("numpy."):
+        return UnsupportedModelError(
+            f"teacher '{name}' holds numpy's numbers beside tensors ({culprit[1]})",
+            why="of a pickle only tensors, numbers and text are read: anything else in it could run a program",
+            now="save numbers as Python's, float(best_acc), or torch.save(model.state_dict(), PATH) alone",
+        )
     return UnsupportedModelError(
         f"teacher '{name}' is a pickle that holds code, not only weights",
         why="loading it could run any program on this machine" + (f" (it names {culprit[1]})" if culprit else ""),
@@ -123,22 +140,12 @@ def _damaged(name: str, error: Exception) -> UnsupportedModelError:
     )
 
 
-def _unwrap(content: Any, name: str) -> dict[str, Tensor]:
-    for wrapper in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-            break
-    if isinstance(content, Mapping) and content and all(isinstance(value, Tensor) for value in content.values()):
-        return dict(content)
+def _without_tensors(content: Any, name: str) -> UnsupportedModelError:
+    keys = [key for key in content if not isinstance(key, str)] if isinstance(content, Mapping) else []
     found = ", ".join(map(str, list(content)[:5])) if isinstance(content, Mapping) else type(content).__name__
-    raise UnsupportedModelError(
-        f"teacher '{name}' holds no state dict, but {found or 'nothing'}",
+    return UnsupportedModelError(
+        f"teacher '{name}' holds no state dict, but {found or 'nothing'}"
+        + (", which are no names of tensors" if keys else ""),
+        why="a state dict has the name of each tensor, as text",
         now="save torch.save(model.state_dict(), PATH), or wrap it as {'state_dict': …}",
     )
-
-
-def _plain_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in PREFIXES:
-        if all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    return {_OLD_DENSENET.sub(r"\1\2.", name): tensor for name, tensor in state.items()}

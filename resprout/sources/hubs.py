@@ -50,10 +50,10 @@ def from_torchvision(uri: str, sha256: str | None) -> Candidate:
     parts, transform = urlsplit(uri), weights.transforms()
     name = parts.netloc + parts.path
     source = f"torchvision://{name}?weights={weights.name}"
-    state, digest = read_weights(_torch_hub_file(weights.url), source, sha256=sha256)
+    content, digest = read_weights(_torch_hub_file(weights.url), source, sha256=sha256)
     size = transform.crop_size[0]
     return Candidate(
-        state,
+        content,
         source,
         digest,
         architecture=name,
@@ -78,8 +78,8 @@ def from_timm(uri: str, sha256: str | None) -> Candidate:
         raise UnsupportedModelError(f"timm has no pretrained weights for '{name}'", now="give a file of your own")
     path = _hub_weights(repository, None) if repository else _torch_hub_file(str(url))
     full_name = f"{fields['architecture']}.{fields['tag']}" if fields.get("tag") else name
-    state, digest = read_weights(path, uri, sha256=sha256)
-    return _timm_candidate(full_name, fields, {}, state, f"timm://{full_name}", digest)
+    content, digest = read_weights(path, uri, sha256=sha256)
+    return _timm_candidate(full_name, fields, {}, content, f"timm://{full_name}", digest)
 
 
 def from_hugging_face(uri: str, sha256: str | None) -> Candidate:
@@ -88,9 +88,9 @@ def from_hugging_face(uri: str, sha256: str | None) -> Candidate:
     if repository.count("/") != 1 or "?" in uri:
         raise RecipeError(f"teacher.source: '{uri}' is not hf://OWNER/REPO or hf://OWNER/REPO@REVISION")
     config = _timm_config(hub_file(repository, "config.json", revision or None), uri)
-    state, digest = read_weights(_hub_weights(repository, revision or None), uri, sha256=sha256)
+    content, digest = read_weights(_hub_weights(repository, revision or None), uri, sha256=sha256)
     name, arguments = config.get("architecture"), config.get("model_args") or {}
-    return _timm_candidate(name, {**config, **config.get("pretrained_cfg", {})}, arguments, state, uri, digest)
+    return _timm_candidate(name, {**config, **config.get("pretrained_cfg", {})}, arguments, content, uri, digest)
 
 
 def _timm_config(path: Path, uri: str) -> dict[str, Any]:
@@ -104,12 +104,17 @@ def _timm_config(path: Path, uri: str) -> dict[str, Any]:
 
 
 def _timm_candidate(
-    name: str | None, pretrained: Mapping[str, Any], arguments: Mapping[str, Any], state: Any, source: str, digest: str
+    name: str | None,
+    pretrained: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    content: Any,
+    source: str,
+    digest: str,
 ) -> Candidate:
     spec, problem = _stated_input(pretrained)
     labels = pretrained.get("label_names")
     return Candidate(
-        state,
+        content,
         source,
         digest,
         architecture=f"timm:{name}" if name else None,

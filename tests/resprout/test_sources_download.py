@@ -165,7 +165,7 @@ def test_an_https_teacher_needs_a_digest(server: Server, weights: str) -> None:
 def test_a_download_that_is_no_weights_file_is_named_by_its_address(server: Server) -> None:
     server.files["/page"] = b"<html>please log in</html>"
     digest = hashlib.sha256(server.files["/page"]).hexdigest()
-    with pytest.raises(UnsupportedModelError, match=r"teacher 'https://localhost:\d+/page' cannot be read"):
+    with pytest.raises(UnsupportedModelError, match=r"teacher 'https://localhost:\d+/page' is a web page, not weights"):
         fetch(section_of(server.url("/page"), digest))
 
 

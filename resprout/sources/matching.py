@@ -1,0 +1,212 @@
+"""Finding, in whatever a checkpoint holds, the tensors that a network's names stand for.
+
+Nobody's list of wrappers and prefixes is complete, so the names themselves decide: a name of the checkpoint that ends
+with a name of the network has the rest as its prefix, and the prefix under which all fits is the right one. Keys of
+nested mappings count as prefixes too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resprout.errors import UnsupportedModelError
+from resprout.sources.contents import Entries, Entry, entries_of, variants
+from resprout.sources.names import COUNT, Names
+from resprout.wording import listed
+
+_AVERAGED = re.compile(r"(?:^|[^a-z])(?:ema|swa|avg|averag|shadow)|modelema", flags=re.IGNORECASE)
+# Lightning's WeightAveraging keeps the averaged weights as state_dict, and beside them these
+_NOT_AVERAGED = "current_model_state"
+# what training leaves beside the weights
+_BESIDE = re.compile(r"(?:^|[._])(?:criteri|loss|metric|optim|sched|queue|class_weight|pos_weight)", re.IGNORECASE)
+_COUNTED = ("total_ops", "total_params")  # by thop, as floats
+_NORMALISATION = ("mean", "std", "pixel_mean", "pixel_std")
+
+
+@dataclass(frozen=True)
+class Match:
+    """The names of a network, looked for under one prefix.
+
+    Args:
+        entries: what the checkpoint holds.
+        prefix: what the checkpoint's names have before the network's.
+        second: likewise, where the rest of the network lies under another prefix, as a head beside its backbone.
+        lacking: what the network's names have before the checkpoint's.
+        names: the network's name -> the checkpoint's, of the same shape.
+        misshapen: likewise, of another shape.
+        missing: the network's names that the checkpoint lacks.
+        left_over: the checkpoint's names under this prefix that look like layers, and that the network lacks.
+        passed_over: the checkpoint's names that are none of the network's, and no layers under this prefix.
+        as_built: the network's own buffers outside `lacking`, which stay.
+        notes: what was done to the names, a sentence each.
+    """
+
+    entries: Entries
+    prefix: str
+    lacking: str
+    names: Mapping[str, str]
+    second: str | None = None
+    misshapen: Mapping[str, str] = field(default_factory=dict)
+    missing: Sequence[str] = ()
+    left_over: Sequence[str] = ()
+    passed_over: Sequence[str] = ()
+    as_built: Sequence[str] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def fits(self) -> bool:
+        """Whether every name of the network has its tensor, and no layer is left."""
+        return not (self.misshapen or self.missing or self.left_over)
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """The tensors that fit, by the network's names."""
+        return {name: self.entries[found].tensor for name, found in self.names.items()}
+
+    @property
+    def container(self) -> str:
+        """The keys that lead to the mapping that most of it lies in."""
+        containers = [self.entries[found].container for found in self.names.values()]
+        return max(dict.fromkeys(containers), key=containers.count, default="")
+
+    @property
+    def called(self) -> str:
+        """What messages call this set of weights."""
+        return self.prefix.rstrip(".") or "those under plain names"
+
+    @property
+    def averaged(self) -> bool:
+        """Whether these weights are an average over training."""
+        for name, entry in self.entries.items():
+            if name.endswith("n_averaged") and self.prefix.startswith(name.removesuffix("n_averaged") + "module."):
+                return bool(entry.tensor.max() > 0)  # 0: averaging never began
+        return _AVERAGED.search(self.prefix) is not None
+
+
+def best_match(content: Any, network: nn.Module, source: str, *, any_size: int | None = None) -> Match:
+    """The tensors that fit a network, or, where not all do, the set that comes nearest.
+
+    Args:
+        content: what a checkpoint holds: names -> tensors, or mappings of such at any depth.
+        network: is only looked at.
+        source: what messages call the checkpoint.
+        any_size: a size in the network's shapes that every size fits.
+
+    Raises:
+        UnsupportedModelError: several sets of weights fit, and nothing says which is meant.
+    """
+    own, entries = Names(network, any_size), entries_of(content)
+    nearest = Match(entries, "", "", {}, missing=own.wanted, left_over=[*entries])
+    for changed, notes in variants(entries, own.shapes):
+        matches = [replace(match, notes=notes) for match in _matches(changed, own)]
+        if fitting := [match for match in matches if match.fits]:
+            return _chosen(fitting, source)
+        nearest = max([nearest, *matches], key=lambda match: len(match.names))
+    return nearest
+
+
+def _matches(entries: Entries, own: Names) -> Iterator[Match]:
+    """A match for each prefix under which all that the network wants is there, or else for the most usual one."""
+    places: dict[tuple[str, str], dict[str, str]] = {}
+    for name in entries:
+        for start in (0, *(dot.end() for dot in re.finditer(r"\.", name))):
+            for lacking in own.prefixes:
+                if lacking + name[start:] in own.shapes:
+                    places.setdefault((name[:start], lacking), {})[lacking + name[start:]] = name
+    right = {
+        place: own.distinct(name for name, found in names.items() if own.takes(name, entries[found].tensor))
+        for place, names in places.items()
+    }
+    full = [place for place, found in right.items() if found == own.distinct(own.under(place[1]))]
+    taken = {found for place in full for found in places[place].values()}
+    most = max(map(len, right.values()), default=0)
+    for place in full or [place for place, found in right.items() if len(found) == most]:
+        prefix, lacking = place
+        missing = own.distinct(own.under(lacking)) - right[place]
+        rests = [other for other in places if other[1] == lacking and missing and missing <= right[other]]
+        named, second = places[place], None
+        if len(rests) == 1:
+            second = rests[0][0]
+            named = named | {name: found for name, found in places[rests[0]].items() if own.distinct([name]) <= missing}
+        yield _match(entries, own, (prefix, lacking, second), named, taken)
+
+
+def _match(
+    entries: Entries, own: Names, place: tuple[str, str, str | None], named: Mapping[str, str], taken: set[str]
+) -> Match:
+    prefix, lacking, second = place
+    # where layers share a tensor, it may be there once
+    by_tensor = {tensor: found for name, found in named.items() for tensor in own.distinct([name])}
+    names = dict(named)
+    for name in own.under(lacking):
+        for tensor in own.distinct([name]) & by_tensor.keys():
+            names.setdefault(name, by_tensor[tensor])
+    right = {name: found for name, found in names.items() if own.takes(name, entries[found].tensor)}
+    containers = {entries[found].container for found in names.values()}
+    others = [name for name in entries if name not in taken and name not in names.values()]
+    beside = [name for name in others if entries[name].container in containers and not name.endswith(COUNT)]
+    left_over = [
+        name
+        for name in beside
+        for under in [prefix if name.startswith(prefix) else second]
+        if under is not None and name.startswith(under)
+        if _is_layer(lacking + name.removeprefix(under), entries[name], own)
+    ]
+    return Match(
+        entries,
+        prefix,
+        lacking,
+        right,
+        second,
+        misshapen={name: found for name, found in names.items() if name not in right and not name.endswith(COUNT)},
+        missing=[name for name in own.under(lacking) if name not in names],
+        left_over=left_over,
+        passed_over=[name for name in beside if name not in left_over],
+        as_built=[name for name in own.wanted if not name.startswith(lacking)],
+    )
+
+
+def _is_layer(name: str, entry: Entry, own: Names) -> bool:
+    """Whether a tensor that the network has no name for looks as if its answers depended on it."""
+    module, _, leaf = name.rpartition(".")
+    tensor = entry.tensor
+    if tensor.numel() <= 1:  # counters, temperatures; but within a layer it may be a gate
+        return module in own.modules and tensor.is_floating_point() and leaf not in _COUNTED
+    if not tensor.is_floating_point() and not tensor.is_complex():
+        return leaf in ("weight", "bias") or "mask" in leaf
+    return module in own.modules or not (_BESIDE.search(name) or leaf in _NORMALISATION)
+
+
+def _chosen(fitting: Sequence[Match], source: str) -> Match:
+    """The one set of weights that fits, or the averaged one of several."""
+    distinct: list[Match] = []
+    for match in fitting:
+        if not any(_same(match.state, other.state) for other in distinct):
+            distinct.append(match)
+    if len(distinct) == 1:
+        return distinct[0]
+    candidates = [match for match in distinct if _NOT_AVERAGED not in match.prefix]
+    preferred = candidates if len(candidates) == 1 else [match for match in candidates if match.averaged]
+    if len(preferred) != 1:
+        raise UnsupportedModelError(
+            f"'{source}' holds {len(distinct)} sets of weights that fit: {listed([m.called for m in distinct], 6)}",
+            why="they give different answers, and nothing says which is meant",
+            now="save the one that is meant alone, with torch.save or safetensors",
+        )
+    others = listed([match.called for match in distinct if match is not preferred[0]], 6)
+    note = f"weights: {preferred[0].called} was taken, which is averaged over training; {others} fits too"
+    return replace(preferred[0], notes=(*preferred[0].notes, note))
+
+
+def _same(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> bool:
+    """Whether two sets give the same answers; of tensors without values it cannot be told."""
+    return left.keys() == right.keys() and all(
+        one is other or (not one.is_meta and one.dtype == other.dtype and torch.equal(one, other))
+        for one, other in ((left[name], right[name]) for name in left)
+    )
