@@ -30,7 +30,14 @@ _SpectralNorm, _WeightNorm = (
 
 
 class AnyBatchNorm(_BatchNorm):
-    """BatchNorm of inputs of any number of dimensions, as SyncBatchNorm's are."""
+    """BatchNorm of inputs of any number of dimensions, as SyncBatchNorm's are, and what follows in the same layer."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalised, then through each of the layer's children, such as an activation."""
+        output = super().forward(input)
+        for child in self.children():
+            output = child(output)
+        return output
 
     def _check_input_dim(self, input: Tensor) -> None:
         pass
@@ -121,18 +128,16 @@ def _plain_batch_norm(network: nn.Module) -> list[str]:
 
 def _as_batch_norm(module: nn.Module) -> nn.Module | None:
     """The BatchNorm layer that this one is in all but its class; None where it is none, or is one already."""
-    if type(module) is nn.SyncBatchNorm:
-        return _with_tensors_of(module, AnyBatchNorm(module.num_features, module.eps, module.momentum))
-    buffers, parameters = dict(module.named_buffers()), next(module.parameters(), None)
-    frozen = {name: tensor.shape for name, tensor in buffers.items() if name != "num_batches_tracked"}
-    if isinstance(module, _BatchNorm) or set(frozen) != _FROZEN or parameters is not None or [*module.children()]:
-        return None
-    shape = frozen["weight"]
-    if len(shape) != 1 or set(frozen.values()) != {shape}:
+    tensors = {name: tensor for name, tensor in _tensors(module) if name != "num_batches_tracked"}
+    synchronised = isinstance(module, nn.SyncBatchNorm)
+    frozen = set(tensors) == _FROZEN and not isinstance(module, _BatchNorm) and not [*module.parameters()]
+    sizes = {tensor.numel() if tensor.ndim == 1 else None for tensor in tensors.values()}
+    size = sizes.pop() if len(sizes) == 1 else None
+    if not (synchronised or frozen) or size is None:
         return None
     for eps in (getattr(module, "eps", None), 1e-5, 1e-30):  # some add nothing to the variance; 0 is not allowed
         if isinstance(eps, float) and eps > 0:
-            layer = _with_tensors_of(module, nn.BatchNorm2d(shape[0], eps))
+            layer = _with_tensors_of(module, AnyBatchNorm(size, eps, getattr(module, "momentum", 0.1)))
             if _answers_alike(module, layer):
                 return layer
     return None
@@ -145,22 +150,26 @@ def _with_tensors_of(module: nn.Module, layer: _BatchNorm) -> _BatchNorm:
     for name in (*STATISTICS, "num_batches_tracked"):
         if name in STATISTICS or getattr(module, name, None) is not None:
             setattr(layer, name, getattr(module, name))
+    for name, child in module.named_children():
+        layer.add_module(name, child)
     return layer.train(module.training)
 
 
 @torch.no_grad()
-def _answers_alike(module: nn.Module, layer: nn.Module) -> bool:
+def _answers_alike(module: nn.Module, layer: _BatchNorm) -> bool:
     """Whether two layers of the same tensors normalise alike, whatever the tensors hold; tried with random values."""
     module, layer = copy.deepcopy(module).float().eval(), copy.deepcopy(layer).float().eval()
     generator = torch.Generator().manual_seed(0)
     for name in sorted(_FROZEN):
-        drawn = torch.randn(getattr(layer, name).shape, generator=generator)
-        values = 10 ** -(3 * drawn.sigmoid()) if name == "running_var" else drawn
-        for target in (module, layer):
-            getattr(target, name).copy_(values)
-    inputs = torch.randn(2, len(layer.get_buffer("running_mean")), 3, 3, generator=generator)
+        own, other = getattr(module, name), getattr(layer, name)
+        if own is not None:
+            drawn = torch.randn(own.shape, generator=generator)
+            values = 10 ** -(3 * drawn.sigmoid()) if name == "running_var" else drawn
+            own.copy_(values)
+            other.copy_(values)
+    inputs = torch.randn(2, layer.num_features, 3, 3, generator=generator)
     try:
-        found, expected = module(inputs), layer(inputs)
+        found, expected = module(inputs.clone()), layer(inputs)
     except Exception:  # somebody's own module: it may fail in any way, and is then no BatchNorm
         return False
     return isinstance(found, Tensor) and found.shape == expected.shape and torch.allclose(found, expected, 1e-4, 1e-4)

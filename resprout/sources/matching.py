@@ -123,17 +123,24 @@ def _matches(entries: Entries, own: Names) -> Iterator[Match]:
         place: own.distinct(name for name, found in names.items() if own.takes(name, entries[found].tensor))
         for place, names in places.items()
     }
+
+    def container(names: Mapping[str, str]) -> str:
+        return entries[next(iter(names.values()))].container
+
     full = [place for place, found in right.items() if found == own.distinct(own.under(place[1]))]
     taken = {found for place in full for found in places[place].values()}
     most = max(map(len, right.values()), default=0)
     for place in full or [place for place, found in right.items() if len(found) == most]:
         prefix, lacking = place
         missing = own.distinct(own.under(lacking)) - right[place]
-        rests = [other for other in places if other[1] == lacking and missing and missing <= right[other]]
         named, second = places[place], None
-        if len(rests) == 1:
-            second = rests[0][0]
-            named = named | {name: found for name, found in places[rests[0]].items() if own.distinct([name]) <= missing}
+        rests = [other for other, _ in places if missing and missing <= right.get((other, lacking), set())]
+        inside = [rest for rest in rests if container(places[rest, lacking]) == container(named)]
+        near = inside or rests
+        if len(near) == 1:
+            second = near[0]
+            rest = places[second, lacking]
+            named = named | {name: found for name, found in rest.items() if own.distinct([name]) <= missing}
         yield _match(entries, own, (prefix, lacking, second), named, taken)
 
 

@@ -54,6 +54,28 @@ class Shifted(FrozenWithoutEps):
         return super().forward(inputs) + 0.1 * self.weight[:, None, None]
 
 
+class FrozenThenActed(FrozenBatchNorm2d):
+    """As timm writes it: an activation in the same layer."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__(num_features)
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(super().forward(x) - 0.0)
+
+
+class SyncThenActed(nn.SyncBatchNorm):
+    """Likewise."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__(num_features)
+        self.act = nn.Hardtanh(-0.1, 0.1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.act(super().forward(input))
+
+
 class Doubled(nn.Module):
     """A parametrisation of somebody's own."""
 
@@ -107,6 +129,8 @@ KINDS: dict[str, Callable[[nn.Sequential], nn.Module]] = {
     "Doubled": each_layer(lambda layer: parametrize.register_parametrization(layer, "weight", Doubled())),
     "FrozenBatchNorm2d": with_frozen(FrozenBatchNorm2d),
     "FrozenWithoutEps": with_frozen(FrozenWithoutEps),
+    "FrozenThenActed": with_frozen(FrozenThenActed),
+    "SyncThenActed": with_frozen(SyncThenActed),
     "SyncBatchNorm": nn.SyncBatchNorm.convert_sync_batchnorm,
     "float16": lambda network: network.half(),
     "float64": lambda network: network.double(),

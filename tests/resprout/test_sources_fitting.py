@@ -106,10 +106,22 @@ def test_a_head_may_lie_under_another_prefix(state: State, kind: str, container:
     loaded, notes = load(content)
     assert same(loaded, state)
     assert "taken off" in notes
+    stem = (container + body).split("backbone")[0]
+    another = {f"{stem}aux.fc.weight": torch.ones(4, 32), f"{stem}aux.fc.bias": torch.ones(4)}
     with pytest.raises(UnsupportedModelError, match="do not fit net: 2 missing"):  # which of two heads is meant?
-        load({**content, "aux.fc.weight": torch.ones(4, 32), "aux.fc.bias": torch.ones(4)})
+        load({**content, **another})
     with pytest.raises(UnsupportedModelError, match="1 left over"):
         load({**content, f"{container}{head}neck.weight": torch.ones(32, 32)})
+
+
+def test_each_of_two_networks_has_its_own_head(state: State) -> None:
+    def parts(factor: float) -> State:
+        scaled_state = scaled(state, factor)
+        return {("head." if name.startswith("fc") else "backbone.") + name: w for name, w in scaled_state.items()}
+
+    loaded, notes = load({"state_dict": parts(1), "ema_state_dict": parts(2)})
+    assert same(loaded, scaled(state, 2))
+    assert "ema_state_dict.backbone was taken" in notes
 
 
 class Wrapped(nn.Module):
