@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import sys
 import sysconfig
 import traceback
 from collections.abc import Iterator, Mapping
@@ -121,7 +120,7 @@ def place(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         return f", in {error.filename} line {error.lineno}"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")][1:]
-    libraries = {sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")} | {sys.base_prefix, _OURS}
+    libraries = {sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")} | {_OURS}
     theirs = [frame for frame in frames if not frame.filename.startswith(tuple(libraries))] or frames
     return f", in {theirs[-1].filename} line {theirs[-1].lineno}" if theirs else ""
 

@@ -127,7 +127,8 @@ def _holds_code(name: str, message: str) -> UnsupportedModelError:
     return UnsupportedModelError(
         f"teacher '{name}' is a pickle that holds code, not only weights",
         why="loading it could run any program on this machine" + (f" (it names {culprit[1]})" if culprit else ""),
-        now="save it with safetensors, or torch.save(model.state_dict(), PATH)",
+        now="save it with safetensors, or torch.save(model.state_dict(), PATH); what lies beside the weights must be "
+        "plain: vars(args), str(path), dict(defaults)",
     )
 
 

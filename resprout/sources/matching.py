@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from resprout.errors import UnsupportedModelError
 from resprout.sources.contents import Entries, Entry, entries_of, variants
-from resprout.sources.names import COUNT, Names
+from resprout.sources.names import COUNT, Names, is_statistic
 from resprout.wording import listed
 
 _AVERAGED = re.compile(r"(?:^|[^a-z])(?:ema|swa|avg|averag|shadow)|modelema", flags=re.IGNORECASE)
@@ -104,44 +104,70 @@ def best_match(content: Any, network: nn.Module, source: str, *, any_size: int |
     own, entries = Names(network, any_size), entries_of(content)
     nearest = Match(entries, "", "", {}, missing=own.wanted, left_over=[*entries])
     for changed, notes in variants(entries, own.shapes):
-        matches = [replace(match, notes=notes) for match in _matches(changed, own)]
+        places = _places(changed, own)
+        matches = [replace(match, notes=notes) for match in _matches(changed, own, places)]
         if fitting := [match for match in matches if match.fits]:
-            return _chosen(fitting, source)
+            chosen = _chosen(fitting, source)
+            return replace(chosen, notes=(*chosen.notes, *_averaged_in_part(places, own, chosen)))
         nearest = max([nearest, *matches], key=lambda match: len(match.names))
     return nearest
 
 
-def _matches(entries: Entries, own: Names) -> Iterator[Match]:
-    """A match for each prefix under which all that the network wants is there, or else for the most usual one."""
-    places: dict[tuple[str, str], dict[str, str]] = {}
+@dataclass(frozen=True)
+class Place:
+    """The network's names that the checkpoint has under a prefix, `names`, and the tensors whose shape is right."""
+
+    names: Mapping[str, str]
+    right: set[int]
+    container: str
+
+
+Places = Mapping[tuple[str, str], Place]
+
+
+def _places(entries: Entries, own: Names) -> Places:
+    """Every prefix of the checkpoint's names, with each that the network's names have instead."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
     for name in entries:
         for start in (0, *(dot.end() for dot in re.finditer(r"\.", name))):
             for lacking in own.prefixes:
                 if lacking + name[start:] in own.shapes:
-                    places.setdefault((name[:start], lacking), {})[lacking + name[start:]] = name
-    right = {
-        place: own.distinct(name for name, found in names.items() if own.takes(name, entries[found].tensor))
-        for place, names in places.items()
+                    found.setdefault((name[:start], lacking), {})[lacking + name[start:]] = name
+    return {
+        place: Place(
+            names,
+            own.distinct(name for name, other in names.items() if own.takes(name, entries[other].tensor)),
+            entries[next(iter(names.values()))].container,
+        )
+        for place, names in found.items()
     }
 
-    def container(names: Mapping[str, str]) -> str:
-        return entries[next(iter(names.values()))].container
 
-    full = [place for place, found in right.items() if found == own.distinct(own.under(place[1]))]
-    taken = {found for place in full for found in places[place].values()}
-    most = max(map(len, right.values()), default=0)
-    for place in full or [place for place, found in right.items() if len(found) == most]:
-        prefix, lacking = place
-        missing = own.distinct(own.under(lacking)) - right[place]
-        named, second = places[place], None
-        rests = [other for other, _ in places if missing and missing <= right.get((other, lacking), set())]
-        inside = [rest for rest in rests if container(places[rest, lacking]) == container(named)]
-        near = inside or rests
-        if len(near) == 1:
-            second = near[0]
-            rest = places[second, lacking]
-            named = named | {name: found for name, found in rest.items() if own.distinct([name]) <= missing}
+def _matches(entries: Entries, own: Names, places: Places) -> Iterator[Match]:
+    """A match for each prefix under which all that the network wants is there, or else for the most usual one."""
+    full = [place for place, found in places.items() if found.right == own.distinct(own.under(place[1]))]
+    taken = {name for place in full for name in places[place].names.values()}
+    most = max((len(found.right) for found in places.values()), default=0)
+    for prefix, lacking in full or [place for place, found in places.items() if len(found.right) == most]:
+        here, second = places[prefix, lacking], None
+        named = here.names
+        missing = own.distinct(own.under(lacking)) - here.right
+        rests = {other: found for (other, also), found in places.items() if also == lacking and missing <= found.right}
+        inside = [other for other, found in rests.items() if found.container == here.container] or [*rests]
+        if missing and len(inside) == 1:
+            second = inside[0]
+            rest = {name: found for name, found in rests[second].names.items() if own.distinct([name]) <= missing}
+            named = {**named, **rest}
         yield _match(entries, own, (prefix, lacking, second), named, taken)
+
+
+def _averaged_in_part(places: Places, own: Names, chosen: Match) -> Iterator[str]:
+    """What to say of weights averaged over training that lack BatchNorm's statistics, which are of no use alone."""
+    wanted = own.under(chosen.lacking)
+    statistics = own.distinct(name for name in wanted if is_statistic(name))
+    for (prefix, lacking), found in places.items():
+        if lacking == chosen.lacking and _AVERAGED.search(prefix) and own.distinct(wanted) - found.right == statistics:
+            yield f"weights: {prefix.rstrip('.')} was not taken, which is averaged but lacks BatchNorm's statistics"
 
 
 def _match(

@@ -289,6 +289,13 @@ def test_an_average_that_never_began_is_not_preferred(state: State) -> None:
         load({"model": state, "swa_model": averaged(scaled(state), count=0)})
 
 
+def test_averaged_weights_without_statistics_are_not_taken_but_named(state: State) -> None:
+    shadow = {name: tensor for name, tensor in scaled(state).items() if "running" not in name}
+    loaded, notes = load({"model": under("module.", state), "ema": {"shadow": under("module.", shadow)}})
+    assert same(loaded, state)
+    assert "weights: ema.shadow.module was not taken, which is averaged but lacks BatchNorm's statistics" in notes
+
+
 def test_an_averaged_model_alone_is_a_network_like_any_other(tiny_teacher: Teacher, state: State) -> None:
     loaded, notes = load(AveragedModel(tiny_teacher.network).state_dict())
     assert same(loaded, state)
