@@ -149,15 +149,17 @@ def _matches(entries: Entries, own: Names, places: Places) -> Iterator[Match]:
     taken = {name for place in full for name in places[place].names.values()}
     most = max((len(found.right) for found in places.values()), default=0)
     for prefix, lacking in full or [place for place, found in places.items() if len(found.right) == most]:
-        here, second = places[prefix, lacking], None
-        named = here.names
+        here, named, second = places[prefix, lacking], places[prefix, lacking].names, None
         missing = own.distinct(own.under(lacking)) - here.right
-        rests = {other: found for (other, also), found in places.items() if also == lacking and missing <= found.right}
-        inside = [other for other, found in rests.items() if found.container == here.container] or [*rests]
+        rests = {}
+        for (other, also), found in places.items():
+            rest = {name: there for name, there in found.names.items() if own.distinct([name]) <= missing}
+            if also == lacking and missing <= found.right and not {*rest.values()} & {*named.values()}:
+                rests[other] = rest
+        inside = [other for other in rests if places[other, lacking].container == here.container] or [*rests]
         if missing and len(inside) == 1:
             second = inside[0]
-            rest = {name: found for name, found in rests[second].names.items() if own.distinct([name]) <= missing}
-            named = {**named, **rest}
+            named = {**named, **rests[second]}
         yield _match(entries, own, (prefix, lacking, second), named, taken)
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
+import hypothesis.strategies as st
 import pytest
 import torch
 from torch import Tensor, nn
@@ -122,6 +124,13 @@ def test_each_of_two_networks_has_its_own_head(state: State) -> None:
     loaded, notes = load({"state_dict": parts(1), "ema_state_dict": parts(2)})
     assert same(loaded, scaled(state, 2))
     assert "ema_state_dict.backbone was taken" in notes
+
+
+@pytest.mark.parametrize("name", ["bn1.weight", "bn1.running_mean", "layer1.0.bn2.bias"])
+def test_a_layers_weights_never_stand_for_those_of_another(state: State, name: str) -> None:
+    del state[name]
+    with pytest.raises(UnsupportedModelError, match="do not fit net: 1 missing"):
+        load(state)
 
 
 class Wrapped(nn.Module):
@@ -502,6 +511,43 @@ def test_tensors_that_have_nothing_of_a_network_are_refused(content: State) -> N
     with pytest.raises(UnsupportedModelError, match="do not fit net: 47 missing, 1 left over") as refusal:
         load(content)
     assert "conv1.weight [8, 3, 3, 3]" in refusal.value.what
+
+
+# Whatever happens to a checkpoint
+
+CHANGES: dict[str, Callable[[dict[str, Any], str], Any]] = {
+    "one is gone": lambda s, name: {other: w for other, w in s.items() if other != name},
+    "one is renamed": lambda s, name: {f"{other}x" if other == name else other: w for other, w in s.items()},
+    "one has a prefix": lambda s, name: {f"module.{other}" if other == name else other: w for other, w in s.items()},
+    "all have a prefix": lambda s, name: under("layer1.", s),
+    "one is flat": lambda s, name: {**s, name: s[name].reshape(-1)},
+    "one is none": lambda s, name: {**s, name: None},
+    "one is integer": lambda s, name: {**s, name: s[name].to(torch.int8)},
+    "one is masked": lambda s, name: {**s, f"{name}_orig": s[name], f"{name}_mask": torch.zeros_like(s[name])},
+    "one is doubled": lambda s, name: {**s, f"old.{name}": 2 * s[name]},
+    "one is swapped": lambda s, name: {**s, name: 2 * s[name]} if "num_batches" not in name else s,
+    "all are deeper": lambda s, name: {"deep": [s, {"step": torch.ones(())}]},
+    "all are averaged": lambda s, name: {"now": s, "ema": {other: 2 * w for other, w in s.items() if w is not None}},
+}
+
+
+@hypothesis.given(st.lists(st.tuples(st.sampled_from(sorted(CHANGES)), st.integers(0, 1000)), max_size=3))
+@hypothesis.settings(
+    max_examples=60, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
+def test_a_network_is_never_loaded_in_part(state: State, steps: list[tuple[str, int]]) -> None:
+    content: Any = state
+    for change, place in steps:
+        if all(isinstance(value, Tensor | None) for value in content.values()):  # not deeper yet
+            content = CHANGES[change](content, list(content)[place % len(content)])
+            content = {name: w for name, w in content.items() if w is not None}
+    try:
+        loaded, _ = load(content)
+    except UnsupportedModelError:
+        return
+    for name, tensor in state.items():
+        if "num_batches" not in name:
+            assert any(torch.equal(loaded[name], factor * tensor) for factor in (1, 2, 4, 8))
 
 
 # The number of classes, where the recipe does not say it
