@@ -102,7 +102,8 @@ def best_match(content: Any, network: nn.Module, source: str, *, any_size: int |
         UnsupportedModelError: several sets of weights fit, and nothing says which is meant.
     """
     own, entries = Names(network, any_size), entries_of(content)
-    nearest = Match(entries, "", "", {}, missing=own.wanted, left_over=[*entries])
+    strangers = [name for name in entries if not name.endswith(COUNT)]
+    nearest = Match(entries, "", "", {}, missing=own.wanted, left_over=strangers)
     for changed, notes in variants(entries, own.shapes):
         places = _places(changed, own)
         matches = [replace(match, notes=notes) for match in _matches(changed, own, places)]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from difflib import SequenceMatcher, get_close_matches
+from itertools import zip_longest
 
 from resprout.errors import UnsupportedModelError
 from resprout.sources.matching import Match
-from resprout.sources.names import Names, is_statistic
+from resprout.sources.names import Names, common_prefixes, is_statistic
 
 _ROWS = 8
 _LOOKED_AT = 24  # comparing all names with all takes seconds for large networks
@@ -61,13 +62,17 @@ def _rows(match: Match, own: Names) -> list[tuple[str, str]]:
         entry = match.entries[name]
         return f"{entry.origin} {list(entry.tensor.shape)}"
 
-    rows = [(1.0, there(found), own.describe(name)) for name, found in match.misshapen.items()]
-    free = {name.removeprefix(match.prefix): name for name in (*match.left_over, *match.passed_over)}
-    for index, name in enumerate(match.missing):
+    rows = [(there(found), own.describe(name)) for name, found in match.misshapen.items()]
+    strangers = [*match.left_over, *match.passed_over]
+    free = {name.removeprefix(common_prefixes(strangers)[-1]): name for name in strangers}
+    near: list[tuple[float, str, str]] = []
+    for name in match.missing[:_LOOKED_AT]:
         short = name.removeprefix(match.lacking)
-        candidates = list(free)[: 8 * _LOOKED_AT] if index < _LOOKED_AT else []
-        near = next(iter(get_close_matches(short, candidates, n=1)), None)
-        closeness = SequenceMatcher(None, short, near).ratio() if near else 0.1
-        rows.append((closeness, there(free.pop(near)) if near else _NOTHING, own.describe(name)))
-    rows += [(0.0, there(name), _NOTHING) for name in free.values() if name in match.left_over]
-    return [row[1:] for row in sorted(rows, key=lambda row: -row[0])]
+        for other in get_close_matches(short, list(free)[: 8 * _LOOKED_AT], n=1):
+            near.append((SequenceMatcher(None, short, other).ratio(), free.pop(other), name))
+    near.sort(key=lambda pair: -pair[0])
+    rows += [(there(other), own.describe(name)) for _, other, name in near]
+    paired = {name for _, _, name in near}
+    lonely = [own.describe(name) for name in match.missing if name not in paired]
+    left_over = [there(name) for name in free.values() if name in match.left_over]
+    return rows + list(zip_longest(left_over, lonely, fillvalue=_NOTHING))

@@ -23,7 +23,7 @@ class Names:
         # checkpoints from before torch 0.4.1 do not count batches, and nothing here needs the count
         self.wanted = [name for name in state if not name.endswith(COUNT)]
         learnt = [name for name, tensor in state.items() if isinstance(tensor, nn.Parameter) or is_statistic(name)]
-        self.prefixes = _common_prefixes(learnt)
+        self.prefixes = common_prefixes(learnt)
         self._any_size = any_size
         self._state = state  # as long as it is held, no other tensor has the identity of one of these
 
@@ -52,7 +52,7 @@ def is_statistic(name: str) -> bool:
     return name.endswith(STATISTICS)
 
 
-def _common_prefixes(names: Sequence[str]) -> list[str]:
+def common_prefixes(names: Sequence[str]) -> list[str]:
     """Nothing, and what all names begin with, up to each dot of it: `model.`, `model.net.`."""
     prefixes, parts = [""], [name.split(".")[:-1] for name in names]
     for same in zip(*parts, strict=False):

@@ -502,6 +502,7 @@ def test_only_the_first_rows_of_two_strangers_are_shown(state: State) -> None:
         load({f"encoder.{name}": tensor for name, tensor in stranger.items()})
     lines = refusal.value.what.splitlines()
     assert len(lines) == 11
+    assert all("encoder." in line for line in lines[2:10])
     assert "more" in lines[-1]
     assert "folded" not in str(refusal.value)
 
