@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 import resprout
 from resprout.errors import RecipeError
 from resprout.recipe import Recipe, validate
+from resprout.recipe.reading import parsed
 from resprout.recipe.texts import typed
 
 
@@ -82,8 +83,10 @@ def override(recipe: Recipe, changes: Sequence[str]) -> Recipe:
                 as_typed[name] = {}
             place, as_typed = place[name], as_typed[name]
         try:
-            place[last], as_typed[last] = yaml.safe_load(text), typed(text)
-        except yaml.YAMLError:
+            place[last], as_typed[last] = parsed(text, f"--set {path}"), typed(text)
+        except RecipeError:
+            if typed(text) is not None:  # it is YAML, so that something else is wrong with it
+                raise
             place[last] = text
     changed: Recipe = validate(Recipe, fields, "--set", texts)
     return changed

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-import yaml
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from resprout.errors import RecipeError
 from resprout.recipe.base import Section
+from resprout.recipe.names import PATTERN, name_made_of
 from resprout.recipe.placement import PlacementSection
+from resprout.recipe.problems import problem
 from resprout.recipe.pruning import (
     BlockSection,
     ErkSection,
@@ -38,6 +38,7 @@ from resprout.recipe.pruning import (
     TaylorSection,
     TeacherGuidedSection,
 )
+from resprout.recipe.reading import parsed, text_of
 from resprout.recipe.sections import (
     DeepInversionSection,
     DistillationSection,
@@ -59,8 +60,8 @@ from resprout.recipe.texts import mended, typed
 class Recipe(Section):
     """One compression, from a teacher to a recovered, evaluated student."""
 
-    name: str = Field(default="unnamed", pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
-    """What runs are called; default: the recipe file's name."""
+    name: str = Field(default="unnamed", pattern=PATTERN)
+    """What runs are called; default: a name made of the recipe file's."""
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     """The one seed that all randomness comes from."""
     teacher: TeacherSection
@@ -99,6 +100,27 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _has_epochs_for_its_rounds(self) -> Recipe:
+        epochs = getattr(self.pruning, "round_epochs", None)
+        if epochs is not None and not isinstance(self.recovery, DistillationSection):
+            raise RecipeError(
+                f"pruning.round_epochs: is {epochs}, and recovery.method is {self.recovery.method}",
+                why="only distillation has a number of epochs to choose",
+                now="leave pruning.round_epochs out, or set recovery.method to distillation",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_something_to_score_by(self) -> Recipe:
+        if isinstance(self.pruning, TeacherGuidedSection) and self.pruning.alpha == 1:
+            raise RecipeError(
+                "pruning.alpha: 1 asks the teacher alone how the student should change, and the student is the teacher",
+                why="their divergence and its gradient are exactly zero, before any training and after it",
+                now="lower pruning.alpha, so that labels count too",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _can_choose_its_sparsity(self) -> Recipe:
         if getattr(self.pruning, "sparsity", None) != "auto":
             return self
@@ -122,34 +144,20 @@ SECTIONS: dict[str, Any] = {
     "placement": PlacementSection,
 }
 
-# What pydantic puts into an error's location where a union was discriminated
-METHODS = frozenset(
-    choice.model_fields["method"].default
-    for kind in SECTIONS.values()
-    if get_args(kind)
-    for choice in get_args(get_args(kind)[0])
-)
-
 
 def load(path: str | Path) -> Recipe:
     """Read a recipe from a YAML file.
 
     Raises:
-        RecipeError: no such file, not YAML, or a field that is unknown, missing or out of range.
+        RecipeError: no such file, not YAML, a key that stands twice, or a field that is unknown, missing or out of
+            range.
     """
     path = Path(path)
-    try:
-        text = path.read_text()
-        fields = yaml.safe_load(text)
-    except FileNotFoundError:
-        raise RecipeError(
-            f"there is no recipe {path}", now="`resprout recipe list` shows those that come with Resprout"
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"recipe {path} is not YAML: {error}") from None
+    text = text_of(path)
+    fields = parsed(text, f"recipe {path.name}")
     if not isinstance(fields, dict):
         raise RecipeError(f"recipe {path} is not a mapping of sections", now="start from one in recipes/")
-    fields.setdefault("name", path.stem.lower())
+    fields.setdefault("name", name_made_of(path.stem))
     recipe: Recipe = validate(Recipe, fields, f"recipe {path.name}", typed(text))
     return recipe
 
@@ -176,7 +184,7 @@ def validate(kind: Any, fields: Mapping[str, Any], where: str, texts: Any = None
     except ValidationError as error:
         if (again := mended(fields, texts, error)) is not None:
             return validate(kind, again, where)
-        problems = [_problem(detail, kind) for detail in error.errors()]
+        problems = [problem(detail, kind) for detail in error.errors()]
         raise RecipeError("\n".join(f"{where}, {problem}" for problem in problems)) from None
     except RecipeError as error:  # of sections that are right each, but not together
         raise RecipeError(f"{where}, {error.what}", why=error.why, now=error.now) from None
@@ -209,29 +217,6 @@ def with_whole_numbers(value: Any) -> Any:
     if isinstance(value, list):
         return [with_whole_numbers(part) for part in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _problem(detail: Mapping[str, Any], kind: Any) -> str:
-    location = [str(part) for part in detail["loc"] if part not in METHODS and not str(part).startswith("<")]
-    field_name = ".".join(location) or "the whole"
-    if detail["type"] == "extra_forbidden":
-        known = _field_names(kind)
-        # another section, or another method, may well have a field of that very name
-        near = [] if location[-1] in known else get_close_matches(location[-1], sorted(known), n=1)
-        return f"{field_name}: no such field" + (f"; did you mean {near[0]}?" if near else "")
-    if detail["type"] == "missing":
-        return f"{field_name}: is required"
-    message = detail["msg"][0].lower() + detail["msg"][1:]
-    misread = detail["input"] is None or isinstance(detail["input"], bool | float)
-    quoted = "; put it in quotes" if detail["type"] == "string_type" and misread else ""
-    return f"{field_name}: {message}, got {detail['input']!r}{quoted}"
-
-
-def _field_names(kind: Any) -> set[str]:
-    if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
-        return set().union(*(_field_names(part) for part in get_args(kind)))
-    inner = (_field_names(information.annotation) for information in kind.model_fields.values())
-    return set(kind.model_fields).union(*inner)
 
 
 __all__ = [

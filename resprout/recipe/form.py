@@ -11,6 +11,7 @@ from typing import Any, NoReturn, get_args
 
 from resprout.errors import RecipeError
 from resprout.recipe import ImagesSection, PlacementSection, PruningSection, Recipe, validate, with_whole_numbers
+from resprout.recipe.names import name_made_of
 from resprout.recipe.placement import AT_SUBMIT
 
 # the input, and the section and field that it stands for
@@ -122,8 +123,7 @@ def from_inputs(kind: str, inputs: Mapping[str, Any]) -> Recipe:
 
 def _name_of(source: str) -> str:
     last = source.partition("?")[0].rstrip("/").rpartition("/")[2].partition("@")[0]
-    stem = re.sub(r"\.(safetensors|pth?|bin)$", "", last).lower()
-    return re.sub(r"[^a-z0-9._-]+", "-", stem).strip("-._")[:63] or "unnamed"
+    return name_made_of(re.sub(r"\.(safetensors|pth?|bin)$", "", last))
 
 
 def _refuse_unfitting(kind: str, method: str | None) -> None:

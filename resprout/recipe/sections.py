@@ -94,7 +94,7 @@ class DeepInversionSection(Section):
     """Dreams from BatchNorm statistics (DeepInversion, arXiv 1912.08795), in the fast engine."""
 
     method: Literal["deep_inversion"] = "deep_inversion"
-    num_images: int = Field(default=1024, ge=1)
+    num_images: int = Field(default=1024, ge=2)
     """Dreams to train on."""
     num_held_out: int = Field(default=128, ge=0)
     """Further dreams that are never trained on; agreement with the teacher is judged on them."""
@@ -142,7 +142,7 @@ class PaperSynthesisSection(Section):
     """
 
     method: Literal["paper"] = "paper"
-    num_images: int = Field(default=1024, ge=1)
+    num_images: int = Field(default=1024, ge=2)
     """Dreams to train on."""
     num_held_out: int = Field(default=128, ge=0)
     """Further dreams that are never trained on; agreement with the teacher is judged on them."""
@@ -162,7 +162,7 @@ class ImagesSection(Section):
     data: str
     """Where they are, as for evaluation.data: a folder with one folder of images per class, our packed .safetensors,
     or s3://BUCKET/KEY of either. It must not be what the result is evaluated on."""
-    num_images: int = Field(default=1024, ge=1)
+    num_images: int = Field(default=1024, ge=2)
     """Images to train on: drawn by the seed, as many of each class as of any other, as far as they go."""
     num_held_out: int = Field(default=128, ge=0)
     """Further images that are never trained on; agreement with the teacher is judged on them."""

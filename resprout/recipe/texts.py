@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import date
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
 # what YAML makes of text that looks like something else; nothing is meant by null
-_MISREAD = bool | int | float | date
+_MISREAD = bool | int | float
 
 
 def typed(text: str) -> Any:

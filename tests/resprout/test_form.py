@@ -128,7 +128,7 @@ def test_any_recipe_is_the_same_after_the_form(fields: dict[str, Any]):
     assert from_inputs("compress", through_kfp(to_inputs(recipe, "compress"))) == recipe
 
 
-@given(st.fixed_dictionaries({**OTHERS, "num_images": st.integers(1, 9000)}))
+@given(st.fixed_dictionaries({**OTHERS, "num_images": st.integers(2, 9000)}))
 def test_so_is_one_with_images_of_its_own(fields: dict[str, Any]):
     synthesis = {"method": "images", "data": "s3://images/of/my/own", "num_images": fields.pop("num_images")}
     recipe = recipe_of({**fields, "synthesis": synthesis})
@@ -240,11 +240,10 @@ def test_what_is_wrong_is_named(kind: str, inputs: dict[str, Any], said: str):
         from_inputs(kind, {**EMPTY, **inputs})
 
 
-def test_a_field_of_another_method_is_not_suggested_for_itself():
+def test_a_field_of_another_method_is_told_whose_it_is():
     with pytest.raises(RecipeError) as refused:
         from_inputs("compress", {**EMPTY, "sparsity": "", "recipe": {"pruning": {"method": "structured", "rounds": 2}}})
-    assert "pruning.rounds: no such field" in refused.value.what
-    assert "did you mean" not in refused.value.what
+    assert "pruning.rounds: belongs to method: global_magnitude or layer_magnitude or" in refused.value.what
 
 
 @pytest.mark.parametrize(
@@ -256,7 +255,8 @@ def test_a_field_of_another_method_is_not_suggested_for_itself():
         ("s3://bucket/models/Teacher 2.pt", "teacher-2"),
         ("s3://bucket/folder/", "folder"),
         ("https://user:secret@host/net.safetensors?signature=secret", "net"),
-        ("s3://bucket/ü.pth", "unnamed"),
+        ("s3://bucket/ü.pth", "u"),
+        ("s3://bucket/教師.pth", "unnamed"),
         (f"s3://bucket/{99 * 'n'}", 63 * "n"),
     ],
 )

@@ -43,6 +43,23 @@ def test_a_section_that_names_no_method_gets_the_usual_one(tmp_path: Path):
         ("teacher: {source: x}\nrecovery: {method: distillation, learning_rate: -0.002}", "got -0.002"),
         ("teacher: {source: x}\npruning: {method: teacher_guided, alpha: 2}", "Mine.yaml, pruning.alpha: input"),
         ("teacher: {source: x}\nrecovery: {method: reconstruction, ridge: 0}", "Mine.yaml, recovery.ridge: input"),
+        ("teacher: {source: x}\nrecovery: {method: reconstruction, epochs: 3}", "belongs to method: distillation"),
+        ("teacher: {source: x}\nsynthesis: {method: paper, jitter: 3}", "jitter: belongs to method: deep_inversion"),
+        ("teacher: {source: x}\npruning: {method: synflow, alpha: 1}", "alpha: belongs to method: teacher_guided"),
+        ("teacher: {source: x}\nsparsity: 0.5", "sparsity: no such field; is pruning.sparsity meant?"),
+        ("teacher: {source: x}\npruning: {epochs: 5}", "pruning.epochs: no such field; is recovery.epochs meant?"),
+        ("teacher: {source: x}\npruning: {method: lanp}", "pruning.method: there is no lanp; did you mean lamp?"),
+        ("teacher: {source: x}\nname: My run", "got 'My run'; my-run would do"),
+        ("teacher: {source: }", "teacher.source: is empty, where text belongs"),
+        ("teacher: {source: x, class_names: [null, yes]}", "put null or ~ in quotes"),
+        ("teacher: {source: x}\nsynthesis: {num_images: 1}", "synthesis.num_images: input should be greater"),
+        ("teacher: {source: x}\nsynthesis: {method: paper, num_images: 1}", "synthesis.num_images: input should be"),
+        ("teacher: {source: x}\nsynthesis: {method: images, data: y, num_images: 1}", "num_images: input should be"),
+        ("teacher: {source: x}\npruning: {method: teacher_guided, alpha: 1}", "pruning.alpha: 1 asks the teacher"),
+        (
+            "teacher: {source: x}\npruning: {rounds: 2, round_epochs: 3}\nrecovery: {method: reconstruction}",
+            "round_epochs: is 3, and recovery.method is reconstruction",
+        ),
         ("teacher: {}", "teacher.source: is required"),
         ("seed: 1", "teacher: is required"),
         ("[1, 2]", "not a mapping"),
@@ -143,6 +160,25 @@ def test_all_problems_come_at_once(tmp_path: Path):
         load(tmp_path, "teacher: {source: x}\nseed: -1\npruning: {method: random, sparsity: 2}")
 
     assert len(refused.value.what.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("my recipe.yaml", "my-recipe"),
+        ("demo (copy).yaml", "demo-copy"),
+        ("prüfung.yaml", "prufung"),
+        ("_test.yaml", "test"),
+        ("Größe [2].yaml", "grosse-2"),
+        ("v1.2_final.yaml", "v1.2_final"),
+        ("配方.yaml", "unnamed"),
+        (f"{90 * 'n'}.yaml", 63 * "n"),
+    ],
+)
+def test_any_file_name_makes_a_run_s_name(tmp_path: Path, file: str, name: str):
+    (tmp_path / file).write_text("teacher: {source: x}")
+
+    assert recipe.load(tmp_path / file).name == name
 
 
 def test_a_recipe_that_is_not_there_is_refused_with_a_remedy(tmp_path: Path):
