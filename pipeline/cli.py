@@ -282,9 +282,11 @@ def check(recipe: RecipeFile, overrides: Overrides = None) -> None:
     """Say whether a recipe can be run; every problem at once. Exit code 1 when not."""
     from pipeline import command
     from pipeline.advice import advice
+    from resprout.planning import refuse_unmeasured
 
     with errors_told():
         chosen = command.load(recipe, overrides or [])
+        refuse_unmeasured(chosen)
         typer.echo("\n".join([f"{recipe} is a valid recipe called {chosen.name}", *advice(chosen)]))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from resprout.errors import ArtifactError
+from resprout.errors import ArtifactError, RecipeError
 from resprout.hub import hub_file
 from resprout.recipe import Recipe, TeacherSection
 from resprout.sharding import shares
@@ -55,7 +55,7 @@ def plan(recipe: Recipe, identity: Identity) -> Plan:
         identity: looks up what lies in object storage.
 
     Raises:
-        RecipeError: the dreams cannot be shared among so many shards.
+        RecipeError: the dreams cannot be shared among so many shards; the gate asks for what is not measured.
         StorageError: there is nothing at an address, or storage does not answer.
         ArtifactError: there is no such repository, or it cannot be reached.
     """
@@ -63,6 +63,7 @@ def plan(recipe: Recipe, identity: Identity) -> Plan:
     def stored(address: str | None) -> str:
         return identity(address) if address and address.startswith("s3://") else ""
 
+    refuse_unmeasured(recipe)
     teacher = _pinned(recipe.teacher)
     publishing = recipe.publishing.model_copy(update={"name": recipe.publishing.name or recipe.name})
     return Plan(
@@ -72,6 +73,24 @@ def plan(recipe: Recipe, identity: Identity) -> Plan:
         images=stored(recipe.training_data),
         shards=shares(recipe.synthesis, recipe.placement.num_shards),
     )
+
+
+def refuse_unmeasured(recipe: Recipe) -> None:
+    """Refuse limits on what a run of this recipe does not measure.
+
+    Raises:
+        RecipeError: with the limit, and what it needs.
+    """
+    test_set = "" if recipe.evaluation.data else "evaluation.data, which is left out"
+    held_out = "" if recipe.synthesis.num_held_out else "held-out images, and synthesis.num_held_out is 0"
+    needs = {"max_top1_drop_points": test_set, "min_top1": test_set, "min_agreement": held_out}
+    for limit, lacking in needs.items():
+        if lacking and getattr(recipe.gate, limit) is not None:
+            raise RecipeError(
+                f"gate.{limit}: needs {lacking}",
+                why="what is not measured cannot be judged, and the run would fail at its end",
+                now="say what to judge on, or leave the limit out",
+            )
 
 
 def _pinned(section: TeacherSection) -> TeacherSection:

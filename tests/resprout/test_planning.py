@@ -81,6 +81,24 @@ def test_where_nothing_lies_no_run_is_planned():
         plan(recipe_of(synthesis=few, placement={"num_shards": 8}), Store())
 
 
+@pytest.mark.parametrize(
+    ("sections", "lacking"),
+    [
+        ({"gate": {"min_top1": 0.9}}, "evaluation.data"),
+        ({"gate": {"max_top1_drop_points": 2}}, "evaluation.data"),
+        ({"gate": {"min_agreement": 0.9}, "synthesis": {"num_held_out": 0}}, "synthesis.num_held_out is 0"),
+    ],
+)
+def test_a_limit_on_what_is_not_measured_is_refused_before_the_work(sections: dict[str, Any], lacking: str):
+    with pytest.raises(RecipeError) as refused:
+        plan(recipe_of(**sections), Store())
+
+    assert lacking in refused.value.what
+    assert refused.value.now
+    measured = {**sections, "evaluation": {"data": "there"}, "synthesis": {}}
+    assert plan(recipe_of(**measured), Store()).recipe.gate == recipe_of(**measured).gate
+
+
 def test_a_run_has_a_name_to_publish_under_and_all_else_is_as_it_was():
     recipe = recipe_of(name="mine", publishing={"version": "1"})
     made = plan(recipe, Store()).recipe
