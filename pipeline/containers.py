@@ -172,7 +172,8 @@ class Containers:
 
     def _environment(self, call: Call) -> Mapping[str, str]:
         threads = {name: value for name, value in os.environ.items() if name == "OMP_NUM_THREADS"}
-        return {**threads, **call.environment}
+        # the working folder is the caller's, and first on the path of python -m otherwise
+        return {**threads, "PYTHONSAFEPATH": "1", **call.environment}
 
     def _mounts(self, call: Call, writable: list[Path]) -> list[Any]:
         from docker.types import Mount

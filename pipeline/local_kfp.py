@@ -36,6 +36,12 @@ import components
 SUPPORTED = "2.17.0"
 EXECUTOR = ("python3", "-m", "kfp.dsl.executor_main")
 COMPONENTS = Path(components.__file__).parent
+# -m would put the working folder first on the path, and -P, which would not, is unknown to Python 3.10
+_EXECUTOR_ELSEWHERE = """import sys
+sys.path[:] = [folder for folder in sys.path if folder]
+import runpy
+runpy.run_module("kfp.dsl.executor_main", run_name="__main__", alter_sys=True)
+"""
 
 
 @dataclass(frozen=True)
@@ -225,7 +231,7 @@ def component_arguments(call: Call, folder: Path) -> list[str]:
 
 
 def subprocesses(keep_open: Sequence[int] = (), environment: Mapping[str, str] | None = None) -> Executor:
-    """Run components in processes of this interpreter.
+    """Run components in processes of this interpreter, in which no file of the working folder is taken for a module.
 
     Args:
         keep_open: file descriptors that they inherit (a lock that must outlive this process).
@@ -234,7 +240,7 @@ def subprocesses(keep_open: Sequence[int] = (), environment: Mapping[str, str] |
 
     def execute(call: Call, said: Callable[[str], None]) -> int:
         with subprocess.Popen(
-            [sys.executable, *EXECUTOR[1:], *component_arguments(call, COMPONENTS)],
+            [sys.executable, "-c", _EXECUTOR_ELSEWHERE, *component_arguments(call, COMPONENTS)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import inspect
+import os
+import sys
 import sysconfig
 import traceback
 from collections.abc import Iterator, Mapping
@@ -62,22 +64,35 @@ def _settings_kept() -> Iterator[None]:
 
 def _found(architecture: str) -> Any:
     name, _, function = architecture.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # last: a file beside the recipe takes the place of no installed module
     try:
         module = import_module(name)
     except (Exception, SystemExit) as error:  # a module may fail in any way while it is imported
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
             raise UnsupportedModelError(
                 f"the architecture {architecture} cannot be imported: {error}",
-                now="give it as package.module:function, with the package installed in this environment",
+                now="give it as package.module:function, of a file in the working folder or of an installed package",
             ) from error
         raise _failed(f"module {name}", error, f"import {name}") from error
     if not hasattr(module, function):
         near = get_close_matches(function, [other for other in dir(module) if not other.startswith("_")], n=1)
         raise UnsupportedModelError(
             f"the architecture {architecture} cannot be imported: {name} has no {function or 'function of no name'}",
+            why=_taken_by(name),
             now=f"did you mean {near[0]}?" if near else "give it as package.module:function",
         )
     return getattr(module, function)
+
+
+def _taken_by(module: str) -> str:
+    """Why a file of the working folder was not looked at, if so: an installed module has its name."""
+    name = module.partition(".")[0]
+    where = str(getattr(sys.modules.get(name), "__file__", "part of Python"))
+    beside = [path for path in (Path(name), Path(f"{name}.py")) if path.exists()]
+    if not beside or Path(where).is_relative_to(Path.cwd()):
+        return ""
+    return f"{name} is {where}, which comes before {beside[0]} in the working folder"
 
 
 def _takes(function: Any, name: str) -> bool:

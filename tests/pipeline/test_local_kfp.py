@@ -146,6 +146,20 @@ def test_kfp_is_as_it_was_afterwards(tmp_path: Path, ends: str):
     assert {name: getattr(owner, attribute) for name, (owner, attribute) in REPLACED.items()} == before
 
 
+def test_no_file_of_the_working_folder_is_taken_for_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("statistics", "types", "resprout", "components", "yaml", "sitecustomize", "usercustomize", "runpy"):
+        (tmp_path / f"{name}.py").write_text("open('was_run', 'w')\nraise SystemExit(7)\n")
+    for name in ("kfp", "torch", "timm"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("open('was_run', 'w')\nraise SystemExit(7)\n")
+    monkeypatch.chdir(tmp_path)
+
+    done, _ = run(tmp_path / "root", Recorder())
+
+    assert done
+    assert not (tmp_path / "was_run").exists()
+
+
 def test_what_is_executed_is_the_component_of_that_name(tmp_path: Path):
     call = Call(Task("speak"), ("--executor_input", "{}", "--function_to_execute", "speak"), {}, (), tmp_path)
     assert local_kfp.component_arguments(call, Path("/opt/components")) == [

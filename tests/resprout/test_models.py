@@ -246,3 +246,24 @@ def test_own_code_leaves_torch_as_it_was(own_code: Path) -> None:
     models.build("own_models:meddles", num_classes=3, allow_custom_code=True)
     assert torch.get_default_dtype() == torch.float32
     assert torch.is_grad_enabled()
+
+
+def test_custom_code_beside_the_recipe_comes_after_what_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "made_beside.py").write_text(
+        "from torch import nn\ndef make(num_classes): return nn.Linear(1, num_classes)"
+    )
+    (tmp_path / "colorsys.py").write_text("raise RuntimeError('taken for the standard library')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+
+    with pytest.raises(UnsupportedModelError, match="custom code"):
+        models.build("made_beside:make", num_classes=3)
+    assert str(tmp_path) not in sys.path
+    assert models.build("made_beside:make", num_classes=3, allow_custom_code=True).weight.shape == (3, 1)
+    assert sys.path[-1] == str(tmp_path)
+    with pytest.raises(UnsupportedModelError) as refused:
+        models.build("colorsys:make", num_classes=3, allow_custom_code=True)
+    assert "comes before colorsys.py in the working folder" in refused.value.why

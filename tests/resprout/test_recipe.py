@@ -126,8 +126,8 @@ def test_an_unusual_input_is_taken_as_it_is_stated(tmp_path: Path, section: str)
         ("[dog, cat, dog]", "'dog' is there twice, as 0 and 2"),
         ("['caf\u00e9', 'cafe\u0301']", "is there twice"),
         ("[cat, '']", "name 1 is empty"),
-        ("[cat, null]", "got None; put it in quotes"),
-        ("[cat, ~]", "got None; put it in quotes"),
+        ("[cat, null]", "put null or ~ in quotes"),
+        ("[cat, ~]", "put null or ~ in quotes"),
     ],
 )
 def test_class_names_that_tell_no_classes_apart_are_refused(tmp_path: Path, names: str, told: str):
