@@ -22,7 +22,7 @@ from pipeline.watch import screen_for
 from resprout import __version__
 from resprout import recipe as recipe_module
 from resprout.errors import ResproutError
-from resprout.files import write_atomically
+from resprout.files import check_writable, write_atomically
 from resprout.recipe import ImagesSection, PlacementSection, Recipe, TeacherSection
 from resprout.recipe.form import to_inputs
 
@@ -109,7 +109,8 @@ def run(recipe: Recipe, *, runs: Path, output: Path | None, plain: bool, in_cont
     check_data_exists(recipe)
     check_addresses(recipe)
     folder = RunFolder(output) if output else folder_for(recipe, runs)
-    folder.refuse_foreign()
+    folder.refuse_foreign(recipe)
+    _check_places(folder, recipe)
     console = Console(file=sys.stdout)  # the stream itself: KFP's output is redirected around it
     about = [header(recipe, folder, in_containers), *advice(recipe)]
     console.print("\n".join(about), highlight=False, markup=False, soft_wrap=True)
@@ -125,6 +126,13 @@ def run(recipe: Recipe, *, runs: Path, output: Path | None, plain: bool, in_cont
     finally:
         screen.close()
     _conclude(folder, console)
+
+
+def _check_places(folder: RunFolder, recipe: Recipe) -> None:
+    """Refuse a run's folder, and one for its checkpoints, in which nothing could be kept."""
+    checkpoints = recipe.placement.checkpoints or ""
+    for place in (folder.path, *([Path(checkpoints)] if checkpoints.startswith("/") else [])):
+        check_writable(place)
 
 
 def check_data_exists(recipe: Recipe) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from resprout.errors import ResproutError
+from resprout.errors import ArtifactError, ResproutError
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe's YAML file.", show_default=False)]
 Overrides = Annotated[
@@ -41,11 +42,29 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceba
 
 @contextmanager
 def errors_told(verbose: bool = False, exit_code: int = 1) -> Iterator[None]:
-    """Turn a ResproutError into its what, why and now on stderr, and an exit code: its own, or the given one."""
+    """Turn an error into its what, why and now on stderr, and an exit code: its own, or the given one.
+
+    A file or a folder that the system refuses is the caller's to change, whoever came upon it.
+    """
     try:
-        yield
+        with _files_told():
+            yield
     except ResproutError as error:
         if verbose:
             typer.echo(getattr(error, "traceback", "") or traceback.format_exc(), err=True)
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(getattr(error, "exit_code", exit_code)) from None
+
+
+@contextmanager
+def _files_told() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise ArtifactError(
+            f"{os.fspath(error.filename2 or error.filename)} cannot be used",
+            why=error.strerror or str(error),
+            now="name a place where you may read and write, with --runs DIR or --output for example",
+        ) from error

@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
@@ -22,7 +22,8 @@ from pipeline import local_kfp
 from pipeline.local_kfp import Task
 from pipeline.watch import Screen, Watch
 from resprout import __version__
-from resprout.errors import ArtifactError, ResproutError, StorageError
+from resprout import recipe as recipe_module
+from resprout.errors import ArtifactError, RecipeError, ResproutError, StorageError
 from resprout.files import write_atomically
 from resprout.recipe import PlacementSection, Recipe
 from resprout.recipe.form import kind_of, to_inputs
@@ -84,8 +85,8 @@ class RunFolder:
         """Every line that any stage wrote."""
         return self.path / "log.txt"
 
-    def refuse_foreign(self) -> None:
-        """Refuse a folder that holds something and was not made by a run.
+    def refuse_foreign(self, recipe: Recipe) -> None:
+        """Refuse a folder that holds something and was not made by a run, or the result of another recipe.
 
         Raises:
             ResproutError: a run would replace what is there.
@@ -97,11 +98,28 @@ class RunFolder:
                 now="give --output a new folder",
             )
 
+        if (self.path / "metrics.json").exists() and (other := self._another(recipe)):
+            raise ResproutError(
+                f"{self.path} holds the result of another recipe: {other}",
+                why="this run would replace its model, dreams and report",
+                now=f"give --output a new folder, or remove {self.path}",
+            )
+
+    def _another(self, recipe: Recipe) -> str:
+        """In what the recipe that was run here differs; "" where it does not."""
+        try:
+            here, wanted = (_flat(_written(it)) for it in (recipe_module.load(self.path / "recipe.yaml"), recipe))
+        except RecipeError as error:
+            return error.what
+        names = [name for name in {**here, **wanted} if here.get(name) != wanted.get(name)]
+        told = [f"{name} is {here.get(name)} there, {wanted.get(name)} here" for name in names[:3]]
+        return ", ".join(told) + (f", and {len(names) - 3} more" if len(names) > 3 else "")
+
     def failed(self) -> bool:
         """Whether a run was here, has left no result, and is not at work any more."""
         if not (self.path / LOCK).exists() or (self.path / "metrics.json").exists():
             return False
-        with (self.path / LOCK).open("w") as file:
+        with (self.path / LOCK).open() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -140,7 +158,7 @@ def run(recipe: Recipe, folder: RunFolder, screen: Screen, *, in_containers: boo
     with _locked(folder) as lock, terminated_like_interrupted(), folder.log.open("a") as file:
         log = cast(TextIO, _Redacting(file, recipe.teacher.source))
         shutil.rmtree(folder.work, ignore_errors=True)
-        # of an earlier run with another recipe, where --output names the folder: this one may publish nothing
+        # of an earlier run: this one may publish nothing, where storage is another
         (folder.path / LAYOUT["publish"]["publication"]).unlink(missing_ok=True)
         _write_recipe(recipe, folder)
         watch = _Collect(screen, log)
@@ -271,10 +289,24 @@ class _Redacting(io.TextIOBase):
 
 
 def _write_recipe(recipe: Recipe, folder: RunFolder) -> None:
+    with write_atomically(folder.path / "recipe.yaml") as path:
+        path.write_text(yaml.safe_dump(_written(recipe), sort_keys=False, allow_unicode=True))
+
+
+def _written(recipe: Recipe) -> dict[str, Any]:
     fields = recipe.model_dump(mode="json")
     fields["teacher"]["source"] = without_secrets(recipe.teacher.source)
-    with write_atomically(folder.path / "recipe.yaml") as path:
-        path.write_text(yaml.safe_dump(fields, sort_keys=False, allow_unicode=True))
+    return fields
+
+
+def _flat(fields: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Each field that decides a result by its dotted name; where stages run does not."""
+    found: dict[str, Any] = {}
+    for name, value in fields.items():
+        inner = isinstance(value, Mapping) and name != "arguments"
+        if above or name != "placement":
+            found |= _flat(value, f"{above}{name}.") if inner else {f"{above}{name}": value}
+    return found
 
 
 def _publish(tasks: list[Task], folder: RunFolder) -> None:

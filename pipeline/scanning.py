@@ -14,6 +14,7 @@ from pipeline.watch import screen_for
 from resprout import artifacts, datasets, recipe, report
 from resprout.artifacts.sensitivity import PAGE
 from resprout.errors import ArtifactError, ResproutError
+from resprout.files import check_writable
 from resprout.recipe import SensitivitySection
 from resprout.report.sensitivity import most_sensitive
 from resprout.sensitivity import scan
@@ -48,6 +49,7 @@ def run(
     section: SensitivitySection = recipe.validate(SensitivitySection, settings, "scan")
     inputs = _folders(source, dreams)
     folder = _output(source if dreams is None else None, output)
+    check_writable(folder.parent)
     teacher = artifacts.load_teacher(inputs["teacher"], allow_custom_code=allow_custom_code)
     made = artifacts.load_dreams(inputs["dreams"])
     labelled = _labelled(data, max_images, teacher)

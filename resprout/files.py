@@ -7,8 +7,9 @@ import hashlib
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,26 +36,42 @@ def write_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary file path beside `path`; rename it over `path` when the block ends well.
 
     Raises:
-        ArtifactError: there is no room for it.
+        ArtifactError: there is no room for it, or it cannot be written there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise ArtifactError(f"{path} is a folder", why="a file is to be written", now="name a file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with room_for(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with room_for(path):
             yield temporary
             os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing can be written, there is nothing to remove
+            temporary.unlink()
+
+
+_CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
 
 
 @contextmanager
 def room_for(path: Path) -> Iterator[None]:
-    """Say so where a disk, a quota or a limit is full; safetensors hides the system's error number in its text."""
+    """Say so where a disk, a quota or a limit is full, or nothing can be written at a place.
+
+    safetensors hides the system's error number in its text.
+    """
     try:
         yield
     except (OSError, SafetensorError) as error:
         number = re.search(r"os error (\d+)", str(error))
         code = error.errno if isinstance(error, OSError) else int(number[1]) if number else None
+        if code in _CLOSED:
+            raise ArtifactError(
+                f"{path} cannot be written",
+                why=_in_words(error, code),
+                now="name a place where you may write, or make this one so",
+            ) from error
         if code not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise ArtifactError(
@@ -62,3 +79,19 @@ def room_for(path: Path) -> Iterator[None]:
             why=f"{os.strerror(code)}; {shutil.disk_usage(path.parent).free / 2**20:,.0f} MiB are free there",
             now="make room, then run the same again: what was finished is kept",
         ) from error
+
+
+def _in_words(error: Exception, code: int) -> str:
+    where = getattr(error, "filename", None)
+    return os.strerror(code) + (f": {where}" if where else "")
+
+
+def check_writable(directory: Path) -> None:
+    """Refuse a folder in which nothing could be written, before the work that makes what is to be written there.
+
+    Raises:
+        ArtifactError: it cannot be made, or it is on a read-only file system, or not yours to write in.
+    """
+    with room_for(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=directory).close()

@@ -56,11 +56,12 @@ def save_artifact(
         The artifact's digest.
 
     Raises:
-        ArtifactError: there is no room for it.
+        ArtifactError: there is no room for it, or it cannot be written there.
     """
     directory = Path(directory)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    with room_for(directory):
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
         with room_for(directory):
             for stem, named in (tensors or {}).items():

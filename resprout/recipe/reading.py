@@ -45,7 +45,7 @@ def text_of(path: Path) -> str:
             f"there is no recipe {path}", now="`resprout recipe list` shows those that come with Resprout"
         ) from None
     except OSError as error:
-        what = f"recipe {path} is a folder" if path.is_dir() else f"recipe {path} cannot be read"
+        what = f"recipe {path} is a folder" if isinstance(error, IsADirectoryError) else f"recipe {path} cannot be read"
         raise RecipeError(what, why=error.strerror or str(error), now="name a recipe's YAML file") from None
     except UnicodeDecodeError as error:
         raise RecipeError(
