@@ -24,7 +24,7 @@ from resprout import recipe as recipe_module
 from resprout.errors import ResproutError
 from resprout.files import check_writable, write_atomically
 from resprout.recipe import ImagesSection, PlacementSection, Recipe, TeacherSection
-from resprout.recipe.form import to_inputs
+from resprout.recipe.form import refuse_placeholders, to_inputs
 
 HEADER = """# The compression pipeline, to upload in the KFP UI. Made by `resprout compile`.
 # What each input means is said below, at root.inputDefinitions.
@@ -47,7 +47,11 @@ def compile_to(path: Path, recipe: Recipe, kind: str) -> None:
         path: the file.
         recipe: what the pipeline's inputs are unless a run says otherwise.
         kind: compress, compress-images or scan.
+
+    Raises:
+        RecipeError: it holds {{, which a cluster would fill in.
     """
+    refuse_placeholders(recipe)
     compiler = _kfp().compiler
     from pipeline.compress import pipeline
 

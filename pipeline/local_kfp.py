@@ -13,6 +13,7 @@ Its gaps, each found in its source:
 - It goes to the end of one branch before it begins another. Here those tasks come first that wait for the fewest: what
   may be refused is, before the work.
 - It retries whatever failed, a refused recipe too. Here that is for tasks that a signal killed.
+- It replaces what looks like its placeholders in every text, a recipe's own words included. Here only a command's are.
 - Everything is logged to stdout. Here it goes to a file.
 """
 
@@ -129,6 +130,7 @@ def run(
         from kfp import local
         from kfp.local import (
             graph_utils,
+            placeholder_utils,
             task_dispatcher,  # noqa: F401 - is what imports docker
         )
         from kfp.local.io import IOStore
@@ -138,6 +140,7 @@ def run(
         stack.enter_context(_handled_by(execute, listener, in_containers))
         stack.enter_context(_replaced(IOStore, "put_task_output", _found_by_channel(IOStore.put_task_output)))
         stack.enter_context(_replaced(graph_utils, "topological_sort", _early_first))
+        stack.enter_context(_replaced(placeholder_utils, "replace_placeholders", _with_input))
         stack.enter_context(_replaced(task_spec_utils, "create_parameter_loop_iteration_task_spec", _iteration))
         stack.enter_context(_replaced(enhanced_dag_orchestrator, "ParallelExecutor", _OneAfterTheOther))
         stack.enter_context(warnings.catch_warnings())
@@ -313,6 +316,11 @@ def _found_by_channel(put_task_output: Callable[..., None]) -> Callable[..., Non
         store.put_parent_input(f"pipelinechannel--{task_name}-{key}", value)
 
     return put
+
+
+def _with_input(full_command: list[str], executor_input_dict: Any, **_: Any) -> list[str]:
+    """`replace_placeholders`: our components' commands hold one, for all that the component is given."""
+    return [json.dumps(executor_input_dict) if part == "{{$}}" else part for part in full_command]
 
 
 def _iteration(loop: Any, item: Any, loop_name: str) -> Any:

@@ -6,7 +6,7 @@ What has a field of its own is refused in the JSON, so that no two inputs can co
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn, get_args
 
 from resprout.errors import RecipeError
@@ -40,12 +40,39 @@ def kind_of(recipe: Recipe) -> str:
 
 
 def fitting(recipe: Recipe, kind: str) -> Recipe:
-    """A recipe as a pipeline's stages will read it.
+    """A recipe as a pipeline's stages will read it on a cluster.
 
     Raises:
-        RecipeError: this pipeline cannot do what the recipe says.
+        RecipeError: this pipeline cannot do what the recipe says, or a cluster would read something else.
     """
+    refuse_placeholders(recipe)
     return from_inputs(kind, to_inputs(recipe, kind))
+
+
+def refuse_placeholders(recipe: Recipe) -> None:
+    """Refuse text in whose place a cluster would put something else: Kubeflow Pipelines and Argo fill in {{…}}.
+
+    Raises:
+        RecipeError: with the field.
+    """
+    for field, text in _texts(recipe.model_dump(mode="json")):
+        if "{{" in text:
+            raise RecipeError(
+                f"{field}: holds {{{{, in {text!r}",
+                why="on a cluster, Kubeflow Pipelines puts values of its own in the place of {{…}}",
+                now="write it without; `resprout run` takes it as it is",
+            )
+
+
+def _texts(value: Any, field: str = "") -> Iterator[tuple[str, str]]:
+    """Each text with its dotted field, names of fields included."""
+    if isinstance(value, str):
+        yield field, value
+    named = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for name, part in named:
+        inner = f"{field}.{name}".lstrip(".")
+        yield inner, str(name)
+        yield from _texts(part, inner)
 
 
 def to_inputs(recipe: Recipe, kind: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import kfp
 import pytest
 from kfp import dsl
-from kfp.local import graph_utils, subprocess_task_handler
+from kfp.local import graph_utils, placeholder_utils, subprocess_task_handler
 from kfp.local.io import IOStore
 from kfp.local.orchestrator import enhanced_dag_orchestrator, task_spec_utils
 
@@ -22,6 +22,7 @@ TALKING = Path(__file__).parent / "talking"
 REPLACED = {
     "a handler": (subprocess_task_handler, "SubprocessTaskHandler"),
     "outputs": (IOStore, "put_task_output"),
+    "placeholders": (placeholder_utils, "replace_placeholders"),
     "order": (graph_utils, "topological_sort"),
     "items": (task_spec_utils, "create_parameter_loop_iteration_task_spec"),
     "threads": (enhanced_dag_orchestrator, "ParallelExecutor"),
@@ -97,6 +98,18 @@ def test_a_loop_over_one_of_several_outputs_gives_its_tasks_the_item_and_each_ot
         ("ended", "0"),
     ]
     assert recorder.tasks[1].facts() == {"length": len(words)}
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["{{$.inputs.parameters['number']}}", "{{$}}", "{{$.pipeline_job_name}}", "/kfp-workspace/{{$.x", '{"Concat": []}'],
+)
+def test_words_arrive_as_they_were_written(tmp_path: Path, words: str):
+    recorder = Recorder()
+    done, _ = run(tmp_path, recorder, words=words)
+
+    assert done
+    assert recorder.tasks[-1].outputs["again"].read_text().splitlines() == [f"{words} 10 of 1 ['a', 'b']"]
 
 
 def test_tasks_come_first_that_wait_for_the_fewest():

@@ -270,3 +270,17 @@ def test_a_run_without_a_name_is_called_as_its_teachers_source_ends(source: str,
 def test_a_recipe_called_by_no_name_keeps_it():
     recipe = recipe_of({"teacher": {"source": "torchvision://resnet18"}})
     assert from_inputs("compress", to_inputs(recipe, "compress")) == recipe
+
+
+@pytest.mark.parametrize(
+    ("sections", "field"),
+    [
+        ({"teacher": {"source": "s3://b/t", "class_names": ["a", "{{$.inputs.parameters['seed']}}"]}}, "class_names.1"),
+        ({"teacher": {"source": "s3://b/{{workflow.name}}"}}, "teacher.source"),
+        ({"teacher": {"source": "s3://b/t", "arguments": {"a": {"{{x}}": 1}}}}, "teacher.arguments.a.{{x}}"),
+    ],
+)
+def test_what_a_cluster_would_fill_in_is_refused(sections: dict[str, Any], field: str):
+    with pytest.raises(RecipeError, match=re.escape(field)) as refused:
+        fitting(recipe_of({"name": "x", **sections}), "compress")
+    assert "in the place of {{…}}" in refused.value.why
