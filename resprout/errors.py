@@ -5,6 +5,7 @@
     ├── UnsupportedModelError  a network or a checkpoint that Resprout cannot or will not work with
     ├── RecipeError            a recipe that does not say something that can be run
     ├── DeviceError            fewer GPUs are there than were asked for, or one's process ended while it computed
+    ├── DivergedError          numbers grew until they were none: a loss, a weight, an image
     ├── DatasetError           a labelled test set that cannot be read or does not fit the teacher
     ├── GateError              a result does not keep what its recipe promises
     ├── StorageError           object storage refused
@@ -56,6 +57,10 @@ class RecipeError(ResproutError):
 
 class DeviceError(ResproutError):
     """Fewer GPUs are there than were asked for, or one's process ended while it computed."""
+
+
+class DivergedError(ResproutError):
+    """Numbers grew until they were none: a loss, a weight or an image is NaN or infinite."""
 
 
 class DatasetError(ResproutError):

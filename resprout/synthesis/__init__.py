@@ -13,6 +13,7 @@ from resprout.checkpoints import Checkpoint, fingerprint
 from resprout.progress import Progress, Report, silent
 from resprout.recipe import DeepInversionSection, PaperSynthesisSection
 from resprout.sharding import too_many_shards
+from resprout.synthesis.divergence import refuse_diverged
 from resprout.synthesis.groups import Group, GroupResult, Keep, merge, plan, run, shard, shard_of
 from resprout.synthesis.methods import METHODS, Work
 from resprout.synthesis.workers import Told, spread
@@ -68,6 +69,7 @@ def synthesize_shard(
     Raises:
         RecipeError: this shard has no group.
         DeviceError: of several devices' processes, one ended before its work did.
+        DivergedError: losses or images are no numbers any more; of the groups that are left, none is made.
     """
     all_groups = groups_of(section)
     groups = shard(all_groups, shard_index, num_shards)
@@ -78,7 +80,14 @@ def synthesize_shard(
     tally = _Tally(groups, work.iterations, report)
 
     def make(missing: Sequence[Group], keep: Keep) -> None:
+        def told(group: Group, done: int, losses: Mapping[str, float]) -> None:
+            refuse_diverged(losses, f"group {group.index + 1} of {len(all_groups)}, iteration {done}", section)
+            tally.told(group, done, losses)
+
         def kept(group: Group, result: GroupResult) -> None:
+            last = {name: float(curve[-1]) for name, curve in result.curves.items()}
+            images = {"images": float(result.images.float().abs().max())}
+            refuse_diverged(last | images, f"group {group.index + 1} of {len(all_groups)}", section)
             tally.finished(group)
             keep(group, result)
 
@@ -88,9 +97,9 @@ def synthesize_shard(
         tally.begin()
         used = (devices or [precision.best_device()])[: len(missing)]
         if len(used) > 1:
-            spread(work, used, missing, tally.told, kept)
+            spread(work, used, missing, told, kept)
         elif used:
-            _one_by_one(work, used[0], missing, tally.told, kept)
+            _one_by_one(work, used[0], missing, told, kept)
 
     return shard_of(groups, run(groups, make, checkpoint, key), len(all_groups), teacher.info.num_classes)
 

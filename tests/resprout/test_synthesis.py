@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import dataclasses
 from pathlib import Path
 from typing import get_args
 
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from resprout import statistics as bn_statistics
 from resprout.batchnorm import capture_moments
 from resprout.checkpoints import FolderCheckpoint
-from resprout.errors import ArtifactError, RecipeError
+from resprout.errors import ArtifactError, DivergedError, RecipeError
 from resprout.progress import Progress
 from resprout.recipe import DeepInversionSection, ImagesSection, PaperSynthesisSection, SynthesisSection
 from resprout.synthesis import METHODS, merge, synthesize, synthesize_shard
@@ -215,3 +217,31 @@ def test_dreams_with_nan_are_refused() -> None:
     images[0, 0, 0, 0] = float("nan")
     with pytest.raises(ArtifactError, match="NaN"):
         DreamSet(images, torch.zeros(2, dtype=torch.int64), 0, 2)
+
+
+@pytest.mark.parametrize("num_devices", [1, 2])
+def test_dreams_that_diverge_are_told_before_the_next_group_is_made(
+    tiny_teacher: Teacher, statistics: BNStatistics, tmp_path: Path, num_devices: int
+) -> None:
+    network = copy.deepcopy(tiny_teacher.network)
+    with torch.no_grad():
+        list(network.parameters())[-1].fill_(3e38)  # its logits overflow
+        list(network.parameters())[-2].mul_(3e38)
+    teacher = dataclasses.replace(tiny_teacher, network=network)
+    section = DeepInversionSection(num_images=12, num_held_out=0, group_size=4, iterations=20, precision="float32")
+    heard: list[Progress] = []
+
+    with pytest.raises(DivergedError, match=r"synthesis diverged in group \d of 3, iteration 2: .*ce is ") as told:
+        synthesize(
+            teacher,
+            statistics,
+            section,
+            seed=0,
+            report=heard.append,
+            checkpoint=FolderCheckpoint(tmp_path),
+            devices=num_devices * [torch.device("cpu")],
+        )
+
+    assert "lower synthesis.learning_rate, which is 0.1" in told.value.now
+    assert [progress.done for progress in heard] == [0]
+    assert not list(tmp_path.iterdir())
