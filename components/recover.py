@@ -37,7 +37,7 @@ def recover(
     from components._metrics import log
     from resprout import artifacts, figures, recipe, recovery
     from resprout.devices import computed_on, devices
-    from resprout.progress import print_lines
+    from resprout.progress import print_lines, print_notes
     from resprout.storage.checkpoint import checkpoint_at
 
     device = devices(int(gpus))[0]
@@ -52,6 +52,7 @@ def recover(
             checkpoint=checkpoint,
             device=device,
         )
+        print_notes(result.notes)
         made: Any = {
             "section": result.section,
             "seed": seed,

@@ -258,7 +258,10 @@ def describe(component: str, facts: Mapping[str, Any]) -> str:
     if component == "prune" and facts.get("rounds", 1) > 1:
         return f"{_LINES[component].format_map(facts)}, rounds: {facts['rounds']:.0f}"
     if component == "recover":
-        return _figures({name: value for name, value in facts.items() if isinstance(value, float)})
+        found = {name: value for name, value in facts.items() if isinstance(value, float)}
+        epoch = found.pop("kept_epoch", None)
+        kept = "" if epoch is None else f"epoch {epoch:.0f} is kept  " if epoch else "no epoch is kept  "
+        return f"{kept}{_figures(found)}"
     return _LINES[component].format_map(facts) if component in _LINES else ""
 
 

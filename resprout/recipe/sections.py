@@ -228,8 +228,9 @@ class DistillationSection(Section):
     cutmix: float = Field(default=0.5, ge=0, le=1)
     """Augmentation: in this share of batches, paste a box of another dream into each in place of blending."""
     keep: Literal["best", "last"] = "best"
-    """Which student to keep: the start or the epoch with the lowest KL on held-out dreams and their blends, or the last
-    epoch."""
+    """Which student to keep. best: of the start, the epochs, the student as it was pruned and that with BatchNorm
+    repaired, the one with the lowest KL on held-out dreams and their blends; where none are held out, the last epoch.
+    last: the last epoch. An epoch that ends with a loss that is no number ends the training, and is not kept."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     """What the networks run in; losses are float32 always. auto: bfloat16 where the machine has it."""
 

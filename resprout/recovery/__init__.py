@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from resprout import precision
 from resprout.checkpoints import Checkpoint, fingerprint
-from resprout.errors import ArtifactError, UnsupportedModelError
+from resprout.errors import ArtifactError, DivergedError, UnsupportedModelError
 from resprout.models.classifier import laid_out
 from resprout.progress import Progress, Report, silent
 from resprout.recipe import DistillationSection, PaperRecoverySection, ReconstructionSection
 from resprout.recovery.calibration import reestimate
-from resprout.recovery.distillation import distil
+from resprout.recovery.distillation import Distilled, distil
+from resprout.recovery.judging import is_finite, nearest
 from resprout.recovery.reconstruction import reconstruct, solvable
 from resprout.recovery.start import MADE_UP_AGREEMENT, mended, settle
 from resprout.types import DreamSet, Student, Teacher
@@ -57,7 +58,9 @@ class Recovery:
         repaired: the student with its BatchNorm statistics re-estimated on dreams and nothing trained.
         section: how, with nothing left to choose: what `start: auto` chose, and what followed from it.
         curves: name -> float32, shape (epochs,); empty where nothing is trained.
-        metrics: the last epoch's figures, or the layers' mean relative error.
+        metrics: the figures of the student that was kept, with its epoch as `kept_epoch`, 0 where it is none; or the
+            layers' mean relative error.
+        notes: what people should know of what was kept.
     """
 
     recovered: Student
@@ -65,6 +68,7 @@ class Recovery:
     section: DistillationSection | ReconstructionSection | PaperRecoverySection
     curves: Mapping[str, Tensor]
     metrics: Mapping[str, float]
+    notes: tuple[str, ...] = ()
 
 
 def recover(
@@ -80,6 +84,9 @@ def recover(
 ) -> Recovery:
     """Bring the pruned student's accuracy back on dreams.
 
+    Where something is held out to judge by, and recovery.keep is best, the result is never worse there than the student
+    that came in, nor than that with its BatchNorm statistics re-estimated: it is one of them where nothing is better.
+
     Args:
         teacher, student: are not changed; the student's mask holds bit for bit afterwards.
         dreams: in the teacher's normalised input space.
@@ -92,21 +99,25 @@ def recover(
     Raises:
         ArtifactError: the dreams do not fit the teacher's input, or are too few for one batch statistic.
         UnsupportedModelError: reconstruction, and no pruned layer that it can solve.
+        DivergedError: numbers grew until they were none before anything could be kept.
     """
     _check(teacher, dreams)
     device = device or precision.best_device()
+    repaired = repair(student, dreams, device)
     if isinstance(section, ReconstructionSection):
         solved, relative_error = _solved(teacher.network, student, dreams, section, device, report, checkpoint)
-        metrics = {"relative_error": relative_error}
-        return Recovery(solved, repair(student, dreams, device), section, {}, metrics)
+        candidates = {"solved": solved, PRUNED: student, REPAIRED: repaired}
+        kept = nearest(teacher, candidates, dreams, device)
+        metrics, notes = {"relative_error": relative_error}, () if kept == "solved" else (_none_better(kept),)
+        return Recovery(candidates[kept], repaired, section, {}, metrics, notes)
     plain = PAPER if isinstance(section, PaperRecoverySection) else section
     if plain.precision == "auto" and not teacher.info.bfloat16:
         plain = plain.model_copy(update={"precision": "float32"})
-    repaired = repair(student, dreams, device)
     settled, first = _begun(plain, teacher, student, repaired, dreams, device, report, checkpoint)
+    others = {name: each.network for name, each in {PRUNED: student, REPAIRED: repaired}.items() if each is not first}
     determining = (teacher.network, first.network, dreams.images, dreams.targets, settled.model_dump(), seed)
-    key = f"recovery-{fingerprint(*determining)}"
-    network, curves = distil(
+    key = f"recovery-{fingerprint(*determining, *others.values())}"
+    made = distil(
         teacher.network,
         first.network,
         student.mask,
@@ -118,13 +129,31 @@ def recover(
         watch=lambda epoch, figures: report(
             Progress("recovery", epoch, plain.epochs, "epochs", figures, resumed=not figures)
         ),
+        others=others,
         checkpoint=checkpoint,
         key=key,
     )
-    network.requires_grad_(False)
-    metrics = {name: float(curve[-1]) for name, curve in curves.items()}
+    epoch = made.kept.removeprefix("epoch ")
+    metrics = {**made.figures, "kept_epoch": float(epoch) if epoch.isdigit() else 0.0}
     used = section if isinstance(section, PaperRecoverySection) else settled
-    return Recovery(replace(student, network=network), repaired, used, curves, metrics)
+    recovered = replace(student, network=made.network.requires_grad_(False))
+    return Recovery(recovered, repaired, used, made.curves, metrics, _notes(made, settled))
+
+
+PRUNED, REPAIRED = "the student as it was pruned", "the one with BatchNorm repaired"
+
+
+def _notes(made: Distilled, section: DistillationSection) -> tuple[str, ...]:
+    if made.diverged is not None:
+        return (
+            f"recovery diverged in epoch {made.diverged} of {section.epochs}: losses are no numbers any more; "
+            f"{made.kept} is kept; lower recovery.learning_rate, which is {section.learning_rate:g}",
+        )
+    return () if made.kept.startswith("epoch") else (_none_better(made.kept),)
+
+
+def _none_better(kept: str) -> str:
+    return f"recovery made nothing better of held-out dreams than {kept}, which is kept"
 
 
 def _begun(
@@ -141,9 +170,14 @@ def _begun(
     settled = settle(section, teacher, student, repaired, dreams, device)
     if settled.start != "reconstructed":
         return settled, repaired if settled.start == "repaired" else student
-    solved, _ = _solved(teacher.network, student, dreams, ReconstructionSection(), device, report, checkpoint)
-    if section.start != "auto" or mended(teacher, solved, dreams, device):
-        return settled, solved
+    try:
+        solved, _ = _solved(teacher.network, student, dreams, ReconstructionSection(), device, report, checkpoint)
+    except DivergedError:
+        if section.start != "auto":
+            raise
+    else:
+        if section.start != "auto" or mended(teacher, solved, dreams, device):
+            return settled, solved
     anew = section.model_copy(update={"start": "repaired"})
     return settle(anew, teacher, student, repaired, dreams, device), repaired
 
@@ -197,7 +231,10 @@ def made_up(
     if not solvable(pruned.network, pruned.mask):
         return pruned
     section = ReconstructionSection()
-    solved, _ = _solved(before.network, pruned, dreams, section, device, report, checkpoint)
+    try:
+        solved, _ = _solved(before.network, pruned, dreams, section, device, report, checkpoint)
+    except DivergedError:
+        return pruned
     return solved if mended(teacher, solved, dreams, device, enough=MADE_UP_AGREEMENT) else pruned
 
 
@@ -238,6 +275,12 @@ def repair(student: Student, dreams: DreamSet, device: torch.device | None = Non
     network = laid_out(copy.deepcopy(student.network).to(device))
     with precision.repeatable(allow_tf32=False):
         reestimate(network, dreams.training[0].to(device=device, dtype=torch.float32))
+    if not is_finite(network):
+        raise DivergedError(
+            "BatchNorm statistics re-estimated on dreams are no numbers",
+            why="activations of the pruned student grow beyond float32",
+            now="lower pruning.sparsity, or prune by another method",
+        )
     return replace(student, network=network.cpu().eval().requires_grad_(False))
 
 

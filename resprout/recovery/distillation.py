@@ -16,6 +16,7 @@ from torch.nn import functional
 from resprout import precision
 from resprout.batchnorm import batch_norm_layers
 from resprout.checkpoints import Checkpoint
+from resprout.errors import DivergedError
 from resprout.heldout import with_blends
 from resprout.masking import holder
 from resprout.models.classifier import laid_out
@@ -23,21 +24,12 @@ from resprout.recipe import DistillationSection
 from resprout.recording import Recorded
 from resprout.recovery.augmentation import augment
 from resprout.recovery.features import block_names, capture_features, feature_distance, kept_features, matched
+from resprout.recovery.judging import answers, compared, is_finite, kl_divergence
 from resprout.seeding import generator as seeded
 from resprout.stem import step_groups
 from resprout.types import ChannelPlan, DreamSet, PruningMask
 
 EpochWatch = Callable[[int, dict[str, float]], None]
-
-
-def kl_divergence(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """KL(teacher || student) at a temperature, times its square, so that gradients keep their scale.
-
-    Hinton et al., arXiv 1503.02531. Logits of shape (batch, classes); returns the mean over the batch, in nats.
-    """
-    teacher = functional.log_softmax(teacher_logits / temperature, dim=1)
-    student = functional.log_softmax(student_logits / temperature, dim=1)
-    return functional.kl_div(student, teacher, log_target=True, reduction="batchmean") * temperature**2
 
 
 @dataclass
@@ -49,8 +41,34 @@ class _State:
     generator: torch.Generator
     best: dict[str, Tensor]
     best_kl: float = math.inf
+    kept: str = "the start"
+    figures: dict[str, float] = field(default_factory=dict)
     epoch: int = 0
     curves: dict[str, list[float]] = field(default_factory=dict)
+
+    def take(self, network: nn.Module, called: str, figures: Mapping[str, float]) -> None:
+        """Keep a student until a better one comes."""
+        self.best, self.kept, self.figures = _snapshot(network), called, dict(figures)
+        self.best_kl = figures.get("held_out_kl", math.inf)
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """What distillation gives.
+
+    Args:
+        network: the student in evaluation mode on the CPU.
+        curves: one per figure, float32, shape (epochs,); of epochs that ended with numbers.
+        kept: which student it is: `the start`, `epoch 3`, or one of the others by its name.
+        figures: of that one.
+        diverged: the epoch that ended without numbers, and was the last one; None: none did.
+    """
+
+    network: nn.Module
+    curves: dict[str, Tensor]
+    kept: str
+    figures: dict[str, float]
+    diverged: int | None
 
 
 def distil(
@@ -64,10 +82,13 @@ def distil(
     seed: int,
     device: torch.device,
     watch: EpochWatch,
+    others: Mapping[str, nn.Module] | None = None,
     checkpoint: Checkpoint | None = None,
     key: str = "distillation",
-) -> tuple[nn.Module, dict[str, Tensor]]:
+) -> Distilled:
     """Train a copy of the student to answer as the teacher does; pruned weights stay exactly 0.
+
+    An epoch that ends with a loss, a weight or an answer that is no number is the last one, and none of it is kept.
 
     Args:
         teacher, student: are not changed.
@@ -76,10 +97,11 @@ def distil(
         channels: which of the teacher's channels the student has; its features are matched on those. None: all.
         section: settled (see `recovery.start`): it names a step size.
         watch: is told the epoch that it starts from, without figures, then each with its own.
+        others: students that are kept where section.keep is best and they are better than the start and every epoch.
         checkpoint, key: where an unfinished training is kept and found.
 
-    Returns:
-        The student in evaluation mode on the CPU, and a curve per figure, float32, shape (epochs,).
+    Raises:
+        DivergedError: the teacher or the student that it starts from answers without numbers.
     """
     dtype = precision.resolve(section.precision, device)
     frozen_teacher = precision.frozen_copy(teacher, dtype, device)
@@ -90,13 +112,23 @@ def distil(
     watch(state.epoch, {})
     images, targets = dreams.training[0].to(device=device, dtype=torch.float32), _shares(dreams).to(device)
     held_out = with_blends(dreams.held_out[0]).to(device)
-    answers = _answers(frozen_teacher, held_out, dtype) if len(held_out) else torch.empty(0)
-    if state.epoch == 0:
-        _judge(state, held_out, answers, section, dtype)  # where the start is already best, training may only lose
+    wanted = answers(frozen_teacher, held_out, dtype) if len(held_out) else None
+
+    def judged(candidate: nn.Module) -> dict[str, float]:
+        return {} if wanted is None else compared(answers(candidate.eval(), held_out, dtype), wanted)
+
+    if state.epoch == 0:  # where the start is already best, training may only lose
+        state.take(network, "the start", judged(network))
+        _refuse_without_numbers(network, state.figures, dtype)
+        for name, other in (others or {}).items() if section.keep == "best" and wanted is not None else ():
+            candidate = laid_out(copy.deepcopy(other).to(device))
+            if (figures := judged(candidate))["held_out_kl"] < state.best_kl:
+                state.take(candidate, name, figures)
     blocks = block_names(state.network) if section.feature_weight else []
     kept = _kept(teacher, channels, blocks, images[:2])
     looked_at = {"train_kl": True, "train_features": bool(blocks), "train_target": section.target_weight > 0}
     every, totals, hold = math.ceil(section.epochs / 20), torch.zeros(3, device=device), holder(state.network, mask)
+    diverged = None
     with ExitStack() as contexts:
         contexts.enter_context(precision.repeatable())
         contexts.enter_context(precision.sound_gradients(state.network))
@@ -104,7 +136,12 @@ def distil(
         for epoch in range(state.epoch, section.epochs):
             means = _epoch(state, (images, targets), step, totals, section, epoch)
             figures = {name: mean for name, mean in means.items() if looked_at[name]}
-            figures |= _judge(state, held_out, answers, section, dtype)
+            figures |= judged(state.network)
+            if not (all(map(math.isfinite, figures.values())) and is_finite(state.network)):
+                diverged = epoch + 1
+                break
+            if section.keep == "last" or wanted is None or figures["held_out_kl"] <= state.best_kl:
+                state.take(state.network, f"epoch {epoch + 1}", figures)
             for name, value in figures.items():
                 state.curves.setdefault(name, []).append(value)
             state.epoch = epoch + 1
@@ -112,7 +149,19 @@ def distil(
                 _keep(state, checkpoint, key)
             watch(state.epoch, figures)
     state.network.load_state_dict(state.best)
-    return state.network.cpu().eval(), {name: torch.tensor(values) for name, values in state.curves.items()}
+    curves = {name: torch.tensor(values) for name, values in state.curves.items()}
+    return Distilled(state.network.cpu().eval(), curves, state.kept, state.figures, diverged)
+
+
+def _refuse_without_numbers(network: nn.Module, figures: Mapping[str, float], dtype: torch.dtype) -> None:
+    if all(map(math.isfinite, figures.values())) and is_finite(network):
+        return
+    named = str(dtype).removeprefix("torch.")
+    raise DivergedError(
+        f"recovery cannot start: what the teacher or the pruned student answers to dreams is no number in {named}",
+        why="there is nothing to come nearer to",
+        now="set recovery.precision to float32" if dtype != torch.float32 else "set recovery.start to pruned",
+    )
 
 
 def _shares(dreams: DreamSet) -> Tensor:
@@ -216,27 +265,6 @@ def _kept(
     return kept_features(copy.deepcopy(teacher).to(images.device), channels, blocks, images)
 
 
-def _judge(
-    state: _State, held_out: Tensor, answers: Tensor, section: DistillationSection, dtype: torch.dtype
-) -> dict[str, float]:
-    """Score the epoch by the teacher's answers to held-out images; remember the student if it is the best so far."""
-    if not len(held_out):
-        state.best = _snapshot(state.network)
-        return {}
-    logits = _answers(state.network.eval(), held_out, dtype)
-    kl = float(kl_divergence(logits, answers, 1.0))
-    if section.keep == "last" or kl <= state.best_kl:
-        state.best, state.best_kl = _snapshot(state.network), kl
-    return {"held_out_kl": kl, "agreement": float((logits.argmax(1) == answers.argmax(1)).float().mean())}
-
-
-@torch.no_grad()
-def _answers(network: nn.Module, images: Tensor, dtype: torch.dtype) -> Tensor:
-    """Logits in float32, shape (n, classes), of a network in evaluation mode that computes in `dtype`."""
-    with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
-        return torch.cat([network(batch).float() for batch in images.split(128)])
-
-
 def _training_mode(network: nn.Module, keep_batchnorm_frozen: bool) -> None:
     network.train()
     if keep_batchnorm_frozen:
@@ -277,7 +305,8 @@ def _keep(state: _State, checkpoint: Checkpoint, key: str) -> None:
     for index, values in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
     tensors["generator"] = state.generator.get_state()
-    about = {"epoch": state.epoch, "best_kl": state.best_kl, "curves": state.curves}
+    kept = {"best_kl": state.best_kl, "kept": state.kept, "figures": state.figures}
+    about = {"epoch": state.epoch, "curves": state.curves, **kept}
     checkpoint.save(key, tensors, about)
 
 
@@ -299,7 +328,8 @@ def _restore(state: _State, checkpoint: Checkpoint, key: str) -> None:
     groups = state.optimizer.state_dict()["param_groups"]
     state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
     state.generator.set_state(tensors["generator"])
-    state.epoch, state.best_kl, state.curves = about["epoch"], about["best_kl"], about["curves"]
+    state.epoch, state.curves = about["epoch"], about["curves"]
+    state.best_kl, state.kept, state.figures = about["best_kl"], about["kept"], about["figures"]
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from resprout.channels import shrink
 from resprout.checkpoints import Checkpoint
+from resprout.errors import DivergedError
 from resprout.hooks import each_use
 from resprout.models.classifier import laid_out
 from resprout.patches import Layer, as_matrices, batch_size_for, channel_axis, groups_of, is_plain
@@ -72,6 +73,9 @@ def reconstruct(
         watch: is told how many layers of how many are done, and the last one's relative error.
         checkpoint, key: where the layers solved so far are kept and found.
 
+    Raises:
+        DivergedError: a layer's system has no solution in numbers.
+
     Returns:
         The student in evaluation mode on the CPU, and for each solved layer |student - teacher|² / |teacher|² of its
         output.
@@ -87,7 +91,16 @@ def reconstruct(
             continue
         moments = _moments(source, solved, name, layer, images, outputs.get(name), uses[name])
         keep = mask.keep[f"{name}.weight"].to(device)
-        solution, errors[name] = _solve(moments, originals[f"{name}.weight"].double(), keep, ridge)
+        try:
+            solution, errors[name] = _solve(moments, originals[f"{name}.weight"].double(), keep, ridge)
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+            solution = torch.full_like(layer.weight, torch.nan)
+        if not solution.isfinite().all():
+            raise DivergedError(
+                f"the layer {name} cannot be solved",
+                why="its inputs on dreams are no numbers, or say too little about its weights",
+                now="raise recovery.ridge, or recover by distillation with start: repaired",
+            )
         layer.weight.copy_(solution)
         if checkpoint is not None:
             weights = {other: layers[other].weight for other in errors}

@@ -14,6 +14,7 @@ import pytest
 import torch
 from kfp import dsl
 
+from components._metrics import log
 from components.evaluate import evaluate
 from components.fetch_teacher import fetch_teacher
 from components.gate import gate
@@ -344,3 +345,12 @@ def test_a_gate_tells_each_limit_and_fails_where_one_is_broken(
     said = capsys.readouterr().out.splitlines()
     assert said[:2] == ["a table", "a verdict"]
     assert outcome.find(said, "gate")["passed"] is kept  # type: ignore[index]
+
+
+def test_a_figure_that_is_no_number_is_left_out_of_kfps_metadata(tmp_path: Path) -> None:
+    metrics = dsl.Metrics(name="metrics", uri=str(tmp_path / "metrics"))
+
+    log(metrics, {"held_out_kl": float("nan"), "ce": float("-inf"), "agreement": 0.5})
+
+    assert metrics.metadata == {"agreement": 0.5}
+    assert json.loads(Path(metrics.path).read_text()) == {"agreement": 0.5}

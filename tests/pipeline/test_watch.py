@@ -190,3 +190,9 @@ def test_rounds_are_told_where_there_are_several(rounds: int, ends: str):
 def test_where_nothing_is_published_nothing_is_said_of_it():
     assert describe("publish", {"display_name": "not published"}) == ""
     assert describe("publish", {"files": 6, "address": "s3://models/a/1"}) == "6 files to s3://models/a/1"
+
+
+@pytest.mark.parametrize(("epoch", "told"), [(41.0, "epoch 41 is kept"), (0.0, "no epoch is kept")])
+def test_a_recovery_ends_with_the_figures_of_what_was_kept_and_its_name(epoch: float, told: str):
+    facts = {"held_out_kl": 0.012, "agreement": 0.961, "kept_epoch": epoch, "sparsity": "75.0 %"}
+    assert describe("recover", facts) == f"{told}  held_out_kl 0.012  agreement 96.1 %"

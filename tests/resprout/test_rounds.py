@@ -180,7 +180,9 @@ def test_killed_in_the_second_round_it_ends_with_the_same_bytes(
 def test_what_goes_in_a_round_is_made_up_for_by_what_stays(tiny_teacher: Teacher, tiny_dreams: DreamSet):
     section = LampSection(sparsity=0.6, rounds=2, round_epochs=2)
     anew, on = (
-        prune_on_dreams(tiny_teacher, tiny_dreams, section, SHORT.model_copy(update={"start": start}), seed=0).student
+        prune_on_dreams(
+            tiny_teacher, tiny_dreams, section, SHORT.model_copy(update={"start": start, "keep": "last"}), seed=0
+        ).student
         for start in ("repaired", "auto")
     )
     ended = [recover(tiny_teacher, each, tiny_dreams, AUTO, seed=0).section for each in (anew, on)]
