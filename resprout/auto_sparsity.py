@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -11,8 +12,7 @@ from resprout import precision
 from resprout.errors import RecipeError
 from resprout.judging import Judge, judge_of
 from resprout.progress import Progress, Report, silent
-from resprout.pruning import Scores, prune, score
-from resprout.pruning.candidates import prunable_weights
+from resprout.pruning import Scores, largest_sparsity, prune, score
 from resprout.recipe import PruningBase, PruningSection, ScoredSection
 from resprout.recovery import repair
 from resprout.types import DreamSet, SparsityChoice, Teacher, Trial
@@ -69,7 +69,8 @@ def choose_sparsity(
             f"pruning by {section.method}: there is no sparsity to choose",
             now="set pruning.sparsity to auto, with a method that has one",
         )
-    prunable_weights(teacher.network, section.exclude)  # what is wrong at any sparsity is refused here
+    # what is wrong at any sparsity is refused here
+    most = largest_sparsity(teacher, section)
     device = device or precision.best_device()
     judge = judge_of(teacher, dreams, device)
     promised = DEFAULT_AGREEMENT if section.min_agreement is None else section.min_agreement
@@ -85,25 +86,26 @@ def choose_sparsity(
         report(Progress("pruning", len(trials), len(trials) + at_most, "sparsities", figures))
         return trial.agreement >= promised
 
-    found = highest_step(keeps)
+    found = highest_step(keeps, min(STEPS - 1, math.floor(most * STEPS)))
     if found == 0:
         raise _out_of_reach(promised, trials)
     return SparsityChoice(found / STEPS, promised, tuple(trials))
 
 
-def highest_step(keeps: Callable[[int, int], bool]) -> int:
-    """The highest step below STEPS that keeps a promise, found in few questions; 0 if none is found.
+def highest_step(keeps: Callable[[int, int], bool], last: int = STEPS - 1) -> int:
+    """The highest step that keeps a promise, found in few questions; 0 if none is found.
 
     Args:
         keeps: whether a step does; it is also told how many questions at most will follow.
+        last: the highest step that there is.
 
     Returns:
-        A step that keeps it, while the next one and all multiples of STRIDE above do not.
+        A step that keeps it, while the next one and all multiples of STRIDE above do not, or are none.
     """
     bisections = (STRIDE - 1).bit_length()
-    marks = range(STEPS - STRIDE, 0, -STRIDE)
+    marks = range(last - last % STRIDE, 0, -STRIDE)
     low = next((step for step in marks if keeps(step, step // STRIDE - 1 + bisections)), 0)
-    high = low + STRIDE
+    high = min(low + STRIDE, last + 1)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if keeps(middle, (high - low - 1).bit_length() - 1) else (low, middle)
@@ -124,21 +126,17 @@ def _try(
     seed: int,
     scores: Scores | None,
 ) -> Trial:
-    try:
-        student = prune(teacher, section, seed=seed, dreams=dreams, scores=scores, device=judge.device)
-    except RecipeError as refusal:  # a layer would lose all its weights: there is no such student
-        return Trial(sparsity, 0.0, refused=refusal.what)
+    student = prune(teacher, section, seed=seed, dreams=dreams, scores=scores, device=judge.device)
     agreement, kl_divergence = judge(repair(student, dreams, judge.device).network)
     return Trial(sparsity, agreement, kl_divergence)
 
 
 def _out_of_reach(promised: float, trials: list[Trial]) -> RecipeError:
     best = max(trials, key=lambda trial: trial.agreement)
-    refused = next((trial.refused for trial in reversed(trials) if trial.refused), "")
     return RecipeError(
         f"pruning.sparsity auto: at none does the pruned student agree with its teacher on {100 * promised:g} % of "
         f"the held-out dreams and their blends; the best of {len(trials)} tried is "
-        f"{100 * best.agreement:.1f} %, at {100 * best.sparsity:g} %" + (f"; {refused}" if refused else ""),
+        f"{100 * best.agreement:.1f} %, at {100 * best.sparsity:g} %",
         why="pruning.min_agreement asks for that before recovery, of BatchNorm re-estimated on dreams alone",
         now="lower pruning.min_agreement, choose another pruning.method, or give a sparsity",
     )

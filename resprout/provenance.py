@@ -44,7 +44,14 @@ def sparsity_choice(directory: str | Path) -> SparsityChoice | None:
     stored = read_manifest(directory).about.get("sparsity_choice")
     if stored is None:
         return None
-    return SparsityChoice(**{**stored, "trials": tuple(Trial(**trial) for trial in stored["trials"])})
+    return SparsityChoice(
+        **{
+            **stored,
+            "trials": tuple(
+                Trial(trial["sparsity"], trial["agreement"], trial["kl_divergence"]) for trial in stored["trials"]
+            ),
+        }
+    )
 
 
 def _walk(record: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -68,7 +68,7 @@ def prune_on_dreams(
         The student as its last pruning left it, and the trials that chose its sparsity where the section did not.
 
     Raises:
-        RecipeError: a layer would lose all its weights, no sparsity keeps the promise, or epochs are asked for where
+        RecipeError: floors leave too little to remove, no sparsity keeps the promise, or epochs are asked for where
             nothing is trained.
     """
     if not isinstance(section, PruningBase):  # its sparsity is no number that rounds could come near
@@ -117,10 +117,7 @@ def _mendable_at_once(
     device: torch.device | None,
 ) -> bool:
     """Whether solved layers could mend the teacher if all its weights that are to go went now."""
-    try:
-        pruned = prune(teacher, section, seed=seed, dreams=dreams, scores=scores, device=device, report=report)
-    except RecipeError:  # a layer would lose all its weights, in one shot
-        return False
+    pruned = prune(teacher, section, seed=seed, dreams=dreams, scores=scores, device=device, report=report)
     return mendable(teacher, pruned, dreams, report=report, checkpoint=checkpoint, device=device)
 
 

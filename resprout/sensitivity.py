@@ -15,8 +15,8 @@ from resprout.errors import ArtifactError, DatasetError
 from resprout.judging import judge_of, top1
 from resprout.masking import apply_mask
 from resprout.progress import Progress, Report, silent
-from resprout.pruning.candidates import prunable_weights
-from resprout.pruning.magnitude import keep_largest
+from resprout.pruning.candidates import candidates_of
+from resprout.pruning.threshold import keep_largest
 from resprout.recipe import SensitivitySection
 from resprout.recovery import repair
 from resprout.types import DreamSet, LabelledImages, PruningMask, Sensitivity, Student, Teacher
@@ -49,7 +49,7 @@ def scan(
         ArtifactError: no dreams are held out, too few are there to re-estimate BatchNorm on, or they do not fit.
         DatasetError: the labelled images do not fit the teacher.
     """
-    weights = prunable_weights(teacher.network, section.exclude)
+    weights = candidates_of(teacher.network, teacher.info.input.shape, section.exclude).weights
     _refuse_foreign(data, teacher)
     device = device or precision.best_device()
     judge = judge_of(teacher, dreams, device)

@@ -110,6 +110,7 @@ def save_student(
             "mask_shapes": {name: list(keep.shape) for name, keep in mask.items()},
             "sparsity": kept.sparsity,
             **plan_sizes,
+            **({"notes": list(student.notes)} if student.notes else {}),
         },
         section=plain_section(section),
         seed=seed,
@@ -137,7 +138,7 @@ def load_student(directory: str | Path, *, allow_custom_code: bool = False) -> S
     keep = {name: unpack_bits(packed[name], shape) for name, shape in shapes.items()}
     mask = PruningMask(keep if channels is None else {**whole_mask(network).keep, **keep})
     _check_mask(network, mask, directory)
-    return Student(info, network, mask, channels)
+    return Student(info, network, mask, channels, tuple(manifest.about.get("notes", ())))
 
 
 def plain_section(section: Section) -> dict[str, Any]:

@@ -20,65 +20,56 @@ from resprout import precision
 from resprout.errors import RecipeError
 from resprout.masking import apply_mask
 from resprout.progress import Report, silent
-from resprout.pruning.block import block
-from resprout.pruning.candidates import Alive, prunable_weights, refuse_dead_layers
+from resprout.pruning.block import block, in_whole_blocks
+from resprout.pruning.candidates import Alive
 from resprout.pruning.erk import erk
 from resprout.pruning.fisher import fisher
 from resprout.pruning.lamp import lamp
-from resprout.pruning.magnitude import global_magnitude, layer_magnitude
+from resprout.pruning.magnitude import layer_magnitudes, magnitudes
 from resprout.pruning.optimal_brain import optimal_brain
 from resprout.pruning.random import uniformly_random
 from resprout.pruning.semi_structured import in_groups, semi_structured
-from resprout.pruning.start import is_the_teacher, refuse_growth, still_there
+from resprout.pruning.start import Ground, ground_of, is_the_teacher, refuse_growth
 from resprout.pruning.structured import prune_channels
-from resprout.pruning.subject import Subject, keep_best
+from resprout.pruning.subject import Subject, comparable
 from resprout.pruning.synflow import synflow
 from resprout.pruning.taylor import taylor
 from resprout.pruning.teacher_guided import teacher_guided
+from resprout.pruning.threshold import floors, keep_best, refuse_below_floors
 from resprout.recipe import (
+    BlockSection,
     MaskingSection,
     PruningBase,
     PruningSection,
+    RandomSection,
     ScoredSection,
     SemiStructuredSection,
     StructuredSection,
+    SynflowSection,
 )
 from resprout.types import DreamSet, PruningMask, Student, Teacher
 
-Method = Callable[[Mapping[str, Tensor], float, torch.Generator, Alive], dict[str, Tensor]]
-"""(weights by parameter name, sparsity, generator for methods that draw, which weights are left) -> which weights stay,
-by parameter name."""
-GroupMethod = Callable[..., dict[str, Tensor]]
-"""(weights by parameter name, sparsity, and by name the fields that only this method has) -> which weights stay, by
-parameter name. Groups that are gone score 0, so that they are the first to go again."""
-NetworkMethod = Callable[[Subject, float, Any], dict[str, Tensor]]
-"""(a network and what it may be asked with, sparsity, the method's section) -> which weights stay, by name."""
+LayerScores = Callable[[Tensor], Tensor]
+"""A layer's weight, float32 on the CPU -> scores of its shape, larger where a weight is missed more; one threshold
+serves all layers."""
 Scores = Mapping[str, Tensor]
 """How much each weight matters, by parameter name; not negative, of the weight's shape."""
 ScoringMethod = Callable[[Subject, Any], Scores]
 """(a network and what it may be asked with, the method's section) -> scores, which no sparsity changes."""
 
-BY_WEIGHTS: dict[str, Method] = {
-    "global_magnitude": global_magnitude,
-    "layer_magnitude": layer_magnitude,
+BY_LAYER: dict[str, LayerScores] = {
+    "global_magnitude": magnitudes,
+    "layer_magnitude": layer_magnitudes,
     "lamp": lamp,
     "erk": erk,
-    "random": uniformly_random,
 }
-IN_GROUPS: dict[str, GroupMethod] = {"semi_structured": semi_structured, "block": block}
-BY_NETWORK: dict[str, NetworkMethod] = {"synflow": synflow}
 BY_SCORES: dict[str, ScoringMethod] = {
     "taylor": taylor,
     "fisher": fisher,
     "teacher_guided": teacher_guided,
     "optimal_brain": optimal_brain,
 }
-METHODS: dict[str, Method | GroupMethod | NetworkMethod | ScoringMethod] = {
-    **BY_WEIGHTS,
-    **IN_GROUPS,
-    **BY_NETWORK,
-    **BY_SCORES,
-}
+METHODS = (*BY_LAYER, *BY_SCORES, "random", "synflow", "semi_structured", "block")
 
 
 def prune(
@@ -123,11 +114,16 @@ def prune(
     if section.sparsity == "auto":
         raise _undecided()
     asked = _Asked(teacher, start, dreams, seed, device or precision.best_device(), report)
-    keep = _kept(asked, section, section.sparsity, scores)
-    refuse_dead_layers(keep, section.sparsity, section.method)
-    channels = None if start is None else start.channels
+    ground = ground_of(teacher, section.exclude, start)
+    if isinstance(section, SemiStructuredSection):
+        ground = ground.limited_to(in_groups(asked.original, ground.weights, section.group))
+    refuse_growth(ground, section.sparsity)
     student = Student(
-        teacher.info, copy.deepcopy(asked.original).eval().requires_grad_(False), PruningMask(keep), channels
+        teacher.info,
+        copy.deepcopy(asked.original).eval().requires_grad_(False),
+        PruningMask({**_kept(asked, ground, section, section.sparsity, scores), **ground.held}),
+        None if start is None else start.channels,
+        ground.notes(section.sparsity),
     )
     apply_mask(student.network, student.mask)
     return student
@@ -153,8 +149,17 @@ def score(
         RecipeError, ArtifactError, UnsupportedModelError: as `prune`, but for those that are about a sparsity.
     """
     asked = _Asked(teacher, start, dreams, seed, device or precision.best_device(), report)
-    weights = prunable_weights(asked.original, section.exclude)
-    return _scores(asked.subject(weights, still_there(weights, start)), section)
+    return _scores(asked.subject(ground_of(teacher, section.exclude, start).alive), section)
+
+
+def largest_sparsity(teacher: Teacher, section: PruningBase) -> float:
+    """The most that a section's floors let go of a teacher's weights, in [0, 1).
+
+    Raises:
+        RecipeError, UnsupportedModelError: as `prune`, but for those that are about a sparsity.
+    """
+    ground = ground_of(teacher, section.exclude, None)
+    return 1 - sum(_floors(ground, section).values()) / ground.count
 
 
 @dataclass(frozen=True)
@@ -173,12 +178,12 @@ class _Asked:
         """The network whose weights are chosen from."""
         return self.teacher.network if self.start is None else self.start.network
 
-    def subject(self, weights: Mapping[str, Tensor], alive: Alive) -> Subject:
+    def subject(self, alive: Alive) -> Subject:
         """What criteria see that look at more than weights."""
         return Subject(
             self.teacher,
             network=precision.frozen_copy(self.original, torch.float32, self.device),
-            alive=alive or {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()},
+            alive=alive,
             is_teacher=is_the_teacher(self.teacher.network, self.start),
             dreams=self.dreams,
             seed=self.seed,
@@ -187,26 +192,43 @@ class _Asked:
         )
 
 
-def _kept(asked: _Asked, section: MaskingSection, sparsity: float, scores: Scores | None) -> dict[str, Tensor]:
+def _kept(
+    asked: _Asked, ground: Ground, section: MaskingSection, sparsity: float, scores: Scores | None
+) -> dict[str, Tensor]:
     """Which weights stay, by parameter name."""
-    weights = prunable_weights(asked.original, section.exclude)
     if isinstance(section, SemiStructuredSection):
-        weights = in_groups(asked.original, weights, section.group)
-    alive = still_there(weights, asked.start)
-    refuse_growth(alive, sparsity)
-    if section.method in IN_GROUPS:
-        own = section.model_dump(exclude={"method", *PruningBase.model_fields})
-        found = IN_GROUPS[section.method](weights, sparsity, **own)
-        return found if alive is None else {name: kept & alive[name] for name, kept in found.items()}
-    if section.method in BY_WEIGHTS:
-        return BY_WEIGHTS[section.method](weights, sparsity, torch.Generator().manual_seed(asked.seed), alive)
-    subject = asked.subject(weights, alive)
+        found = semi_structured(ground.weights, kept=section.kept, group=section.group)
+        return {name: kept & ground.alive[name] for name, kept in found.items()}
+    due = ground.due(sparsity)
+    if due == ground.gone:
+        return dict(ground.alive)
+    least = _floors(ground, section)
+    refuse_below_floors(ground.count - due, least, ground.count, section.min_density)
+    if isinstance(section, BlockSection):
+        return block(ground.weights, due, ground.alive, least, **_own_fields(section))
+    if isinstance(section, SynflowSection):
+        with precision.repeatable(allow_tf32=False):
+            return synflow(asked.subject(ground.alive), due, least, section)
     if isinstance(section, ScoredSection):
-        scores = _scores(subject, section) if scores is None else scores
-        num_gone = round(sparsity * subject.num_weights)
-        return keep_best(scores, num_gone, subject.alive, normalisation=section.normalisation)
-    with precision.repeatable(allow_tf32=False):
-        return BY_NETWORK[section.method](subject, sparsity, section)
+        scores = _scores(asked.subject(ground.alive), section) if scores is None else scores
+        scores = comparable(scores, ground.alive, section.normalisation)
+    elif isinstance(section, RandomSection):
+        scores = uniformly_random(ground.weights, torch.Generator().manual_seed(asked.seed))
+    else:
+        scores = {name: BY_LAYER[section.method](weight) for name, weight in ground.weights.items()}
+    return keep_best(scores, due, ground.alive, least)
+
+
+def _floors(ground: Ground, section: PruningBase) -> dict[str, int]:
+    """How many weights each layer keeps in any case."""
+    least = floors(ground.alive, section.min_density)
+    if not isinstance(section, BlockSection):
+        return least
+    return in_whole_blocks(ground.weights, ground.alive, least, **_own_fields(section))
+
+
+def _own_fields(section: BlockSection) -> dict[str, Any]:
+    return section.model_dump(exclude={"method", *PruningBase.model_fields})
 
 
 def _scores(subject: Subject, section: ScoredSection) -> Scores:
@@ -222,4 +244,4 @@ def _undecided() -> RecipeError:
     )
 
 
-__all__ = ["METHODS", "Scores", "prune", "score"]
+__all__ = ["BY_LAYER", "BY_SCORES", "METHODS", "Scores", "largest_sparsity", "prune", "score"]

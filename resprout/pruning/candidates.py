@@ -1,8 +1,10 @@
-"""Which weights may go, and how many at most."""
+"""Which weights may go, and which are there to choose from."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from difflib import SequenceMatcher
 from fnmatch import fnmatchcase
 
@@ -10,47 +12,89 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from resprout import precision
 from resprout.errors import RecipeError, UnsupportedModelError
 
-Alive = Mapping[str, Tensor] | None
-"""Parameter name -> bool tensor of the weight's shape, True where the weight is not yet gone; none: all are there."""
+Alive = Mapping[str, Tensor]
+"""Parameter name -> bool tensor of the weight's shape, True where the weight is not yet gone."""
 
 
-def prunable_weights(network: nn.Module, exclude: Iterable[str] = ()) -> dict[str, Tensor]:
-    """The weights that a mask may cover.
+@dataclass(frozen=True)
+class Candidates:
+    """The weights of convolutions and linear layers, by what may become of them.
 
     Args:
-        network: any.
-        exclude: globs over names of convolution and linear weights; those that match stay out.
+        weights: those that a mask covers: parameter name -> float32 tensor on the CPU, in definition order; a shared
+            weight once.
+        excluded: names of those that the recipe keeps whole.
+        unreached: names of those on which no answer depends.
+    """
 
-    Returns:
-        Parameter name -> float32 tensor on the CPU, in definition order; a shared weight once.
+    weights: Mapping[str, Tensor]
+    excluded: tuple[str, ...]
+    unreached: tuple[str, ...]
+
+
+def candidates_of(network: nn.Module, shape: Iterable[int], exclude: Iterable[str] = ()) -> Candidates:
+    """The weights that a mask may cover, and those that it leaves out.
+
+    Args:
+        network: any; is not changed.
+        shape: of its images: (channels, height, width).
+        exclude: globs over names of convolution and linear weights.
 
     Raises:
-        RecipeError: a glob matches nothing, or the globs together match everything.
-        UnsupportedModelError: there is no convolution and no linear layer.
+        RecipeError: a glob matches nothing, or nothing is left beside what the globs match.
+        UnsupportedModelError: there is no convolution and no linear layer that an image reaches.
     """
-    weights = _maskable(network)
-    if not weights:
+    every, exclude = maskable(network), tuple(exclude)
+    if not every:
         raise UnsupportedModelError(
             "the network has no convolution and no linear layer", why="only their weights can be pruned"
         )
-    exclude = tuple(exclude)
     for pattern in exclude:
-        _refuse_idle_pattern(pattern, weights)
-    left = {name: weight for name, weight in weights.items() if not any(fnmatchcase(name, p) for p in exclude)}
-    if not left:
+        _refuse_idle_pattern(pattern, every)
+    excluded = tuple(name for name in every if any(fnmatchcase(name, pattern) for pattern in exclude))
+    reached = reached_weights(network, shape)
+    unreached = tuple(name for name in every if name not in reached)
+    left = {name: weight for name, weight in every.items() if name in reached and name not in excluded}
+    if not left and excluded:
         raise RecipeError(
-            f"pruning.exclude {list(exclude)} matches every one of the {len(weights)} maskable weights",
+            f"pruning.exclude {list(exclude)} matches every one of the {len(every)} maskable weights",
             why="nothing is left to prune",
             now="exclude fewer",
         )
-    return {name: weight.detach().float().cpu() for name, weight in left.items()}
+    if not left:
+        raise UnsupportedModelError(
+            "no answer depends on the weights of any convolution or linear layer", why="only these can be pruned"
+        )
+    return Candidates({name: weight.detach().float().cpu() for name, weight in left.items()}, excluded, unreached)
 
 
-def _maskable(network: nn.Module) -> dict[str, nn.Parameter]:
+def maskable(network: nn.Module) -> dict[str, nn.Parameter]:
+    """The weights of all convolutions and linear layers by name, in definition order; a shared one once."""
     layers = {id(module.weight) for module in network.modules() if isinstance(module, _ConvNd | nn.Linear)}
     return {name: parameter for name, parameter in network.named_parameters() if id(parameter) in layers}
+
+
+def reached_weights(network: nn.Module, shape: Iterable[int]) -> set[str]:
+    """The maskable weights that the network's answers depend on, as gradients to them show.
+
+    A layer may be used without its forward being run (`F.conv2d(x, self.conv.weight)`), or be run and not lead to the
+    logits (an auxiliary head): hooks would see neither. Two images of noise are answered in evaluation mode; what only
+    other images reach counts as not reached.
+    """
+    probe = copy.deepcopy(network).eval().requires_grad_(False)
+    weights = maskable(probe)
+    for weight in weights.values():
+        weight.requires_grad_(True)
+    dtype = next(probe.parameters()).dtype
+    images = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
+    with precision.sound_gradients(probe), torch.enable_grad():
+        answers = probe(images.clone())  # which forward may change in place
+        if answers.requires_grad:
+            answers.sum().backward()
+    return {name for name, weight in weights.items() if weight.grad is not None}
 
 
 def _refuse_idle_pattern(pattern: str, names: Iterable[str]) -> None:
@@ -63,38 +107,3 @@ def _refuse_idle_pattern(pattern: str, names: Iterable[str]) -> None:
         why="a glob must match a parameter's whole name, and what it should protect would be pruned",
         now=f"write {nearest!r}, or a glob such as {nearest.split('.')[0] + '.*'!r}",
     )
-
-
-def refuse_dead_layers(keep: Mapping[str, Tensor], sparsity: float, method: str) -> None:
-    """Raise RecipeError when a layer would lose all its weights, and with them every image's signal."""
-    dead = [name for name, kept in keep.items() if not kept.any()]
-    if not dead:
-        return
-    named = ", ".join(f"{name} ({keep[name].numel()})" for name in dead[:3])
-    named += f" and {len(dead) - 3} more" if len(dead) > 3 else ""
-    quoted = ", ".join(f'"{name}"' for name in dead[:3])
-    other = "" if method == "lamp" else ", or set pruning.method to lamp, which empties a layer last of all"
-    raise RecipeError(
-        f"{method} at sparsity {sparsity:g} would remove all weights of {named}",
-        why="nothing of an image would pass such a layer, and no training brings it back",
-        now=f"lower pruning.sparsity, or add {quoted} to pruning.exclude{other}",
-    )
-
-
-def flat(alive: Alive) -> Tensor | None:
-    """All layers' as one vector, in their order; None as it is."""
-    return None if alive is None else torch.cat([left.flatten() for left in alive.values()])
-
-
-def by_layer(kept: Tensor, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A mask over all weights, one after the other, as one of each layer.
-
-    Args:
-        kept: bool, shape (number of weights,), in the order of `weights`.
-        weights: parameter name -> tensor.
-
-    Returns:
-        Parameter name -> bool tensor of the weight's shape.
-    """
-    parts = torch.split(kept, [weight.numel() for weight in weights.values()])
-    return {name: part.view(weight.shape).clone() for (name, weight), part in zip(weights.items(), parts, strict=True)}

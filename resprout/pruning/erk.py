@@ -2,33 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import torch
 from torch import Tensor
 
-from resprout.pruning.candidates import Alive, by_layer, flat
-from resprout.pruning.magnitude import keep_largest
+from resprout.pruning.magnitude import ranks
 
 
-def erk(
-    weights: Mapping[str, Tensor], sparsity: float, _generator: torch.Generator, alive: Alive = None
-) -> dict[str, Tensor]:
-    """Remove the smallest weights within each layer, whose share the layer's shape decides.
-
-    Args:
-        weights: parameter name -> float32 tensor on the CPU.
-        sparsity: the share to remove in all, in (0, 1); exactly round(sparsity * number of weights) go.
-        alive: which weights are left to choose from, as the mask that is returned; none: all.
-
-    Returns:
-        Parameter name -> bool tensor of the weight's shape, True where it stays.
-    """
-    scores = torch.cat([erk_scores(weight) for weight in weights.values()])
-    return by_layer(keep_largest(scores, round(sparsity * scores.numel()), flat(alive)), weights)
-
-
-def erk_scores(weight: Tensor) -> Tensor:
+def erk(weight: Tensor) -> Tensor:
     """Scores of which a layer has as many above any threshold as its shape is due.
 
     Section 3, arXiv 1911.11134: a layer's sparsity is 1 - (in + out + height + width) / (in * out * height * width), up
@@ -39,9 +18,7 @@ def erk_scores(weight: Tensor) -> Tensor:
         weight: one layer's, float32 on the CPU.
 
     Returns:
-        float64, shape (number of weights,), negative.
+        float64, of the weight's shape, negative.
     """
-    order = weight.abs().flatten().argsort(stable=True)
-    rank = torch.empty(weight.numel(), dtype=torch.float64)
-    rank[order] = torch.arange(weight.numel(), 0, -1, dtype=torch.float64)
-    return (0.5 - rank) / sum(weight.shape)
+    from_the_largest = weight.numel() + 1 - ranks(weight)
+    return (0.5 - from_the_largest) / sum(weight.shape)

@@ -18,7 +18,7 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from resprout.errors import RecipeError
 
 
-def semi_structured(weights: Mapping[str, Tensor], _sparsity: float, *, kept: int, group: int) -> dict[str, Tensor]:
+def semi_structured(weights: Mapping[str, Tensor], *, kept: int, group: int) -> dict[str, Tensor]:
     """Keep the `kept` largest of every `group` weights in magnitude; among equal ones, those that come last.
 
     Args:

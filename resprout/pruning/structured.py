@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from resprout.cost import count_weight_uses
 from resprout.errors import RecipeError, UnsupportedModelError
 from resprout.latency import measure_latency
 from resprout.progress import Report
-from resprout.pruning.candidates import prunable_weights
+from resprout.pruning.candidates import candidates_of
 from resprout.pruning.groups import Group, find_groups, plan_of
 from resprout.pruning.importance import magnitudes, taylor_scores
 from resprout.pruning.selection import (
@@ -25,10 +26,11 @@ from resprout.pruning.selection import (
     removal_order,
     steps_within,
 )
+from resprout.pruning.start import note_on_zeros, zeros_of
 from resprout.pruning.subject import images_to_look_at
 from resprout.recipe import StructuredSection
 from resprout.seeding import generator
-from resprout.types import DreamSet, Student, Teacher
+from resprout.types import DreamSet, PruningMask, Student, Teacher
 
 
 def prune_channels(
@@ -53,6 +55,7 @@ def prune_channels(
             now="prune the teacher by channels first, and weights of what is left after that",
         )
     groups = _groups(teacher, section)
+    zeros = zeros_of(teacher.network)
     device = device or precision.best_device()
     scores = _scores(teacher, groups, section, seed, dreams, device, report)
     with count_weight_uses(teacher.network) as uses, torch.no_grad():
@@ -61,7 +64,12 @@ def prune_channels(
     # a magnitude is in units of its group's mean: what it is worth per MAC cannot be told
     by_macs = section.importance == "taylor" and section.target[0] != "channel_ratio"
     order = removal_order(budget, scores, section.round_to, by_macs=by_macs)
-    return _student(teacher, groups, scores, _steps(teacher, section, groups, budget, order, scores, device))
+    student = _student(teacher, groups, scores, _steps(teacher, section, groups, budget, order, scores, device))
+    if not zeros:
+        return student
+    mask = PruningMask({name: student.network.get_parameter(name) != 0 for name in student.mask.keep})
+    whole = PruningMask(zeros)
+    return replace(student, mask=mask, notes=(note_on_zeros(whole.num_weights - whole.num_kept, whole.num_weights),))
 
 
 def _student(teacher: Teacher, groups: Sequence[Group], scores: Sequence[Tensor], steps: Sequence[Step]) -> Student:
@@ -90,8 +98,7 @@ def _student(teacher: Teacher, groups: Sequence[Group], scores: Sequence[Tensor]
 
 def _groups(teacher: Teacher, section: StructuredSection) -> list[Group]:
     """The groups that the section lets go; none touches a weight that it excludes."""
-    weights = prunable_weights(teacher.network).keys()
-    excluded = weights - prunable_weights(teacher.network, section.exclude).keys()
+    excluded = candidates_of(teacher.network, teacher.info.input.shape, section.exclude).excluded
     groups = [
         group
         for group in find_groups(teacher.network, teacher.info.input.shape)

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from resprout.errors import ArtifactError, RecipeError
 from resprout.progress import Report
-from resprout.pruning.candidates import by_layer
+from resprout.pruning.candidates import Alive
 from resprout.pruning.lamp import shares_left
-from resprout.pruning.magnitude import keep_largest
 from resprout.types import DreamSet, Teacher
 
 
@@ -31,7 +30,7 @@ class Subject:
 
     teacher: Teacher
     network: nn.Module
-    alive: Mapping[str, Tensor]
+    alive: Alive
     is_teacher: bool
     dreams: DreamSet | None
     seed: int
@@ -79,33 +78,33 @@ def images_to_look_at(teacher: Teacher, dreams: DreamSet | None, at_most: int | 
     return images, targets
 
 
-def keep_best(
-    scores: Mapping[str, Tensor], num_removed: int, alive: Mapping[str, Tensor], *, normalisation: str = "none"
-) -> dict[str, Tensor]:
-    """The weights with the largest scores across all layers together.
+def comparable(scores: Mapping[str, Tensor], alive: Alive, normalisation: str) -> dict[str, Tensor]:
+    """Scores that one threshold serves.
 
     Args:
         scores: parameter name -> not negative, in units of an energy (a squared magnitude).
-        num_removed: how many are gone afterwards, those that were gone before among them.
-        alive: which are left to choose from, on the CPU, of the same names.
+        alive: which weights are left to choose from, on the CPU, of the same names; the others' scores do not count.
         normalisation: `none`, or `lamp`: each score as its share in its layer's that are not smaller.
 
     Returns:
-        Parameter name -> bool tensor of the weight's shape, True where it stays, on the CPU.
+        Parameter name -> float64 on the CPU, of the weight's shape.
 
     Raises:
         RecipeError: no score is above 0, or one is not finite.
     """
-    flat = [scores[name].detach().double().cpu().flatten() * alive[name].flatten() for name in alive]
-    everything = torch.cat(flat)
-    if not torch.isfinite(everything).all() or not everything.any():
-        found = "are all 0" if not everything.any() else "hold NaN or infinity"
-        raise RecipeError(
-            f"the weights' scores {found}",
-            why="they say nothing about which weights matter",
-            now="look at more images, or set pruning.method to lamp, which looks at weights alone",
-        )
-    if normalisation == "lamp":
-        everything = torch.cat([shares_left(layer) for layer in flat])
-    left = torch.cat([alive[name].flatten() for name in alive])
-    return by_layer(keep_largest(everything, num_removed, left), alive)
+    left = {name: scores[name].detach().double().cpu() * alive[name] for name in alive}
+    if not all(torch.isfinite(layer).all() for layer in left.values()):
+        raise _no_scores("hold NaN or infinity")
+    if not any(layer.any() for layer in left.values()):
+        raise _no_scores("are all 0")
+    if normalisation == "none":
+        return left
+    return {name: shares_left(layer.flatten()).view(layer.shape) for name, layer in left.items()}
+
+
+def _no_scores(found: str) -> RecipeError:
+    return RecipeError(
+        f"the weights' scores {found}",
+        why="they say nothing about which weights matter",
+        now="look at more images, or set pruning.method to lamp, which looks at weights alone",
+    )

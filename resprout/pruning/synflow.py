@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -12,15 +12,17 @@ from torch import Tensor, nn
 from resprout.batchnorm import BatchNorm
 from resprout.errors import UnsupportedModelError
 from resprout.progress import Progress
-from resprout.pruning.subject import Subject, keep_best
+from resprout.pruning.subject import Subject
+from resprout.pruning.threshold import keep_best
 from resprout.recipe import SynflowSection
 
 
-def synflow(subject: Subject, sparsity: float, section: SynflowSection) -> dict[str, Tensor]:
+def synflow(subject: Subject, due: int, least: Mapping[str, int], section: SynflowSection) -> dict[str, Tensor]:
     """Remove the weights with the smallest synaptic flow, a share of those left in each round, then score anew.
 
     Args:
-        sparsity: the share of the maskable weights that is to be gone, in (0, 1).
+        due: how many of the maskable weights are to be gone.
+        least: how many stay of each layer in any case.
 
     Returns:
         Parameter name -> bool tensor of the weight's shape, True where it stays.
@@ -29,12 +31,11 @@ def synflow(subject: Subject, sparsity: float, section: SynflowSection) -> dict[
         UnsupportedModelError: nothing flows through the network, or more than float64 holds.
     """
     network, keep = linearised(subject.network), dict(subject.alive)
-    due = round(sparsity * subject.num_weights)
     gone = subject.num_weights - sum(int(left.sum()) for left in keep.values())
     while gone < due:
         scores = synaptic_flow(network, keep, tuple(subject.teacher.info.input.shape))
         gone = min(due, gone + max(1, round((subject.num_weights - gone) * section.share_per_round)))
-        keep = keep_best(scores, gone, keep)
+        keep = keep_best(scores, gone, keep, least)
         with torch.no_grad():
             for name, stays in keep.items():
                 network.get_parameter(name).mul_(stays.to(subject.device))

@@ -42,6 +42,9 @@ class PruningBase(AnyPruning):
     """Only with sparsity: auto, which removes as many weights as it can while the pruned student, with BatchNorm
     re-estimated and nothing trained, agrees with its teacher on this share of held-out dreams and their blends. none:
     0.9. Recovery comes after that and promises nothing of its own: gate.min_agreement holds the result to a share."""
+    min_density: float = Field(default=0.0, ge=0, le=1)
+    """The share of each layer's weights that stays in any case, and at least one of them; other layers then lose more.
+    Of the layer as the teacher has it, whatever rounds have left."""
     rounds: int = Field(default=1, ge=1, le=32)
     """In how many rounds to prune. 1: in one shot. More: each but the last recovers on dreams as the recovery section
     says, before the next one looks again."""

@@ -47,7 +47,7 @@ def tried_for(choice: SparsityChoice | None) -> Tried | None:
 
 
 def _chart(choice: SparsityChoice) -> Chart:
-    shown = sorted((trial for trial in choice.trials if not trial.refused), key=lambda trial: trial.sparsity)
+    shown = sorted(choice.trials, key=lambda trial: trial.sparsity)
     across = Axis(shown[0].sparsity - MARGIN, shown[-1].sparsity + MARGIN)
     up = axis_for([choice.promised, *(trial.agreement for trial in shown)], floor=0, ceiling=1)
     points = [(across.position(trial.sparsity), 100 - up.position(trial.agreement)) for trial in shown]
@@ -77,5 +77,4 @@ def _found(choice: SparsityChoice) -> str:
     above = choice.next_above
     if above is None:
         return f"{kept}; nothing higher was tried."
-    broken = above.refused or f"{percent(above.agreement)}, which is less than promised"
-    return f"{kept}; at {percent(above.sparsity)}: {broken}."
+    return f"{kept}; at {percent(above.sparsity)}: {percent(above.agreement)}, which is less than promised."

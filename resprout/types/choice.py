@@ -14,15 +14,13 @@ class Trial:
     Args:
         sparsity: the share of weights removed, in (0, 1).
         agreement: with the teacher, of the student whose BatchNorm was re-estimated on the training dreams, on held-out
-            ones and their blends, in [0, 1]; 0 where there can be no such student.
-        kl_divergence: likewise, in nats; None where there can be none.
-        refused: why there can be none, as when a layer would lose all its weights.
+            ones and their blends, in [0, 1].
+        kl_divergence: likewise, in nats.
     """
 
     sparsity: float
     agreement: float
-    kl_divergence: float | None = None
-    refused: str = ""
+    kl_divergence: float
 
 
 @dataclass(frozen=True)

@@ -85,13 +85,14 @@ class Student:
     """A pruned classifier: the teacher's architecture, its own weights, and the mask they obey bit for bit.
 
     Where whole channels are gone, `channels` says which, and the network has the layers that are left: its mask has
-    their shapes.
+    their shapes. `notes` says what pruning did that its user may not expect.
     """
 
     info: ModelInfo
     network: nn.Module
     mask: PruningMask
     channels: ChannelPlan | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def kept(self) -> PruningMask:

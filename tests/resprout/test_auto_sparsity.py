@@ -119,15 +119,17 @@ def test_a_criterion_looks_at_the_dreams_once_for_all_that_is_tried(
     assert agreement == choice.chosen.agreement, "as when it is pruned to that sparsity alone"
 
 
-def test_a_sparsity_that_empties_a_layer_keeps_nothing_and_is_said_why(
-    tiny_teacher: Teacher, tiny_dreams: DreamSet
-) -> None:
-    tiny_teacher.network.get_parameter("layer1.0.conv1.weight").mul_(1e-6)
-    choice = choose_sparsity(tiny_teacher, tiny_dreams, auto(min_agreement=0.3), seed=0)
-    refused = [trial for trial in choice.trials if trial.refused]
-    assert refused
-    assert all("layer1.0.conv1.weight" in trial.refused and trial.agreement == 0 for trial in refused)
-    assert choice.sparsity < min(trial.sparsity for trial in refused)
+def test_no_more_is_tried_than_floors_let_go(tiny_teacher: Teacher, tiny_dreams: DreamSet) -> None:
+    section = auto(min_agreement=0.01, min_density=0.47)
+    choice = choose_sparsity(tiny_teacher, tiny_dreams, section, seed=0)
+    assert choice.sparsity == max(trial.sparsity for trial in choice.trials) == 0.525
+    student = prune(tiny_teacher, with_sparsity(section, choice.sparsity), seed=0)
+    assert min(student.mask.density().values()) >= 0.47
+
+
+@given(st.integers(1, STEPS - 1), st.integers(0, STEPS - 1))
+def test_the_last_step_is_found_where_all_keep_the_promise(last: int, keeps_until: int) -> None:
+    assert highest_step(lambda step, _: step <= keeps_until, last) == min(last, keeps_until)
 
 
 def test_a_promise_that_no_sparsity_keeps_is_refused_with_the_best(
@@ -144,8 +146,6 @@ def test_a_promise_that_no_sparsity_keeps_is_refused_with_the_best(
 def test_what_was_tried_is_kept_with_the_student_and_comes_back(
     tmp_path: Path, tiny_teacher: Teacher, tiny_dreams: DreamSet
 ) -> None:
-    # a layer that is soon emptied: trials that are refused are kept too
-    tiny_teacher.network.get_parameter("layer1.0.conv1.weight").mul_(1e-6)
     section = auto(min_agreement=0.3)
     pruned = prune_on_dreams(tiny_teacher, tiny_dreams, section, ReconstructionSection(), seed=0)
     assert pruned.choice == choose_sparsity(tiny_teacher, tiny_dreams, section, seed=0)
@@ -167,7 +167,7 @@ def test_a_sparsity_that_was_given_leaves_no_trace_of_a_choice(
 
 
 def test_a_choice_that_its_trials_do_not_bear_out_is_refused() -> None:
-    trials = (Trial(0.9, 0.5), Trial(0.8, 0.7))
+    trials = (Trial(0.9, 0.5, 1.0), Trial(0.8, 0.7, 0.5))
     assert SparsityChoice(0.8, 0.7, trials).next_above == trials[0]
     assert SparsityChoice(0.9, 0.5, trials).next_above is None
     for sparsity, promised in [(0.85, 0.1), (0.9, 0.6)]:

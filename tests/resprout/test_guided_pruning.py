@@ -21,8 +21,9 @@ from resprout.progress import Progress, silent
 from resprout.pruning import prune
 from resprout.pruning.gradients import Examples, damped, squared_gradients
 from resprout.pruning.guidance import EPS, briefly_trained, ca_kld, cross_entropy, examples_of, guided_loss
-from resprout.pruning.subject import Subject, keep_best
+from resprout.pruning.subject import Subject, comparable
 from resprout.pruning.teacher_guided import guided_scores
+from resprout.pruning.threshold import keep_best
 from resprout.seeding import generator
 from resprout.types import DreamSet, PruningMask, Student, Teacher
 
@@ -194,17 +195,18 @@ def test_fisher_with_sampled_labels_is_that_of_the_closed_form() -> None:
 def test_lamps_normalisation_spares_a_layer_that_small_scores_would_empty() -> None:
     scores = {"large": torch.tensor([4.0, 3, 2, 1]), "small": torch.tensor([0.4, 0.3])}
     alive = {name: torch.ones_like(score, dtype=torch.bool) for name, score in scores.items()}
-    assert not keep_best(scores, 3, alive)["small"].any()
-    kept = keep_best(scores, 3, alive, normalisation="lamp")
+    least = dict.fromkeys(scores, 0)
+    assert not keep_best(comparable(scores, alive, "none"), 3, alive, least)["small"].any()
+    kept = keep_best(comparable(scores, alive, "lamp"), 3, alive, least)
     # shares in what is left: 4/4, 3/7, 2/9, 1/10 and 0.4/0.4, 0.3/0.7
     assert kept["large"].tolist() == [True, False, False, False]
     assert kept["small"].tolist() == [True, True]
 
 
-@pytest.mark.parametrize("bad", [0.0, float("nan"), float("inf")])
-def test_scores_that_say_nothing_are_refused(bad: float) -> None:
-    with pytest.raises(RecipeError, match="scores"):
-        keep_best({"a": torch.full((3,), bad)}, 1, {"a": torch.ones(3, dtype=torch.bool)})
+@pytest.mark.parametrize(("bad", "said"), [(0.0, "are all 0"), (float("nan"), "NaN"), (float("inf"), "infinity")])
+def test_scores_that_say_nothing_are_refused(bad: float, said: str) -> None:
+    with pytest.raises(RecipeError, match=f"scores .*{said}"):
+        comparable({"a": torch.full((3,), bad)}, {"a": torch.ones(3, dtype=torch.bool)}, "none")
 
 
 # --- pruning

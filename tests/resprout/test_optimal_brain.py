@@ -212,9 +212,3 @@ def test_a_network_without_a_plain_layer_has_scores_too(tiny_teacher: Teacher, t
     scores = score(tiny_teacher, section, seed=0, dreams=tiny_dreams, device=CPU)
     assert len(scores) > 1
     assert all((found > 0).any() for found in scores.values())
-
-
-def test_a_layer_that_never_runs_is_not_missed(tiny_teacher: Teacher, tiny_dreams: DreamSet) -> None:
-    tiny_teacher.network.register_module("idle", nn.Linear(3, 2))
-    scores = score(tiny_teacher, OptimalBrainSection(num_images=64), seed=0, dreams=tiny_dreams, device=CPU)
-    assert (scores["idle.weight"] == 0).all()

@@ -16,12 +16,14 @@ from torch.nn.utils import prune as torch_prune
 from resprout import recipe
 from resprout.errors import RecipeError, UnsupportedModelError
 from resprout.masking import apply_mask
-from resprout.pruning import IN_GROUPS, METHODS, prune
-from resprout.pruning.lamp import lamp_scores
-from resprout.pruning.magnitude import keep_largest
+from resprout.pruning import BY_LAYER, METHODS, largest_sparsity, prune
+from resprout.pruning.lamp import lamp
+from resprout.pruning.random import uniformly_random
+from resprout.pruning.threshold import keep_best, keep_largest
 from resprout.types import DreamSet, InputSpec, ModelInfo, PruningMask, Student, Teacher
 
 SPARSITIES = st.floats(0.01, 0.9)
+STRUCTURED = {"semi_structured", "block"}  # they have tests of their own
 LAYER_SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=4)
 
 
@@ -54,8 +56,22 @@ def weights_of(sizes: list[int], seed: int, levels: int = 8) -> dict[str, Tensor
     }
 
 
-def masks(method: str, weights: dict[str, Tensor], sparsity: float, seed: int = 0) -> dict[str, Tensor]:
-    return METHODS[method](weights, sparsity, torch.Generator().manual_seed(seed))
+def masks(
+    method: str,
+    weights: dict[str, Tensor],
+    sparsity: float,
+    seed: int = 0,
+    alive: dict[str, Tensor] | None = None,
+    least: int = 0,
+) -> dict[str, Tensor]:
+    """Which weights stay, with at least so many in each layer."""
+    if method == "random":
+        scores = uniformly_random(weights, torch.Generator().manual_seed(seed))
+    else:
+        scores = {name: BY_LAYER[method](weight) for name, weight in weights.items()}
+    alive = alive or {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
+    due = round(sparsity * sum(weight.numel() for weight in weights.values()))
+    return keep_best(scores, due, alive, {name: min(least, int(left.sum())) for name, left in alive.items()})
 
 
 def flat(parts: dict[str, Tensor]) -> Tensor:
@@ -71,7 +87,7 @@ def test_methods_are_those_of_the_recipe() -> None:
     assert {*METHODS, "structured"} == {get_args(kind.model_fields["method"].annotation)[0] for kind in union}
 
 
-@pytest.mark.parametrize("method", ["global_magnitude", "lamp", "erk", "random"])
+@pytest.mark.parametrize("method", [*BY_LAYER, "random"])
 @given(sizes=LAYER_SIZES, sparsity=SPARSITIES, seed=st.integers(0, 99))
 def test_exactly_as_many_weights_go_as_asked(method: str, sizes: list[int], sparsity: float, seed: int) -> None:
     keep = flat(masks(method, weights_of(sizes, seed), sparsity, seed))
@@ -81,11 +97,33 @@ def test_exactly_as_many_weights_go_as_asked(method: str, sizes: list[int], spar
 @given(sizes=LAYER_SIZES, sparsity=SPARSITIES, seed=st.integers(0, 99))
 def test_layer_magnitude_takes_the_same_share_of_each_layer(sizes: list[int], sparsity: float, seed: int) -> None:
     weights = weights_of(sizes, seed)
-    for name, keep in masks("layer_magnitude", weights, sparsity).items():
+    kept = masks("layer_magnitude", weights, sparsity)
+    # one share fits all layers, to half a weight
+    low = max((int((~keep).sum()) - 0.5) / keep.numel() for keep in kept.values())
+    high = min((int((~keep).sum()) + 0.5) / keep.numel() for keep in kept.values())
+    assert low <= high + 1e-12
+    for name, keep in kept.items():
         magnitudes = weights[name].abs()
-        assert int((~keep).sum()) == round(sparsity * keep.numel())
         if keep.any() and not keep.all():
             assert magnitudes[keep].min() >= magnitudes[~keep].max()
+
+
+@pytest.mark.parametrize("method", [*BY_LAYER, "random"])
+@given(sizes=LAYER_SIZES, sparsity=SPARSITIES, seed=st.integers(0, 99), least=st.integers(0, 5))
+def test_a_floor_takes_from_other_layers_what_it_gives_and_leaves_masks_that_meet_it_alone(
+    method: str, sizes: list[int], sparsity: float, seed: int, least: int
+) -> None:
+    weights = weights_of(sizes, seed)
+    without, floored = (masks(method, weights, sparsity, seed, least=count) for count in (0, least))
+    if sum(min(least, size) for size in sizes) > sum(sizes) - round(sparsity * sum(sizes)):
+        return
+    assert int(flat(floored).sum()) == int(flat(without).sum())
+    for name, keep in floored.items():
+        assert int(keep.sum()) >= min(least, keep.numel())
+        if int(without[name].sum()) >= least:
+            assert not (keep & ~without[name]).any(), "no layer above its floor gains"
+    if all(int(keep.sum()) >= min(least, keep.numel()) for keep in without.values()):
+        assert torch.equal(flat(floored), flat(without))
 
 
 @given(sizes=LAYER_SIZES, sparsity=SPARSITIES, seed=st.integers(0, 99))
@@ -118,7 +156,7 @@ def test_lamp_scores_are_the_papers_sum_over_the_weights_that_are_not_smaller(si
     for rank, index in enumerate(order):
         left = sum(float(weight[other]) ** 2 for other in order[rank:])
         expected[index] = float(weight[index]) ** 2 / left if left else 0.0
-    torch.testing.assert_close(lamp_scores(weight.float()), expected)
+    torch.testing.assert_close(lamp(weight.float()), expected)
 
 
 @given(sizes=LAYER_SIZES, sparsity=SPARSITIES, seed=st.integers(0, 99))
@@ -188,9 +226,7 @@ def test_global_magnitude_is_torchs_own_global_l1(sparsity: float, seed: int) ->
         assert torch.equal(layer.weight, expected.weight)
 
 
-@pytest.mark.parametrize(
-    "method", sorted(METHODS.keys() - {"semi_structured", "block"})
-)  # which have tests of their own
+@pytest.mark.parametrize("method", sorted({*METHODS} - STRUCTURED))  # which have tests of their own
 def test_a_student_is_the_teacher_where_the_mask_is_true_and_zero_elsewhere(method: str) -> None:
     teacher = small_teacher()
     before = state(teacher.network)
@@ -216,12 +252,12 @@ def test_pruning_a_student_again_changes_nothing(method: str) -> None:
 def test_what_is_gone_stays_gone_and_counts(method: str, sizes: list[int], low: float, high: float, seed: int) -> None:
     weights, (low, high) = weights_of(sizes, seed), sorted((low, high))
     alive = masks("random", weights, low, seed)
-    keep = flat(METHODS[method](weights, high, torch.Generator().manual_seed(seed), alive))
+    keep = flat(masks(method, weights, high, seed, alive))
     assert int((~keep).sum()) == round(high * sum(sizes))
     assert not (keep & ~flat(alive)).any()
 
 
-@pytest.mark.parametrize("method", sorted(METHODS.keys() - IN_GROUPS.keys()))
+@pytest.mark.parametrize("method", sorted({*METHODS} - STRUCTURED))
 def test_pruning_further_takes_the_students_weights_and_no_more_than_asked(method: str) -> None:
     teacher = small_teacher()
     start = prune(teacher, section("layer_magnitude", 0.3), seed=0)
@@ -236,21 +272,22 @@ def test_pruning_further_takes_the_students_weights_and_no_more_than_asked(metho
     assert all(torch.equal(value, before[name]) for name, value in start.network.state_dict().items())
 
 
-@pytest.mark.parametrize("method", sorted(METHODS.keys() - IN_GROUPS.keys()))
+@pytest.mark.parametrize("method", sorted({*METHODS} - STRUCTURED))
 def test_a_start_that_is_sparser_than_asked_is_refused(method: str) -> None:
     start = prune(small_teacher(), section("layer_magnitude", 0.6), seed=0)
     with pytest.raises(RecipeError, match=r"0\.5 is less than the 0\.6(.|\n)*stays gone"):
         prune(small_teacher(), section(method, 0.5), seed=0, dreams=small_dreams(), start=start)
 
 
-def test_a_layers_share_that_is_less_than_it_lost_is_refused() -> None:
+def test_a_layer_that_lost_more_than_its_share_loses_no_more() -> None:
     teacher = small_teacher()
     keep = {name: torch.ones_like(w, dtype=torch.bool) for name, w in maskable(teacher).items()}
     keep["2.weight"].view(-1)[:80] = False  # of 108
     start = Student(teacher.info, teacher.network, PruningMask(keep))
-    with pytest.raises(RecipeError, match=r"2.weight has already lost 80 weights, more than the 54"):
-        prune(teacher, section("layer_magnitude", 0.5), seed=0, start=start)
-    assert not (prune(teacher, section("lamp", 0.5), seed=0, start=start).mask.keep["2.weight"].view(-1)[:80]).any()
+    for method in ("layer_magnitude", "lamp"):
+        kept = prune(teacher, section(method, 0.5), seed=0, start=start).mask
+        assert not kept.keep["2.weight"].view(-1)[:80].any()
+        assert kept.num_kept == kept.num_weights - round(0.5 * kept.num_weights)
 
 
 def maskable(teacher: Teacher) -> dict[str, Tensor]:
@@ -300,28 +337,44 @@ def test_nothing_to_prune_is_refused() -> None:
         prune(teacher_of(nn.Sequential(nn.BatchNorm2d(3))), section("random", 0.5), seed=0)
 
 
-def test_a_layer_that_would_lose_everything_is_an_error_with_a_way_out() -> None:
+@pytest.mark.parametrize("method", sorted({*METHODS} - {"semi_structured"}))
+@pytest.mark.parametrize("min_density", [0.0, 0.2])
+def test_no_criterion_empties_a_layer_and_the_others_give_what_it_keeps(method: str, min_density: float) -> None:
     teacher = small_teacher()
     teacher.network[2].weight.mul_(1e-6)
-    with pytest.raises(RecipeError, match=r"all weights of 2.weight \(108\)") as refusal:
-        prune(teacher, section("global_magnitude", 0.6), seed=0)
-    for remedy in ("lower pruning.sparsity", '"2.weight" to pruning.exclude', "pruning.method to lamp"):
-        assert remedy in refusal.value.now
-    assert prune(teacher, section("global_magnitude", 0.6, ("2.weight",)), seed=0)
-    assert prune(teacher, section("lamp", 0.6), seed=0)
+    shape = {"shape": (1, 1)} if method == "block" else {}
+    asked = section(method, 0.75).model_copy(update={"min_density": min_density, **shape})
+    mask = prune(teacher, asked, seed=0, dreams=small_dreams()).mask
+    for kept in mask.keep.values():
+        assert int(kept.sum()) >= max(1, min_density * kept.numel())
+    assert mask.num_weights - mask.num_kept == pytest.approx(
+        0.75 * mask.num_weights, abs=20 if method == "block" else 1
+    )
 
 
-def test_a_layer_by_layer_method_names_every_layer_that_it_would_empty() -> None:
-    network = nn.Sequential(nn.Conv2d(3, 1, 1), nn.Linear(1, 1), nn.Linear(1, 1), nn.Linear(1, 1), nn.Linear(1, 1))
-    with pytest.raises(RecipeError, match=r"1.weight \(1\), 2.weight \(1\), 3.weight \(1\) and 1 more"):
-        prune(teacher_of(network), section("layer_magnitude", 0.6), seed=0)
+def test_floors_that_a_sparsity_leaves_no_room_for_are_refused_with_the_most_that_is_possible() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 1, 1), *[nn.Conv2d(1, 1, 1) for _ in range(4)], nn.Flatten(), nn.Linear(64, 2))
+    teacher = teacher_of(network)
+    asked = section("lamp", 0.97)  # 135 weights in six layers, of which four are left
+    with pytest.raises(RecipeError, match=r"leaves 4 of 135 .* 6 together(.|\n)*at most 0\.955555") as refusal:
+        prune(teacher, asked, seed=0)
+    assert "exclude small layers" in refusal.value.now
+    tight = section("lamp", 0.5).model_copy(update={"min_density": 0.6})
+    with pytest.raises(RecipeError, match=r"lower pruning\.min_density"):
+        prune(teacher, tight, seed=0)
+    most = section("lamp", largest_sparsity(teacher, asked))
+    assert prune(teacher, most, seed=0).mask.num_kept == 6
 
 
-def test_the_remedy_for_lamp_is_not_itself() -> None:
-    network = nn.Sequential(nn.Conv2d(3, 1, 1), nn.Linear(1, 1), nn.Linear(1, 1), nn.Linear(1, 1), nn.Linear(1, 1))
-    with pytest.raises(RecipeError, match=r"lamp at sparsity 0\.8") as refusal:  # five layers, one weight left
-        prune(teacher_of(network), section("lamp", 0.8), seed=0)
-    assert "set pruning.method" not in refusal.value.now
+def test_floors_are_of_the_layer_as_it_was_and_never_more_than_it_has_left() -> None:
+    teacher = small_teacher()
+    keep = {name: torch.ones_like(w, dtype=torch.bool) for name, w in maskable(teacher).items()}
+    keep["2.weight"].view(-1)[3:] = False
+    start = Student(teacher.info, teacher.network, PruningMask(keep))
+    asked = section("global_magnitude", 0.75).model_copy(update={"min_density": 0.2})
+    kept = prune(teacher, asked, seed=0, start=start).mask.keep
+    assert int(kept["2.weight"].sum()) == 3
+    assert all(int(kept[name].sum()) >= 0.2 * kept[name].numel() for name in ("0.weight", "4.weight"))
 
 
 def test_apply_mask_holds_a_disturbed_student_to_its_mask() -> None:

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from resprout import recipe
 from resprout.errors import RecipeError
 from resprout.masking import whole_layers
-from resprout.pruning import METHODS, prune
+from resprout.pruning import prune
+from resprout.pruning.block import block
 from resprout.pruning.semi_structured import in_groups
+from resprout.pruning.semi_structured import semi_structured as in_groups_of
 from resprout.types import InputSpec, ModelInfo, Student, Teacher
 
 
@@ -46,14 +48,15 @@ def as_matrix(weight: Tensor) -> Tensor:
 
 
 def semi_structured(weight: Tensor, kept: int = 2, group: int = 4) -> Tensor:
-    found = METHODS["semi_structured"]({"weight": weight}, 0.5, kept=kept, group=group)
-    return found["weight"]
+    return in_groups_of({"weight": weight}, kept=kept, group=group)["weight"]
 
 
 def blocks(
     weights: dict[str, Tensor], sparsity: float, shape: tuple[int, int], norm: str = "l1", relative: bool = False
 ) -> dict[str, Tensor]:
-    return METHODS["block"](weights, sparsity, shape=shape, norm=norm, relative=relative)
+    alive = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
+    due = round(sparsity * sum(weight.numel() for weight in weights.values()))
+    return block(weights, due, alive, dict.fromkeys(weights, 0), shape=shape, norm=norm, relative=relative)
 
 
 @given(
@@ -90,14 +93,16 @@ def test_layers_that_do_not_split_stay_whole_and_are_not_counted() -> None:
         nn.Conv2d(8, 8, 3, groups=8),
         nn.Conv2d(8, 8, 3, groups=2),
         nn.Conv2d(8, 6, 1, bias=False),
-        nn.ConvTranspose2d(6, 4, 2),
-        nn.Linear(16, 2),
-        nn.Linear(6, 2),
+        nn.ConvTranspose2d(6, 4, 2, 2),
+        nn.Linear(4, 4),
+        nn.Flatten(2),
+        nn.Linear(16, 2, bias=False),
+        nn.Linear(2, 2),
     )
     student = pruned(teacher, method="semi_structured")
-    assert set(student.mask.keep) == {"2.weight", "3.weight", "5.weight"}
+    assert set(student.mask.keep) == {"2.weight", "3.weight", "5.weight", "7.weight"}
     assert student.mask.sparsity == 0.5
-    assert whole_layers(student.network.state_dict(), student.mask) == ["0.weight", "1.weight", "4.weight", "6.weight"]
+    assert whole_layers(student.network.state_dict(), student.mask) == ["0.weight", "1.weight", "4.weight", "8.weight"]
     for name, weight in student.network.state_dict().items():
         original = teacher.network.state_dict()[name]
         kept = student.mask.keep.get(name, torch.ones_like(weight, dtype=torch.bool))
@@ -202,10 +207,10 @@ def test_the_norm_decides_between_a_peak_and_a_plain() -> None:
 
 
 def test_a_student_of_blocks_keeps_the_teachers_weights_in_the_others() -> None:
-    teacher = teacher_of(nn.Conv2d(8, 8, 3), nn.Linear(16, 8))
+    teacher = teacher_of(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 5), nn.Flatten(), nn.Linear(128, 8))
     before = copy.deepcopy(teacher.network.state_dict())
     student = pruned(teacher, method="block", shape=[4, 4], sparsity=0.5)
-    assert student.mask.sparsity == pytest.approx(0.5, abs=72 / student.mask.num_weights)
+    assert student.mask.sparsity == pytest.approx(0.5, abs=200 / student.mask.num_weights)
     for name, weight in student.network.state_dict().items():
         kept = student.mask.keep.get(name, torch.ones_like(weight, dtype=torch.bool))
         assert torch.equal(weight, torch.where(kept, before[name], torch.zeros_like(weight))), name

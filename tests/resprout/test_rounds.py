@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as some
 
-from resprout import recipe, rounds
+from resprout import recipe
 from resprout.auto_sparsity import with_sparsity
 from resprout.checkpoints import FolderCheckpoint
 from resprout.errors import RecipeError
@@ -205,21 +205,6 @@ def test_what_solving_could_not_mend_at_once_is_trained_anew_in_every_round(
         for start in ("repaired", "auto")
     )
     assert _same(anew, auto)
-
-
-def test_what_cannot_go_at_once_may_go_in_rounds(
-    monkeypatch: pytest.MonkeyPatch, tiny_teacher: Teacher, tiny_dreams: DreamSet
-):
-    def refused_at_once(teacher: Teacher, section: LampSection, *, start: Student | None = None, **named: Any):
-        if start is None and section.sparsity == 0.6:
-            raise RecipeError("a layer would lose all its weights", now="remove fewer")
-        return prune(teacher, section, start=start, **named)
-
-    monkeypatch.setattr(rounds, "prune", refused_at_once)
-    section = LampSection(sparsity=0.6, rounds=2, round_epochs=1)
-    recovery = SHORT.model_copy(update={"start": "auto"})
-    student = prune_on_dreams(tiny_teacher, tiny_dreams, section, recovery, seed=0).student
-    assert student.mask.num_kept == student.mask.num_weights - round(0.6 * student.mask.num_weights)
 
 
 def test_epochs_are_refused_where_nothing_is_trained(tiny_teacher: Teacher, tiny_dreams: DreamSet):

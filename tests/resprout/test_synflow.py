@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from resprout.errors import RecipeError, UnsupportedModelError
+from resprout.errors import UnsupportedModelError
 from resprout.pruning import prune
 from resprout.pruning.synflow import linearised, synaptic_flow
 from resprout.recipe import SynflowSection
@@ -66,13 +66,14 @@ def test_what_flows_into_a_unit_flows_out_and_each_layer_carries_all() -> None:
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
-def test_synflow_in_rounds_empties_no_layer_of_a_chain_where_one_round_does(tiny_teacher: Teacher) -> None:
+def test_synflow_in_rounds_spares_a_layer_of_a_chain_that_one_round_brings_to_its_floor(tiny_teacher: Teacher) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 64, 3, 7), nn.Flatten(), nn.Linear(256, 4))
     teacher = Teacher(tiny_teacher.info, network.eval().requires_grad_(False))
-    assert min(prune(teacher, section(0.97), seed=0).mask.density().values()) > 0
-    with pytest.raises(RecipeError, match=r"would remove all weights of 2.weight \(4608\)"):
-        prune(teacher, section(0.97, share_per_round=0.99), seed=0)
+    in_rounds, at_once = (prune(teacher, section(0.97, share_per_round=share), seed=0).mask for share in (0.045, 0.99))
+    assert int(at_once.keep["2.weight"].sum()) == 1
+    assert min(in_rounds.density().values()) > 1 / 4608
+    assert in_rounds.num_kept == at_once.num_kept
 
 
 def test_synflow_refuses_a_network_that_nothing_flows_through(tiny_teacher: Teacher) -> None:

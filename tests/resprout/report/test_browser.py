@@ -43,8 +43,7 @@ def browser() -> Iterator[webdriver.Chrome]:
 @pytest.fixture(scope="module")
 def pages(make_run: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     long = tuple(f"a_class_name_without_a_space_that_is_far_too_long_{index}" for index in range(1000))
-    refused = Trial(0.95, 0.0, refused=f"{long[0]} would lose all its weights")
-    choice = SparsityChoice(0.85, 0.9, (refused, Trial(0.9, 0.6, 1.0), Trial(0.85, 0.9, 0.1)))
+    choice = SparsityChoice(0.85, 0.9, (Trial(0.95, 0.0, 2.0), Trial(0.9, 0.6, 1.0), Trial(0.85, 0.9, 0.1)))
     runs = {
         "cifar": make_run(),
         "imagenet": make_run(num_classes=1000, class_names=long, size=224, num_layers=120, num_dreams=80),
