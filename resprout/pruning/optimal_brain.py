@@ -30,6 +30,8 @@ from resprout.recipe import OptimalBrainSection
 from resprout.seeding import generator
 
 TINY = torch.finfo(torch.float32).tiny
+NO_EFFECT = torch.finfo(torch.float64).tiny
+"""What counts as the effect of a weight that has none: it goes before all that have one, the least share first."""
 _Seen = dict[str, list[tuple[Tensor, Tensor]]]
 """A layer's inputs and outputs, for each of its uses, by the name of its weights."""
 BLOCK = 576
@@ -73,13 +75,12 @@ def optimal_brain(subject: Subject, section: OptimalBrainSection) -> dict[str, T
     layers = {name: subject.network.get_submodule(name.removesuffix(".weight")) for name in subject.alive}
     plain = {name: cast(Layer, layer) for name, layer in layers.items() if is_plain(layer)}
     moments = moments_of(subject, plain, images) if plain else {}
-    scores = _alone(subject, [name for name in layers if name not in plain], images, section.gradient_power)
-    for done, (name, layer) in enumerate(plain.items(), start=1):
-        weight, alive = layer.weight.detach().double(), subject.alive[name].to(subject.device)
-        scores[name] = (
-            _scores(weight, alive, groups_of(layer), moments[name], section) if name in moments else 0 * weight
-        )
-        subject.report(Progress("pruning", done, len(plain), "layers"))
+    # a layer whose weight is used without its forward being run shows no inputs
+    scores = _alone(subject, [name for name in layers if name not in moments], images, section.gradient_power)
+    for done, (name, found) in enumerate(moments.items(), start=1):
+        layer, alive = plain[name], subject.alive[name].to(subject.device)
+        scores[name] = _scores(layer.weight.detach().double(), alive, groups_of(layer), found, section)
+        subject.report(Progress("pruning", done, len(moments), "layers"))
     return scores
 
 
@@ -119,7 +120,7 @@ def _weighed(effect: Tensor, lacking: Tensor, per_channel: Tensor, power: float)
         per_channel: what a channel has, the mean over channels, in the unit of `lacking`.
     """
     channels = lacking.sum(1, keepdim=True) / per_channel.clamp_min(TINY)
-    return effect.pow(power) * (channels * shares_left(lacking)).pow(1 - power)
+    return effect.clamp_min(NO_EFFECT).pow(power) * (channels * shares_left(lacking)).pow(1 - power)
 
 
 def moments_of(subject: Subject, layers: Mapping[str, Layer], images: Tensor) -> dict[str, Moments]:
@@ -133,7 +134,8 @@ def moments_of(subject: Subject, layers: Mapping[str, Layer], images: Tensor) ->
     sums: dict[str, list[Tensor]] = {}
     positions: dict[str, int] = {}
     with _watched(subject.network, layers) as seen:
-        for batch in images.split(_batch_size(subject, layers, seen, images)):
+        size = _batch_size(subject, layers, seen, images)
+        for batch in images.split(size) if seen else ():
             loss = drawn_loss(subject.network(batch.to(device=subject.device, dtype=torch.float32)), draws)
             uses = [(name, *use) for name, all_uses in seen.items() for use in all_uses]
             # outputs that the logits do not depend on, as of a hidden state that is returned beside them, have none
@@ -194,16 +196,17 @@ def _watched(network: nn.Module, layers: Mapping[str, Layer]) -> Iterator[_Seen]
     """
     seen: _Seen = {}
 
-    def hook_for(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-        def hook(_layer: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> Tensor:
+    def hook_for(name: str) -> Callable[..., Tensor]:
+        def hook(_layer: nn.Module, inputs: tuple[Tensor, ...], named: Mapping[str, Tensor], outputs: Tensor) -> Tensor:
             asked = outputs if outputs.requires_grad else outputs.requires_grad_()
-            seen.setdefault(name, []).append((inputs[0].detach(), asked))
+            (given,) = inputs or named.values()
+            seen.setdefault(name, []).append((given.detach(), asked))
             return asked.clone()  # what follows may work in place
 
         return hook
 
     handles = [network.register_forward_pre_hook(lambda *_: seen.clear())]
-    handles += [layer.register_forward_hook(hook_for(name)) for name, layer in layers.items()]
+    handles += [layer.register_forward_hook(hook_for(name), with_kwargs=True) for name, layer in layers.items()]
     try:
         yield seen
     finally:
@@ -213,7 +216,8 @@ def _watched(network: nn.Module, layers: Mapping[str, Layer]) -> Iterator[_Seen]
 
 def _batch_size(subject: Subject, layers: Mapping[str, Layer], seen: _Seen, images: Tensor) -> int:
     subject.network(images[:1].to(device=subject.device, dtype=torch.float32))
-    return batch_size_for(max(_unfolded(layers[name], *use) for name, uses in seen.items() for use in uses))
+    sizes = (_unfolded(layers[name], *use) for name, uses in seen.items() for use in uses)
+    return batch_size_for(max(sizes, default=1))
 
 
 def _unfolded(layer: Layer, inputs: Tensor, outputs: Tensor) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import sys
 
 import pytest
@@ -12,10 +13,12 @@ from hypothesis import strategies as some
 from torch import Tensor, nn
 from torch.nn import functional
 
+from resprout import recipe
 from resprout.patches import Layer
 from resprout.progress import silent
 from resprout.pruning import prune, score
 from resprout.pruning.elimination import removal_errors
+from resprout.pruning.guidance import tempered
 from resprout.pruning.optimal_brain import moments_of
 from resprout.pruning.subject import Subject
 from resprout.recipe import GlobalMagnitudeSection, OptimalBrainSection, ReconstructionSection
@@ -212,3 +215,86 @@ def test_a_network_without_a_plain_layer_has_scores_too(tiny_teacher: Teacher, t
     scores = score(tiny_teacher, section, seed=0, dreams=tiny_dreams, device=CPU)
     assert len(scores) > 1
     assert all((found > 0).any() for found in scores.values())
+
+
+def test_a_weight_that_is_used_without_its_layer_being_run_has_scores(
+    tiny_teacher: Teacher, tiny_dreams: DreamSet
+) -> None:
+    class Own(nn.Module):
+        def __init__(self, network: nn.Module) -> None:
+            super().__init__()
+            self.network, self.mixed = network, nn.Linear(4, 4)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return functional.linear(self.network(images), self.mixed.weight)
+
+    torch.manual_seed(0)
+    teacher = dataclasses.replace(tiny_teacher, network=Own(tiny_teacher.network).eval().requires_grad_(False))
+    scores = score(teacher, OptimalBrainSection(num_images=32), seed=0, dreams=tiny_dreams, device=CPU)
+    assert (scores["mixed.weight"] > 0).all()
+
+
+def test_a_layer_that_runs_twice_counts_both_times(tiny_teacher: Teacher) -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shared, self.last = nn.Conv2d(3, 3, 1, bias=False), nn.Linear(3, 4)
+
+        def forward(self, images: Tensor) -> Tensor:
+            first = self.shared(input=images)
+            return self.last(self.shared(first.relu()).mean((2, 3)))
+
+    torch.manual_seed(0)
+    network = Twice().eval().requires_grad_(False)
+    images = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = moments_of(subject_of(network, images, tiny_teacher), {"shared.weight": network.shared}, images)
+    taken = torch.cat([images, network.shared(images).relu()]).movedim(1, 0).flatten(1).double()
+    torch.testing.assert_close(found["shared.weight"].inputs[0], taken @ taken.T / taken.shape[1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["optimal_brain", "fisher", "taylor", "teacher_guided"])
+def test_a_teacher_whose_softmax_is_all_but_one_class_is_pruned(
+    method: str, tiny_teacher: Teacher, tiny_dreams: DreamSet
+) -> None:
+    tiny_teacher.network.fc.weight.mul_(3000)  # logits thousands apart
+    fields = {"training_steps": 0} if method == "teacher_guided" else {}
+    section = recipe.section("pruning", {"method": method, "num_images": 16, **fields})
+    scores = score(tiny_teacher, section, seed=0, dreams=tiny_dreams, device=CPU)
+    assert all((found > 0).any() and found.isfinite().all() for found in scores.values())
+    mask = prune(tiny_teacher, section, seed=0, dreams=tiny_dreams, scores=scores).mask
+    assert mask.sparsity == pytest.approx(0.75, abs=1e-3)
+
+
+def test_logits_are_softened_further_only_where_their_softmax_has_no_slope() -> None:
+    logits = torch.tensor([[47.0, 0, -3], [48.5, 0, -3], [5000.0, 0, 4900], [1.0, 2, 3]], requires_grad=True)
+    found = tempered(logits, 4.0)
+    assert torch.equal(found[[0, 3]], logits[[0, 3]] / 4)
+    torch.testing.assert_close(found[1:3].topk(2).values.diff(dim=1), torch.full((2, 1), -12.0))
+    loss = functional.cross_entropy(found, found.argmax(1), reduction="sum")
+    assert (torch.autograd.grad(loss, logits)[0].abs().amax(1) > 1e-9).all()
+
+
+def test_a_branch_without_effect_loses_its_least_share_first_and_keeps_its_floor(
+    tiny_teacher: Teacher, tiny_dreams: DreamSet
+) -> None:
+    block, name = tiny_teacher.network.get_submodule("layer2.0"), "layer2.0.conv2.weight"
+    block.bn2.weight.zero_()
+    section = OptimalBrainSection(num_images=32, sparsity=0.7)
+    scores = score(tiny_teacher, section, seed=0, dreams=tiny_dreams, device=CPU)
+    alone = score(
+        tiny_teacher, section.model_copy(update={"gradient_power": 0.0}), seed=0, dreams=tiny_dreams, device=CPU
+    )
+    assert torch.equal(scores[name].flatten().argsort(), alone[name].flatten().argsort()), "by its share alone"
+    assert scores[name].max() < scores["fc.weight"].min()
+    kept = prune(tiny_teacher, section, seed=0, dreams=tiny_dreams, scores=scores).mask.keep[name]
+    assert int(kept.sum()) == 1
+    assert kept.flatten()[alone[name].argmax()]
+
+
+def test_answers_that_depend_on_nothing_leave_the_shares_to_decide(
+    tiny_teacher: Teacher, tiny_dreams: DreamSet
+) -> None:
+    tiny_teacher.network.fc.weight.zero_()
+    section = OptimalBrainSection(num_images=16)
+    mask = prune(tiny_teacher, section, seed=0, dreams=tiny_dreams, device=CPU).mask
+    assert mask.sparsity == pytest.approx(0.75, abs=1e-3)
