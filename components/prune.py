@@ -33,7 +33,7 @@ def prune(
     from components._metrics import log
     from resprout import artifacts, figures, recipe, rounds
     from resprout.devices import computed_on, devices
-    from resprout.progress import print_lines
+    from resprout.progress import print_lines, print_notes
     from resprout.storage.checkpoint import checkpoint_at
 
     device = devices(int(gpus))[0]
@@ -58,6 +58,7 @@ def prune(
             about=figures.of_choice(pruned.choice),
             computed_on=computed_on([device]),
         )
+    print_notes(pruned.student.notes)
     named, made_in = figures.name_of_student("pruned", pruned.student), getattr(settings, "rounds", 1)
     student.metadata.update({**named, "method": settings.method, "rounds": made_in})
     log(metrics, figures.of_student(pruned.student))

@@ -86,7 +86,7 @@ def of_dreams(dreams: DreamSet) -> dict[str, float]:
 
 def of_student(student: Student) -> dict[str, float]:
     """What the mask, or the channel plan, leaves of the teacher's weights, and how many layers the mask does not cover:
-    excluded ones, and those that fit no group.
+    excluded ones, those that fit no group, and those that no image reaches.
     """
     mask = student.kept
     return {

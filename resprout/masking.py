@@ -44,7 +44,8 @@ def holder(network: nn.Module, mask: PruningMask) -> Callable[[], None]:
 
 
 def whole_layers(tensors: Mapping[str, Tensor], mask: PruningMask) -> list[str]:
-    """The names of the weights that a mask might cover and does not, since they were excluded or fit no group.
+    """The names of the weights that a mask might cover and does not, since they were excluded, fit no group, or
+    no image reaches them.
 
     Args:
         tensors: a network's parameters and buffers by name.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from resprout.errors import RecipeError
 from resprout.pruning.candidates import Alive, candidates_of, maskable
 from resprout.types import Student, Teacher
+from resprout.wording import listed
 
 SPARSE = 0.01
 """From which share of exact zeros on a teacher counts as sparse. Training ends at exactly 0 next to never: the
@@ -85,8 +86,7 @@ class Ground:
         """What whoever asked for this sparsity may not expect."""
         found, zeros = [], sum(self.inherited.values())
         if self.unreached:
-            more = f" and {len(self.unreached) - 3} more" if self.unreached[3:] else ""
-            found.append(f"not pruned, since no image reaches it: {', '.join(self.unreached[:3])}{more}")
+            found.append(f"not pruned, since no image reaches it: {listed(self.unreached)}")
         if zeros > round(sparsity * self.count):
             share = f"{100 * zeros / self.count:.1f} %"
             found.append(

@@ -27,6 +27,7 @@ from components.synthesize import synthesize
 from resprout import artifacts, outcome, provenance
 from resprout.devices import computed_on, devices
 from resprout.errors import DeviceError, ResproutError
+from resprout.progress import remark
 from resprout.types import DreamSet, Evaluation, Teacher
 from tests.components.stages import (
     PRUNING,
@@ -131,6 +132,16 @@ def test_prune_removes_the_share_that_the_section_asks_for(stage: Stage):
     assert student.metadata["display_name"] == "pruned student, 50.0 % sparse"
     assert metrics.metadata["sparsity_percent"] == pytest.approx(50, abs=0.1)
     assert input_names(Path(student.path)) == ["teacher", "dreams"]
+
+
+def test_prune_says_what_it_left_alone(stage: Stage, tiny_teacher: Teacher, capsys: pytest.CaptureFixture[str]) -> None:
+    dreamt(stage)
+    for weight in (parameter for parameter in tiny_teacher.network.parameters() if parameter.ndim > 1):
+        weight.mul_(weight.abs() > weight.abs().quantile(0.6))
+    artifacts.save_teacher(tiny_teacher, stage.folder / "teacher")
+    pruned(stage)
+    said = "the teacher is sparser (60.0 %) than asked (50 %): its zeros stay, nothing more goes"
+    assert said in map(remark, capsys.readouterr().out.splitlines())
 
 
 def test_recover_and_evaluate_leave_students_scores_and_pages(stage: Stage, tiny_images: Any, tiny_teacher: Teacher):
