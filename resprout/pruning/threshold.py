@@ -19,21 +19,22 @@ def keep_best(
     """The weights with the largest scores across all layers together, and the best of each layer up to its floor.
 
     Args:
-        scores: parameter name -> how much each weight matters, of the weight's shape, on the CPU; comparable across
+        scores: parameter name -> how much each weight matters, of the weight's shape, on any device; comparable across
             layers.
         num_removed: how many are gone afterwards, those that were gone before among them; `least` allows as many.
         alive: which are left to choose from, on the CPU, of the same names.
         least: how many stay of each layer in any case, no more than are left: `floors`.
 
     Returns:
-        Parameter name -> bool tensor of the weight's shape, True where it stays; exactly `num_removed` are False. Where
-        no layer would fall below its floor anyway, the mask is the one without floors.
+        Parameter name -> bool tensor of the weight's shape, on the CPU, True where it stays; exactly `num_removed` are
+        False. Where no layer would fall below its floor anyway, the mask is the one without floors.
     """
     left = {name: alive[name].flatten() for name in scores}
     raised = []
     for name, score in scores.items():
-        best = keep_largest(score.flatten(), score.numel() - least[name], left[name])
-        raised.append(score.flatten().masked_fill(best, math.inf))
+        flat = score.cpu().flatten()
+        best = keep_largest(flat, flat.numel() - least[name], left[name])
+        raised.append(flat.masked_fill(best, math.inf))
     kept = keep_largest(torch.cat(raised), num_removed, torch.cat(list(left.values())))
     parts = kept.split([score.numel() for score in scores.values()])
     return {name: part.view(score.shape).clone() for (name, score), part in zip(scores.items(), parts, strict=True)}
