@@ -38,17 +38,26 @@ def own(
         function = _found(architecture)
         torch.default_generator.manual_seed(0)  # importing may have drawn numbers, and is done once
         if isinstance(function, nn.Module):
-            return copy.deepcopy(function)
+            return _copied(function)
         if not callable(function):
             raise _no_network(architecture, "is", function)
         given = {**({"num_classes": num_classes} if _takes(function, "num_classes") else {}), **arguments}
         network = _called(architecture, function, given)
     if not isinstance(network, nn.Module):
         raise _no_network(architecture, "gives", network)
+    network = _copied(network)
     if input_shape and any(map(is_lazy, network.parameters())):
         with torch.no_grad():
             _called(architecture, network.eval(), {}, torch.zeros(1, *input_shape))
     return network
+
+
+def _copied(network: nn.Module) -> nn.Module:
+    """A network that nobody else has: the function may give the same one each time."""
+    try:
+        return copy.deepcopy(network)
+    except Exception:  # some cannot be copied, such as those with weight_norm's hooks
+        return network
 
 
 @contextmanager

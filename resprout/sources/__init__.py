@@ -157,7 +157,13 @@ def _num_classes(
     architecture: str, arguments: Mapping[str, object], spec: InputSpec, candidate: Candidate, allow_custom_code: bool
 ) -> int:
     """The length of the logits, read off the layer whose size follows the number of classes, or off an answer."""
-    probe = models.as_written(architecture, _PROBE, arguments, spec.shape, allow_custom_code)
+    try:
+        probe = models.as_written(architecture, _PROBE, arguments, spec.shape, allow_custom_code)
+    except UnsupportedModelError as error:
+        if f"={_PROBE}" in error.now:
+            error.why += f"; it was called with {_PROBE} classes to see which layer follows their number"
+            error.now = f"give teacher.num_classes; or {error.now}"
+        raise
     probe, match, _ = matched(probe, candidate.content, candidate.source, any_size=_PROBE)
     heads = {name: own.shape.index(_PROBE) for name, own in probe.state_dict().items() if _PROBE in own.shape}
     state = match.state

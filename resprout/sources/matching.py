@@ -222,8 +222,8 @@ def _is_layer(name: str, entry: Entry, own: Names) -> bool:
 def _chosen(fitting: Sequence[Match], source: str) -> Match:
     """The one set of weights that fits, or the averaged one of several."""
     distinct: list[Match] = []
-    for match in fitting:
-        if not any(_same(match.state, other.state) for other in distinct):
+    for match in sorted(fitting, key=lambda match: -len(match.names)):  # one may be a part of another
+        if not any(_agree(match.state, other.state) for other in distinct):
             distinct.append(match)
     if len(distinct) == 1:
         return distinct[0]
@@ -240,9 +240,9 @@ def _chosen(fitting: Sequence[Match], source: str) -> Match:
     return replace(preferred[0], notes=(*preferred[0].notes, note))
 
 
-def _same(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> bool:
-    """Whether two sets give the same answers; of tensors without values it cannot be told."""
-    return left.keys() == right.keys() and all(
+def _agree(part: Mapping[str, Tensor], whole: Mapping[str, Tensor]) -> bool:
+    """Whether all tensors of one set are those of another; of tensors without values it cannot be told."""
+    return part.keys() <= whole.keys() and all(
         one is other or (not one.is_meta and one.dtype == other.dtype and torch.equal(one, other))
-        for one, other in ((left[name], right[name]) for name in left)
+        for one, other in ((part[name], whole[name]) for name in part)
     )

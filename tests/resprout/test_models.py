@@ -153,6 +153,12 @@ def own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "import functools\n"
         "partial = functools.partial(linear, size=4)\n"
         "network = linear(3)\n"
+        "def again(num_classes):\n"
+        "    return network\n"
+        "def inference(num_classes):\n"
+        "    import torch\n"
+        "    with torch.inference_mode():\n"
+        "        return linear(num_classes)\n"
     )
     (tmp_path / "own_slip.py").write_text("def net(num_classes)\n    pass\n")
     (tmp_path / "own_import.py").write_text("from os import absent\n")
@@ -193,13 +199,17 @@ def test_custom_code_that_gives_no_network_is_refused(own_code: Path, architectu
         models.build(architecture, num_classes=3, allow_custom_code=True)
 
 
-@pytest.mark.parametrize("function", ["linear", "Net", "keywords", "partial", "fixed", "network", "half", "lazily"])
+@pytest.mark.parametrize(
+    "function",
+    ["linear", "Net", "keywords", "partial", "fixed", "network", "half", "lazily", "again", "inference"],
+)
 def test_whatever_gives_a_network_will_do(own_code: Path, function: str) -> None:
     first, second = (
         models.build(f"own_models:{function}", num_classes=3, input_shape=(1, 1, 4), allow_custom_code=True)
         for _ in range(2)
     )
     assert first is not second
+    assert not any(parameter.is_inference() for parameter in first.parameters())
     assert all(torch.equal(*pair) for pair in zip(first.parameters(), second.parameters(), strict=True))
     assert first(torch.zeros(1, 1, 1, 4)).reshape(1, -1).shape == (1, 3)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
@@ -150,6 +151,13 @@ def test_a_prefix_that_only_the_network_has_is_put_before(state: State, prefix: 
     loaded, notes = load(under(prefix, state), Wrapped(Wrapped(empty())))
     assert same(loaded, under("model.model.", state))
     assert "names: 'model.model.' was put before" in notes
+
+
+def test_a_networks_own_checkpoint_is_one_set_of_weights_however_much_of_it_is_needed(state: State) -> None:
+    content = {**under("model.", state), "mean": torch.ones(1, 3, 1, 1)}
+    loaded, notes = load({"state_dict": content}, Normalised(empty()))
+    assert same(loaded, content)
+    assert notes == ""
 
 
 def test_a_normalisation_that_the_network_brings_itself_stays(state: State) -> None:
@@ -574,21 +582,38 @@ def test_the_number_of_classes_is_read_off_whatever_fits(state: State, tmp_path:
     assert teacher.notes
 
 
-def test_the_number_of_classes_of_a_function_that_takes_none_is_that_of_its_logits(
-    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def own_code(state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TeacherSection:
+    """The section of a function that takes no number of classes."""
     (tmp_path / "fixed_net.py").write_text(
-        "from resprout.models.cifar import ThinResNet\ndef net():\n    return ThinResNet(8, 4, width=8)\n"
+        "from resprout.models.cifar import ThinResNet\n"
+        "def net():\n"
+        "    return ThinResNet(8, 4, width=8)\n"
+        "def only_four(num_classes):\n"
+        "    assert num_classes == 4\n"
+        "    return net()\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "fixed_net", raising=False)
     torch.save(state, tmp_path / "w.pt")
-    section = TeacherSection(
+    return TeacherSection(
         source=str(tmp_path / "w.pt"),
         architecture="fixed_net:net",
         allow_custom_code=True,
         input=InputSection(shape=(3, 16, 16)),
     )
-    assert fetch(section).info.num_classes == 4
+
+
+def test_the_number_of_classes_of_a_function_that_takes_none_is_that_of_its_logits(own_code: TeacherSection) -> None:
+    assert fetch(own_code).info.num_classes == 4
+
+
+def test_a_function_that_takes_few_numbers_of_classes_wants_it_in_the_recipe(own_code: TeacherSection) -> None:
+    section = own_code.model_copy(update={"architecture": "fixed_net:only_four"})
+    with pytest.raises(UnsupportedModelError, match="your function fixed_net:only_four failed") as refusal:
+        fetch(section)
+    assert refusal.value.now.startswith("give teacher.num_classes; or ")
+    assert fetch(section.model_copy(update={"num_classes": 4})).info.num_classes == 4
 
 
 # Files
