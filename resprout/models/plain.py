@@ -23,9 +23,13 @@ STATISTICS = ("running_mean", "running_var")
 _WORDS = {"_SpectralNorm": "spectral norm", "_WeightNorm": "weight norm", "_Orthogonal": "orthogonality"}
 _FROZEN = {"weight", "bias", *STATISTICS}
 # torch.nn.utils has functions of these modules' names
-_SpectralNorm, _WeightNorm = (
+_SpectralNorm, _Loading, _WeightNorm = (
     getattr(importlib.import_module(f"torch.nn.utils.{module}"), name)
-    for module, name in (("spectral_norm", "SpectralNorm"), ("weight_norm", "WeightNorm"))
+    for module, name in (
+        ("spectral_norm", "SpectralNorm"),
+        ("spectral_norm", "SpectralNormLoadStateDictPreHook"),
+        ("weight_norm", "WeightNorm"),
+    )
 )
 
 
@@ -189,6 +193,9 @@ def _without_hooks(module: nn.Module) -> Iterator[str]:
     for hook in reversed(list(module._forward_pre_hooks.values())):
         if isinstance(hook, _SpectralNorm):
             remove_spectral_norm(module, hook.name)
+            loading = module._load_state_dict_pre_hooks  # torch leaves one there, which wants the weight's parts
+            for key in [key for key, kept in loading.items() if isinstance(getattr(kept, "hook", kept), _Loading)]:
+                del loading[key]
             yield "spectral norm"
         elif isinstance(hook, _WeightNorm):
             remove_weight_norm(module, hook.name)

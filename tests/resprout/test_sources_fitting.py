@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 from torch.optim.swa_utils import AveragedModel
 
-from resprout import models
+from resprout import artifacts, models
 from resprout.errors import UnsupportedModelError
 from resprout.recipe import InputSection, TeacherSection
 from resprout.sources import fetch
@@ -589,6 +589,23 @@ def own_code(state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> T
         "from resprout.models.cifar import ThinResNet\n"
         "def net():\n"
         "    return ThinResNet(8, 4, width=8)\n"
+        "import torch\n"
+        "def wrapped(wrap):\n"
+        "    made = net()\n"
+        "    for layer in list(made.modules()):\n"
+        "        if hasattr(layer, 'weight') and layer.weight.ndim > 1:\n"
+        "            wrap(layer)\n"
+        "    return made\n"
+        "def spectral():\n"
+        "    return wrapped(torch.nn.utils.spectral_norm)\n"
+        "def normed():\n"
+        "    return wrapped(torch.nn.utils.parametrizations.weight_norm)\n"
+        "def synchronised():\n"
+        "    return torch.nn.SyncBatchNorm.convert_sync_batchnorm(net())\n"
+        "def parallel():\n"
+        "    return torch.nn.DataParallel(net())\n"
+        "def doubled():\n"
+        "    return net().double()\n"
         "def only_four(num_classes):\n"
         "    assert num_classes == 4\n"
         "    return net()\n"
@@ -606,6 +623,21 @@ def own_code(state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> T
 
 def test_the_number_of_classes_of_a_function_that_takes_none_is_that_of_its_logits(own_code: TeacherSection) -> None:
     assert fetch(own_code).info.num_classes == 4
+
+
+@pytest.mark.parametrize("function", ["spectral", "normed", "synchronised", "parallel", "doubled"])
+def test_a_network_that_is_not_plain_is_fetched_rehearsed_and_stored_as_one_that_is(
+    own_code: TeacherSection, tmp_path: Path, function: str
+) -> None:
+    teacher = fetch(own_code.model_copy(update={"architecture": f"fixed_net:{function}"}))
+    artifacts.save_teacher(teacher, tmp_path / "teacher")
+    loaded = artifacts.load_teacher(tmp_path / "teacher", allow_custom_code=True)
+    images = torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(loaded.network(images), teacher.network(images))
+    assert set(loaded.network.state_dict()) == set(empty().state_dict())
+    assert loaded.notes == teacher.notes
+    assert bool(teacher.notes) is (function != "parallel")
 
 
 def test_a_function_that_takes_few_numbers_of_classes_wants_it_in_the_recipe(own_code: TeacherSection) -> None:
