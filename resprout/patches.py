@@ -30,12 +30,18 @@ def groups_of(layer: Layer) -> int:
     return layer.groups if isinstance(layer, nn.Conv2d) else 1
 
 
+def in_batch(layer: nn.Module, values: Tensor) -> Tensor:
+    """What a layer takes or gives, also where it was run on one image's without a batch."""
+    return values[None] if values.ndim == (1 if isinstance(layer, nn.Linear) else 3) else values
+
+
 def as_matrices(layer: Layer, inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
     """A layer's inputs and outputs, without the bias, as the two sides of a matrix product.
 
     Returns:
         Shapes (groups, fan_in, positions) and (groups, out_channels / groups, positions).
     """
+    inputs, outputs = in_batch(layer, inputs), in_batch(layer, outputs)
     if isinstance(layer, nn.Conv2d):
         if layer.bias is not None:
             outputs = outputs - layer.bias.view(1, -1, 1, 1)

@@ -123,7 +123,7 @@ def prune(
         copy.deepcopy(asked.original).eval().requires_grad_(False),
         PruningMask({**_kept(asked, ground, section, section.sparsity, scores), **ground.held}),
         None if start is None else start.channels,
-        ground.notes(section.sparsity),
+        ground.notes(1.0 if isinstance(section, SemiStructuredSection) else section.sparsity),
     )
     apply_mask(student.network, student.mask)
     return student

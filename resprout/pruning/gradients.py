@@ -70,7 +70,9 @@ def squared_gradients(
         for part in torch.arange(len(examples)).tensor_split(math.ceil(len(examples) / batch_size)):
             batch = examples[slice(int(part[0]), int(part[-1]) + 1)]
             logits = network(batch.images)
-            found = torch.autograd.grad(loss(logits, batch.answers, batch.labels), list(parameters.values()))
+            loss_of_batch = loss(logits, batch.answers, batch.labels)
+            # an expert that none of these images is sent to has none
+            found = torch.autograd.grad(loss_of_batch, list(parameters.values()), materialize_grads=True)
             for name, gradient in zip(parameters, found, strict=True):
                 gradient = gradient.double()
                 square[name].addcmul_(gradient, gradient, value=len(batch) / len(examples))

@@ -70,7 +70,9 @@ def taylor_scores(
             batch = images[start : start + BATCH_SIZE].to(device=device, dtype=torch.float32)
             logits = running(batch)
             loss = drawn_loss(logits, generator)
-            gradients = dict(zip(gates, torch.autograd.grad(loss, list(gates.values())), strict=True))
+            # an auxiliary head runs and leads to no logit
+            found = torch.autograd.grad(loss, list(gates.values()), materialize_grads=True)
+            gradients = dict(zip(gates, found, strict=True))
             effects = [torch.zeros(len(batch), group.channels, dtype=torch.float64) for group in groups]
             for number, member in takers:
                 own = gradients[member.layer].flatten(1).double().cpu()

@@ -19,7 +19,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from resprout.patches import Layer, as_matrices, batch_size_for, channel_axis, groups_of, is_plain
+from resprout.patches import Layer, as_matrices, batch_size_for, channel_axis, groups_of, in_batch, is_plain
 from resprout.progress import Progress
 from resprout.pruning.elimination import removal_errors
 from resprout.pruning.gradients import Examples, squared_gradients
@@ -184,7 +184,7 @@ def _moments(sums: list[Tensor], positions: int, num_images: int) -> Moments:
 
 def _by_channel(layer: Layer, values: Tensor) -> Tensor:
     """What a layer gives, or gradients by it, in float64, shape (channels, positions)."""
-    return values.movedim(channel_axis(layer), 0).flatten(1).double()
+    return in_batch(layer, values).movedim(channel_axis(layer), 0).flatten(1).double()
 
 
 @contextmanager
@@ -222,5 +222,6 @@ def _batch_size(subject: Subject, layers: Mapping[str, Layer], seen: _Seen, imag
 
 def _unfolded(layer: Layer, inputs: Tensor, outputs: Tensor) -> int:
     """How many numbers an image's unfolded inputs take."""
+    outputs = in_batch(layer, outputs)
     positions = outputs[0].numel() // outputs.shape[channel_axis(layer)]
     return positions * layer.weight[0].numel() * groups_of(layer)

@@ -79,7 +79,7 @@ def synaptic_flow(network: nn.Module, names: Iterable[str], shape: tuple[int, ..
     device = next(network.parameters()).device
     try:
         flow = network(torch.ones(1, *shape, dtype=torch.float64, device=device)).sum()
-        found = torch.autograd.grad(flow, list(parameters.values()))
+        found = torch.autograd.grad(flow, list(parameters.values()), materialize_grads=True)
     finally:
         network.requires_grad_(False)
     total = float(flow.detach())
