@@ -20,6 +20,7 @@ from resprout.sources.download import downloaded
 from resprout.sources.files import Candidate, read_weights
 from resprout.sources.fitting import fitted, matched
 from resprout.sources.hubs import from_hugging_face, from_timm, from_torchvision
+from resprout.sources.norms import notes_on_norms
 from resprout.types import InputSpec, ModelInfo, Stored, Teacher
 from resprout.urls import without_secrets
 
@@ -119,7 +120,7 @@ def _judged(candidate: Candidate, section: TeacherSection) -> Teacher:
     )
     network, notes = fitted(written, candidate.content, candidate.source, info.architecture)
     network = classifier(network, info.num_classes).eval().requires_grad_(False)
-    return Teacher(info, network, candidate.source, candidate.digest, notes)
+    return Teacher(info, network, candidate.source, candidate.digest, (*notes, *notes_on_norms(network)))
 
 
 def _info(candidate: Candidate, section: TeacherSection) -> ModelInfo:
