@@ -29,6 +29,8 @@ def own(
 ) -> nn.Module:
     """What `package.module:function` builds; or a copy of what is there, where that is a network and no function.
 
+    The function may be a class's, as `package.module:Network.from_name`.
+
     `num_classes` is handed to a function that takes it. Lazy layers get their sizes from a black image.
 
     Raises:
@@ -84,14 +86,18 @@ def _found(architecture: str) -> Any:
                 now="give it as package.module:function, of a file in the working folder or of an installed package",
             ) from error
         raise _failed(f"module {name}", error, f"import {name}") from error
-    if not hasattr(module, function):
-        near = get_close_matches(function, [other for other in dir(module) if not other.startswith("_")], n=1)
-        raise UnsupportedModelError(
-            f"the architecture {architecture} cannot be imported: {name} has no {function or 'function of no name'}",
-            why=_taken_by(name),
-            now=f"did you mean {near[0]}?" if near else "give it as package.module:function",
-        )
-    return getattr(module, function)
+    found: Any = module
+    for part in function.split("."):  # a class may have functions that build it: Network.from_name
+        if not hasattr(found, part):
+            near = get_close_matches(part, [other for other in dir(found) if not other.startswith("_")], n=1)
+            raise UnsupportedModelError(
+                f"the architecture {architecture} cannot be imported: "
+                f"{getattr(found, '__name__', function)} has no {part or 'function of no name'}",
+                why=_taken_by(name),
+                now=f"did you mean {near[0]}?" if near else "give it as package.module:function",
+            )
+        found = getattr(found, part)
+    return found
 
 
 def _taken_by(module: str) -> str:

@@ -125,6 +125,9 @@ def own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "class Net(nn.Linear):\n"
         "    def __init__(self, num_classes):\n"
         "        super().__init__(4, num_classes)\n"
+        "    @classmethod\n"
+        "    def from_name(cls, **given):\n"
+        "        return cls(**given)\n"
         "def keywords(**given):\n"
         "    return linear(**given)\n"
         "def raises(num_classes, word=''):\n"
@@ -186,6 +189,7 @@ def test_allowed_custom_code_is_called_with_its_arguments(own_code: Path) -> Non
     [
         ("own_models:absent", "cannot be imported"),
         ("own_models:linera", "cannot be imported"),
+        ("own_models:Net.from_nam", "Net has no from_nam"),
         ("no_such_package.at_all:make", "cannot be imported"),
         ("own_models:number", "gives int, not a torch"),
         ("own_models:pair", "gives tuple, not a torch"),
@@ -201,7 +205,19 @@ def test_custom_code_that_gives_no_network_is_refused(own_code: Path, architectu
 
 @pytest.mark.parametrize(
     "function",
-    ["linear", "Net", "keywords", "partial", "fixed", "network", "half", "lazily", "again", "inference"],
+    [
+        "linear",
+        "Net",
+        "Net.from_name",
+        "keywords",
+        "partial",
+        "fixed",
+        "network",
+        "half",
+        "lazily",
+        "again",
+        "inference",
+    ],
 )
 def test_whatever_gives_a_network_will_do(own_code: Path, function: str) -> None:
     first, second = (
@@ -217,7 +233,7 @@ def test_whatever_gives_a_network_will_do(own_code: Path, function: str) -> None
 @pytest.mark.parametrize(
     ("architecture", "what"),
     [
-        ("own_models:raises", "your function own_models:raises failed: RuntimeError: no weights, in FILE line 19"),
+        ("own_models:raises", "your function own_models:raises failed: RuntimeError: no weights, in FILE line 22"),
         ("own_models:misuses", "your function own_models:misuses failed: TypeError: unsupported operand"),
         ("own_models:in_torch", "your function own_models:in_torch failed: TypeError: "),
         ("own_models:imports", "your function own_models:imports failed: ModuleNotFoundError: No module named 'abs"),
