@@ -1,4 +1,4 @@
-"""Networks by name: torchvision's, the CIFAR ones, every timm classifier, a user's own function.
+"""Networks by name: torchvision's, the CIFAR ones, every classifier of timm and transformers, a user's own function.
 
 Names are looked up in that order, so `resnet18` is torchvision's and `timm:resnet18` is timm's.
 """
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from resprout.errors import ResproutError, UnsupportedModelError
-from resprout.models import cifar
+from resprout.models import cifar, hugging_face
 from resprout.models.classifier import classifier
 from resprout.models.own import own
 from resprout.models.plain import plain
@@ -50,7 +50,7 @@ def build(
     Its weights depend on nothing but the arguments.
 
     Args:
-        architecture: one of `names()`, `timm:NAME` or another name that timm knows, or a user's
+        architecture: one of `names()`, `timm:NAME` or another name that timm knows, `transformers:CLASS`, or a user's
             `package.module:function`, called with the arguments, and with num_classes where it takes that.
         num_classes: the length of the logits.
         arguments: keyword arguments of the architecture's constructor.
@@ -97,10 +97,12 @@ def as_written(
 
 def is_custom(architecture: str) -> bool:
     """Whether the name is a user's own `package.module:function`."""
-    return ":" in architecture and not architecture.startswith("timm:")
+    return ":" in architecture and not architecture.startswith(("timm:", hugging_face.PREFIX))
 
 
 def _build(architecture: str, num_classes: int, channels: int, arguments: dict[str, Any]) -> nn.Module:
+    if architecture.startswith(hugging_face.PREFIX):
+        return hugging_face.build(architecture, num_classes, channels, arguments)
     if architecture in cifar.ARCHITECTURES:
         return cifar.ARCHITECTURES[architecture](num_classes, channels, **arguments)
     if architecture in TORCHVISION:

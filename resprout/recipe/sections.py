@@ -54,11 +54,13 @@ class TeacherSection(Section):
     """Where the trained network comes from."""
 
     source: str
-    """A folder of ours, a .safetensors or weights-only .pt file, torchvision://NAME?weights=W, timm://NAME,
-    hf://REPO, s3://BUCKET/KEY (a file or a folder of ours), or https://… (with sha256). A file may hold more than the
-    weights: they are found under any keys and any prefix of their names; of several sets the averaged one is taken."""
+    """A folder of ours or one that save_pretrained wrote, a .safetensors or weights-only .pt file,
+    torchvision://NAME?weights=W, timm://NAME, hf://REPO, s3://BUCKET/KEY (a file or a folder), or https://…
+    (with sha256). A file may hold more than the weights: they are found under any keys and any prefix of their names;
+    of several sets the averaged one is taken."""
     architecture: str | None = None
-    """What to build for a bare weights file: a torchvision, timm or CIFAR name, or your own package.module:function."""
+    """What to build for a bare weights file: a torchvision, timm or CIFAR name, transformers:CLASS, or your own
+    package.module:function."""
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments for the architecture's constructor."""
     num_classes: int | None = Field(default=None, ge=2)

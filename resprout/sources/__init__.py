@@ -8,25 +8,25 @@ from dataclasses import replace
 from pathlib import Path
 
 from resprout import models
-from resprout.artifacts import load_teacher
+from resprout.artifacts import MANIFEST, load_teacher
 from resprout.errors import ArtifactError, RecipeError, UnsupportedModelError
 from resprout.files import sha256_of
 from resprout.models.classifier import classifier
 from resprout.progress import Report, silent
 from resprout.recipe import TeacherSection
 from resprout.rehearsal import rehearse
-from resprout.sources import checks
+from resprout.sources import checks, hugging_face
 from resprout.sources.download import downloaded
 from resprout.sources.files import Candidate, read_weights
 from resprout.sources.fitting import fitted, matched
-from resprout.sources.hubs import from_hugging_face, from_timm, from_torchvision
+from resprout.sources.hubs import from_timm, from_torchvision
 from resprout.sources.norms import notes_on_norms
 from resprout.types import InputSpec, ModelInfo, Stored, Teacher
 from resprout.urls import without_secrets
 
 _PROBE = 7919  # a number of classes that no layer has by chance
 
-_HUBS = {"torchvision": from_torchvision, "timm": from_timm, "hf": from_hugging_face}
+_HUBS = {"torchvision": from_torchvision, "timm": from_timm}
 
 
 def fetch(
@@ -61,6 +61,8 @@ def _open(section: TeacherSection, base: Path, report: Report, stored: Stored | 
         return _from_path(base / Path(section.source).expanduser(), section)
     if scheme in _HUBS:
         return _HUBS[scheme](section.source, section.sha256)
+    if scheme == "hf":
+        return hugging_face.from_hub(section)
     if scheme == "https":
         return _from_https(section, report)
     if scheme == "s3" and stored is not None:
@@ -68,7 +70,8 @@ def _open(section: TeacherSection, base: Path, report: Report, stored: Stored | 
             fetched = stored(section.source, Path(folder), report)
             candidate = _from_path(fetched, section)
             # a folder of ours says itself where its weights come from, wherever it has been since
-            return candidate if fetched.is_dir() else replace(candidate, source=section.source)
+            ours = (fetched / MANIFEST).exists()
+            return candidate if ours else replace(candidate, source=section.source)
     raise RecipeError(
         f"teacher.source: {scheme}:// is not a source" + (" (plain http is not safe)" if scheme == "http" else ""),
         now="give a path, torchvision://NAME?weights=W, timm://NAME, hf://OWNER/REPO, s3://BUCKET/KEY or https://…",
@@ -78,6 +81,8 @@ def _open(section: TeacherSection, base: Path, report: Report, stored: Stored | 
 def _from_path(path: Path, section: TeacherSection) -> Candidate:
     if not path.exists():
         raise ArtifactError(f"there is no teacher {path}", now="correct teacher.source")
+    if (path / "config.json").is_file() and not (path / MANIFEST).exists():
+        return hugging_face.from_folder(path, section)
     if path.is_dir():
         return _from_folder(path, section)
     content, digest = read_weights(path, path.name, sha256=section.sha256)
@@ -138,7 +143,8 @@ def _info(candidate: Candidate, section: TeacherSection) -> ModelInfo:
             why=candidate.input_problem or "weights do not say what images they take",
             now="give teacher.input.shape, mean and std, for example shape: [3, 32, 32]",
         )
-    arguments = section.arguments or candidate.arguments
+    # those of the source belong to the architecture of the source
+    arguments = section.arguments or (candidate.arguments if architecture == candidate.architecture else {})
     allow = section.allow_custom_code
     num_classes = section.num_classes or _num_classes(architecture, arguments, spec, candidate, allow)
     given = section.class_names or candidate.class_names

@@ -1,9 +1,10 @@
-"""Trained networks from hubs: torchvision, timm, Hugging Face. Each keeps the hub's own cache."""
+"""Trained networks from torchvision and timm, each with its own cache; and what a repository of timm's says."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -15,6 +16,8 @@ from resprout.errors import ArtifactError, RecipeError, UnsupportedModelError
 from resprout.hub import hub_file
 from resprout.sources.files import Candidate, read_weights
 from resprout.types import InputSpec
+
+_PLACEHOLDER = re.compile(r"LABEL_\d+")  # what transformers writes for a name
 
 
 def torchvision_weights(uri: str) -> Any:
@@ -76,34 +79,13 @@ def from_timm(uri: str, sha256: str | None) -> Candidate:
     repository, url = fields.get("hf_hub_id"), fields.get("url")
     if not isinstance(repository or url, str) or not (repository or url):
         raise UnsupportedModelError(f"timm has no pretrained weights for '{name}'", now="give a file of your own")
-    path = _hub_weights(repository, None) if repository else _torch_hub_file(str(url))
+    path = weights_of(partial(hub_file, repository, revision=None)) if repository else _torch_hub_file(str(url))
     full_name = f"{fields['architecture']}.{fields['tag']}" if fields.get("tag") else name
     content, digest = read_weights(path, uri, sha256=sha256)
-    return _timm_candidate(full_name, fields, {}, content, f"timm://{full_name}", digest)
+    return timm_candidate(full_name, fields, {}, content, f"timm://{full_name}", digest)
 
 
-def from_hugging_face(uri: str, sha256: str | None) -> Candidate:
-    """`hf://OWNER/REPO` or `hf://OWNER/REPO@REVISION`: a repository with timm's config.json and model.safetensors."""
-    repository, _, revision = uri.removeprefix("hf://").partition("@")
-    if repository.count("/") != 1 or "?" in uri:
-        raise RecipeError(f"teacher.source: '{uri}' is not hf://OWNER/REPO or hf://OWNER/REPO@REVISION")
-    config = _timm_config(hub_file(repository, "config.json", revision or None), uri)
-    content, digest = read_weights(_hub_weights(repository, revision or None), uri, sha256=sha256)
-    name, arguments = config.get("architecture"), config.get("model_args") or {}
-    return _timm_candidate(name, {**config, **config.get("pretrained_cfg", {})}, arguments, content, uri, digest)
-
-
-def _timm_config(path: Path, uri: str) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text())
-    except ValueError as error:
-        raise UnsupportedModelError(f"config.json of {uri} is not JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise UnsupportedModelError(f"config.json of {uri} is not a mapping")
-    return config
-
-
-def _timm_candidate(
+def timm_candidate(
     name: str | None,
     pretrained: Mapping[str, Any],
     arguments: Mapping[str, Any],
@@ -111,8 +93,15 @@ def _timm_candidate(
     source: str,
     digest: str,
 ) -> Candidate:
+    """Weights with what timm's configuration says of them.
+
+    Args:
+        name: the architecture's, without `timm:`.
+        pretrained: input_size, mean, std and label_names, each where it is stated.
+        arguments: of the architecture.
+        content, source, digest: as in `Candidate`.
+    """
     spec, problem = _stated_input(pretrained)
-    labels = pretrained.get("label_names")
     return Candidate(
         content,
         source,
@@ -122,8 +111,15 @@ def _timm_candidate(
         arguments={key: value for key, value in arguments.items() if key not in ("num_classes", "in_chans")},
         input=spec,
         input_problem=problem,
-        class_names=tuple(map(str, labels)) if labels else None,
+        class_names=named(pretrained.get("label_names")),
     )
+
+
+def named(labels: Any) -> tuple[str, ...] | None:
+    """The class names that a configuration lists; None where nobody gave any."""
+    if not isinstance(labels, list) or all(_PLACEHOLDER.fullmatch(str(label)) for label in labels):
+        return None
+    return tuple(map(str, labels))
 
 
 def _stated_input(pretrained: Mapping[str, Any]) -> tuple[InputSpec | None, str]:
@@ -141,12 +137,17 @@ def _stated_input(pretrained: Mapping[str, Any]) -> tuple[InputSpec | None, str]
         return None, f"its configuration says: input_size {shape}, mean {mean}, std {std}"
 
 
-def _hub_weights(repository: str, revision: str | None) -> Path:
+def weights_of(file: Callable[[str], Path]) -> Path:
+    """The file with a repository's weights.
+
+    Args:
+        file: a file of the repository by its name; raises ArtifactError where there is none.
+    """
     try:
-        return hub_file(repository, "model.safetensors", revision)
+        return file("model.safetensors")
     except ArtifactError as error:
         try:
-            return hub_file(repository, "pytorch_model.bin", revision)
+            return file("pytorch_model.bin")
         except ArtifactError:
             raise error from None
 

@@ -144,13 +144,45 @@ def test_a_hubs_normalisation_that_cannot_be_is_asked_for_and_not_taken(hub: Pat
 
 def test_a_repository_of_another_library_asks_for_what_it_does_not_say(hub: Path) -> None:
     save_file(trained("cifar_resnet8", 3), hub / "model.safetensors")
-    (hub / "config.json").write_text(json.dumps({"architectures": ["ResNetForImageClassification"]}))
+    (hub / "config.json").write_text(json.dumps({"framework": "of somebody's own"}))
     with pytest.raises(RecipeError, match=r"teacher\.architecture: is required"):
         fetch(TeacherSection(source="hf://owner/net"))
+
+
+def test_the_recipes_architecture_goes_before_the_repositorys(hub: Path) -> None:
+    save_file(trained("cifar_resnet8", 3), hub / "model.safetensors")
+    says = {"model_type": "resnet", "architectures": ["ResNetForImageClassification"], "depths": [1]}
+    (hub / "config.json").write_text(json.dumps(says))
     section = TeacherSection(
         source="hf://owner/net", architecture="cifar_resnet8", input=InputSection(shape=(3, 32, 32))
     )
     assert fetch(section).info.num_classes == 3
+
+
+@pytest.mark.parametrize("absent", ["pretrained_cfg", "model_args"])
+def test_a_repository_may_say_null(hub: Path, absent: str) -> None:
+    save_file(trained("timm:resnet10t", 3), hub / "model.safetensors")
+    (hub / "config.json").write_text(json.dumps({**CONFIG, absent: None}))
+    assert fetch(TeacherSection(source="hf://owner/net", input=InputSection(shape=(3, 64, 64)))).info.num_classes == 3
+
+
+@pytest.mark.parametrize("names", [["LABEL_0", "LABEL_1", "LABEL_2"], {"ash": "a tree"}, None])
+def test_a_repository_that_names_no_class_has_numbers(hub: Path, names: object) -> None:
+    save_file(trained("timm:resnet10t", 3), hub / "model.safetensors")
+    (hub / "config.json").write_text(json.dumps({**CONFIG, "label_names": names}))
+    assert fetch(TeacherSection(source="hf://owner/net")).info.class_names == ("0", "1", "2")
+
+
+def test_a_folder_laid_out_as_a_repository_is_a_source(hub: Path) -> None:
+    save_file(trained("timm:resnet10t", 3), hub / "model.safetensors")
+    (hub / "config.json").write_text(json.dumps(CONFIG))
+    teacher = fetch(TeacherSection(source=hub.name), base=hub.parent)
+    assert teacher.info.class_names == ("ash", "elm", "fir")
+    beside = fetch(TeacherSection(source="s3://models/net"), stored=lambda address, folder, report: hub)
+    assert beside.source == "s3://models/net"
+    (hub / "model.safetensors").unlink()
+    with pytest.raises(ArtifactError, match=r"there is no model\.safetensors"):
+        fetch(TeacherSection(source=hub.name), base=hub.parent)
 
 
 def test_a_repository_that_cannot_be_had_says_what_to_do(hub: Path) -> None:

@@ -1,0 +1,102 @@
+"""Repositories of the Hugging Face Hub, and folders laid out like one: config.json beside the weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from resprout.errors import ArtifactError, RecipeError, UnsupportedModelError
+from resprout.hub import hub_file
+from resprout.models import hugging_face
+from resprout.recipe import TeacherSection
+from resprout.sources.files import Candidate, read_weights
+from resprout.sources.hubs import named, timm_candidate, weights_of
+from resprout.types import InputSpec
+
+
+def from_hub(section: TeacherSection) -> Candidate:
+    """`hf://OWNER/REPO` or `hf://OWNER/REPO@REVISION`: a repository of timm's or of transformers'."""
+    repository, _, revision = section.source.removeprefix("hf://").partition("@")
+    if repository.count("/") != 1 or "?" in section.source:
+        raise RecipeError(f"teacher.source: '{section.source}' is not hf://OWNER/REPO or hf://OWNER/REPO@REVISION")
+    return _candidate(partial(hub_file, repository, revision=revision or None), section.source, section)
+
+
+def from_folder(path: Path, section: TeacherSection) -> Candidate:
+    """A folder on this machine, as transformers' `save_pretrained` and timm's `save_for_hf` write it."""
+    return _candidate(partial(_file, path), path.resolve().name, section)
+
+
+def _file(folder: Path, name: str) -> Path:
+    if not (folder / name).is_file():
+        raise ArtifactError(f"there is no {name} in {folder}", now="correct teacher.source")
+    return folder / name
+
+
+def _candidate(file: Callable[[str], Path], source: str, section: TeacherSection) -> Candidate:
+    config = _config(file("config.json"), source)
+    classes = config.get("architectures")
+    theirs = str(classes[0]) if isinstance(classes, list) and classes else ""
+    if config.get("architecture") or not theirs:
+        content, digest = read_weights(weights_of(file), source, sha256=section.sha256)
+        pretrained = {**config, **_part(config, "pretrained_cfg", source)}
+        arguments = _part(config, "model_args", source)
+        return timm_candidate(config.get("architecture"), pretrained, arguments, content, source, digest)
+    if section.architecture is None:  # else the recipe knows better how to build it
+        _check_classifier(theirs, source)
+    content, digest = read_weights(weights_of(file), source, sha256=section.sha256)
+    spec, problem = (None, "") if section.input else _stated_input(file, config)
+    return Candidate(
+        content,
+        source,
+        digest,
+        architecture=hugging_face.PREFIX + theirs,
+        arguments=hugging_face.arguments_of(config),
+        input=spec,
+        input_problem=problem,
+        class_names=_class_names(config),
+    )
+
+
+def _config(path: Path, source: str) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as error:
+        raise UnsupportedModelError(f"config.json of {source} is not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise UnsupportedModelError(f"config.json of {source} is not a mapping")
+    return config
+
+
+def _part(config: Mapping[str, Any], name: str, source: str) -> dict[str, Any]:
+    part = config.get(name) or {}
+    if not isinstance(part, dict):
+        raise UnsupportedModelError(f"config.json of {source} says {name}: {part!r}, which is not a mapping")
+    return part
+
+
+def _check_classifier(name: str, source: str) -> None:
+    if "ForImageClassification" not in name:
+        raise UnsupportedModelError(
+            f"{source} holds a {name} of transformers, no image classifier",
+            why="Resprout compresses image classifiers",
+            now="take a repository that its page calls Image Classification",
+        )
+    hugging_face.require(f"{source}, a {name},")
+
+
+def _stated_input(file: Callable[[str], Path], config: Mapping[str, Any]) -> tuple[InputSpec | None, str]:
+    try:
+        return hugging_face.input_of(file("preprocessor_config.json").parent, config.get("num_channels", 3)), ""
+    except (ArtifactError, UnsupportedModelError) as error:
+        return None, error.what
+
+
+def _class_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
+    names = config.get("id2label")
+    if not isinstance(names, dict) or set(names) != set(map(str, range(len(names)))):
+        return None
+    return named([names[str(label)] for label in range(len(names))])
