@@ -50,6 +50,25 @@ teacher:
   input: {shape: [1, 64, 64], mean: [0.5], std: [0.5]}
 """
 
+EYES = """\
+teacher:
+  source: omniart_eye_classifier/classifier_model_state.pth
+  architecture: eyes:network
+  allow_custom_code: true
+  class_names: [amber, blue, brown, gray, grayscale, green, hazel, irisless, negative, red]
+  input: {shape: [3, 224, 224], mean: [0, 0, 0], std: [1, 1, 1]}
+"""
+# the package's own module loads its weights onto a GPU when it is imported
+EYES_NETWORK = """\
+from torch import nn
+from torchvision.models import resnet18
+
+def network(num_classes):
+    network = resnet18()
+    network.fc = nn.Sequential(nn.Dropout(0.6), nn.Linear(512, 256), nn.Dropout(0.6), nn.Linear(256, num_classes))
+    return network
+"""
+
 Unpack = Callable[[str, str], None]
 
 
@@ -132,4 +151,29 @@ def test_hand_tex_reads_symbols_and_goes_through_all_stages(unpack: Unpack, tmp_
     sigma = drawn([(56, 6), (10, 6), (34, 32), (10, 58), (56, 58)])
     said = [symbols[int(label)] for label in answers(teacher, [plus, arrow, sigma])]
     assert said == ["latex2e-+", "latex2e-_longrightarrow", "latex2e-_Sigma"]
+    check_all_stages(teacher, loaded)
+
+
+def eye(iris: tuple[int, int, int]) -> Image.Image:
+    picture = Image.new("RGB", (224, 224), (222, 184, 150))
+    draw = ImageDraw.Draw(picture)
+    for box, colour in (
+        ((10, 50, 214, 174), (240, 235, 228)),
+        ((62, 62, 162, 162), iris),
+        ((90, 90, 134, 134), (10, 8, 8)),
+        ((120, 84, 132, 96), (255, 255, 255)),
+    ):
+        draw.ellipse(box, fill=colour)
+    draw.arc((6, 46, 218, 178), 190, 350, fill=(60, 40, 30), width=8)
+    return picture
+
+
+def test_omniarts_classifier_knows_the_colour_of_eyes_and_goes_through_all_stages(
+    unpack: Unpack, tmp_path: Path
+) -> None:
+    unpack("omniart_eye_classifier==0.1.3", "e95d9ac04d4d50a0747d2078561ec6c053ee771d7614a3c3a9ce75bd765c16e3")
+    (tmp_path / "eyes.py").write_text(EYES_NETWORK)
+    teacher, loaded = fetched(EYES, tmp_path)
+    pictures = [eye((70, 120, 200)), eye((80, 150, 80)), eye((200, 140, 40))]
+    assert answers(teacher, pictures) == ["blue", "green", "amber"]
     check_all_stages(teacher, loaded)
