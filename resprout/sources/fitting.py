@@ -7,7 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from resprout.batchnorm import batch_norm_layers
 from resprout.errors import UnsupportedModelError
+from resprout.models.checks import check_has_batch_norm
 from resprout.models.plain import is_reparametrised, plain
 from resprout.sources.checks import check_finite
 from resprout.sources.folding import FLOATS
@@ -35,6 +37,7 @@ def fitted(network: nn.Module, content: Any, source: str, architecture: str) -> 
     network, match, done = matched(network, content, source)
     _check_numbers(match, network, source)
     if not match.fits:
+        check_has_batch_norm(batch_norm_layers(network), architecture)  # where it has none, no other weights would help
         raise misfit(match, Names(network), source, architecture)
     check_finite(match.state, source)
     network.load_state_dict(match.state, strict=False)

@@ -60,6 +60,12 @@ def scaled(state: State, factor: float = 1.5) -> State:
     return {name: tensor * factor if tensor.is_floating_point() else tensor for name, tensor in state.items()}
 
 
+def test_a_network_without_batch_norm_is_told_so_before_names_that_differ() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(16, 2))
+    with pytest.raises(UnsupportedModelError, match="net has no BatchNorm layer"):
+        load({"encoder.layers.0.weight": torch.ones(4, 3, 3, 3)}, network)
+
+
 # Names
 
 
