@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from resprout.batchnorm import BatchNorm
-from resprout.models.classifier import laid_out
+from resprout.classifier import laid_out
 
 Network = TypeVar("Network", bound=nn.Module)
 

@@ -20,10 +20,10 @@ from resprout import precision
 from resprout.artifacts import load_teacher, save_teacher
 from resprout.batchnorm import batch_norm_layers
 from resprout.channels import alike
+from resprout.classifier import classifier, tensors_in
 from resprout.errors import ResproutError, UnsupportedModelError
 from resprout.hooks import each_use
 from resprout.models import checks
-from resprout.models.classifier import classifier, tensors_in
 from resprout.models.own import place
 from resprout.progress import Progress, Report, silent
 from resprout.pruning import prune

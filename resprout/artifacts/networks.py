@@ -178,7 +178,6 @@ def _network(
         num_classes=info.num_classes,
         arguments=info.arguments,
         input_shape=info.input.shape,
-        channels_last=info.channels_last,
         allow_custom_code=allow_custom_code,
     )
     if channels is not None:

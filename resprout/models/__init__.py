@@ -14,7 +14,6 @@ from torch import nn
 
 from resprout.errors import ResproutError, UnsupportedModelError
 from resprout.models import cifar, hugging_face
-from resprout.models.classifier import classifier
 from resprout.models.own import own
 from resprout.models.plain import plain
 
@@ -42,10 +41,9 @@ def build(
     num_classes: int,
     arguments: Mapping[str, Any] | None = None,
     input_shape: tuple[int, int, int] | None = None,
-    channels_last: bool = True,
     allow_custom_code: bool = False,
 ) -> nn.Module:
-    """An untrained classifier: it gives logits, whatever it itself gives (`classifier`), and has `plain` layers.
+    """An untrained network in `plain` layers.
 
     Its weights depend on nothing but the arguments.
 
@@ -56,7 +54,6 @@ def build(
         arguments: keyword arguments of the architecture's constructor.
         input_shape: (channels, height, width) of its images; only the channels matter here,
             unless layers of custom code are lazy. Default: three channels.
-        channels_last: whether its images, and its weights in copies that compute, are laid out so.
         allow_custom_code: allow `package.module:function`.
 
     Raises:
@@ -65,7 +62,7 @@ def build(
             made plain.
     """
     network, _ = plain(as_written(architecture, num_classes, arguments, input_shape, allow_custom_code))
-    return classifier(network, num_classes, channels_last=channels_last)
+    return network
 
 
 def as_written(

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from resprout import precision
 from resprout.checkpoints import Checkpoint, fingerprint
+from resprout.classifier import laid_out
 from resprout.errors import ArtifactError, DivergedError, UnsupportedModelError
-from resprout.models.classifier import laid_out
 from resprout.progress import Progress, Report, silent
 from resprout.recipe import DistillationSection, PaperRecoverySection, ReconstructionSection
 from resprout.recovery.calibration import reestimate

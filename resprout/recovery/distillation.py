@@ -16,10 +16,10 @@ from torch.nn import functional
 from resprout import precision
 from resprout.batchnorm import batch_norm_layers
 from resprout.checkpoints import Checkpoint
+from resprout.classifier import laid_out
 from resprout.errors import DivergedError
 from resprout.heldout import with_blends
 from resprout.masking import holder
-from resprout.models.classifier import laid_out
 from resprout.recipe import DistillationSection
 from resprout.recording import Recorded
 from resprout.recovery.augmentation import augment

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from resprout.batchnorm import BatchNorm, batch_norm_layers
 from resprout.channels import alike, shrink, zeroed
-from resprout.models.classifier import tensors_in
+from resprout.classifier import tensors_in
 from resprout.precision import strict_float32
 from resprout.types import ChannelPlan
 

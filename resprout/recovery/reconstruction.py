@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from resprout.channels import shrink
 from resprout.checkpoints import Checkpoint
+from resprout.classifier import laid_out
 from resprout.errors import DivergedError
 from resprout.hooks import each_use
-from resprout.models.classifier import laid_out
 from resprout.patches import Layer, as_matrices, batch_size_for, channel_axis, groups_of, is_plain
 from resprout.types import ChannelPlan, PruningMask
 

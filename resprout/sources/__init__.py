@@ -11,7 +11,6 @@ from resprout import models
 from resprout.artifacts import MANIFEST, load_teacher
 from resprout.errors import ArtifactError, RecipeError, UnsupportedModelError
 from resprout.files import sha256_of
-from resprout.models.classifier import classifier
 from resprout.progress import Report, silent
 from resprout.recipe import TeacherSection
 from resprout.rehearsal import rehearse
@@ -124,7 +123,7 @@ def _judged(candidate: Candidate, section: TeacherSection) -> Teacher:
         info.architecture, info.num_classes, info.arguments, info.input.shape, section.allow_custom_code
     )
     network, notes = fitted(written, candidate.content, candidate.source, info.architecture)
-    network = classifier(network, info.num_classes).eval().requires_grad_(False)
+    network = network.eval().requires_grad_(False)
     return Teacher(info, network, candidate.source, candidate.digest, (*notes, *notes_on_norms(network)))
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from resprout.classifier import tensors_in
 from resprout.errors import UnsupportedModelError
-from resprout.models.classifier import tensors_in
 from resprout.types import InputSpec
 from resprout.wording import listed
 

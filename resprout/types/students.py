@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from resprout.classifier import classifier
 from resprout.errors import ArtifactError
 from resprout.types.teachers import ModelInfo
 
@@ -85,7 +86,8 @@ class Student:
     """A pruned classifier: the teacher's architecture, its own weights, and the mask they obey bit for bit.
 
     Where whole channels are gone, `channels` says which, and the network has the layers that are left: its mask has
-    their shapes. `notes` says what pruning did that its user may not expect.
+    their shapes. As the teacher's, it takes images and gives logits. `notes` says what pruning did that its user may
+    not expect.
     """
 
     info: ModelInfo
@@ -93,6 +95,9 @@ class Student:
     mask: PruningMask
     channels: ChannelPlan | None = None
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        classifier(self.network, self.info.num_classes, channels_last=self.info.channels_last)
 
     @property
     def kept(self) -> PruningMask:

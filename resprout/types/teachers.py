@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from resprout.classifier import classifier
 from resprout.errors import UnsupportedModelError
 from resprout.normalisation import problem_of
 
@@ -99,7 +100,7 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class Teacher:
-    """A trained classifier, in evaluation mode, its weights frozen.
+    """A trained classifier, in evaluation mode, its weights frozen; it takes images and gives logits (`classifier`).
 
     `source` says where it came from, without secrets; `digest` is the sha256 of the weights file that was read;
     `notes` are the choices that fetching made, a sentence each.
@@ -110,3 +111,6 @@ class Teacher:
     source: str = ""
     digest: str = ""
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        classifier(self.network, self.info.num_classes, channels_last=self.info.channels_last)

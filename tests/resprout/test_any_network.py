@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from resprout.batchnorm import capture_moments, mean_moments
+from resprout.classifier import classifier, laid_out
 from resprout.hooks import each_use
-from resprout.models.classifier import classifier, laid_out
 from resprout.pruning import prune
 from resprout.recipe import (
     DeepInversionSection,
@@ -35,8 +35,7 @@ RECOVERY = DistillationSection(epochs=2, batch_size=4, precision="float32", star
 def teacher_of(kind: Any, *, channels_last: bool = True) -> Teacher:
     torch.manual_seed(0)
     network = kinds.trained(kind(4))
-    info = ModelInfo("own", 4, SPEC, ("a", "b", "c", "d"))
-    return Teacher(info, classifier(network, 4, channels_last=channels_last))
+    return Teacher(ModelInfo("own", 4, SPEC, ("a", "b", "c", "d"), channels_last=channels_last), network)
 
 
 def idle_weights(teacher: Teacher) -> tuple[str, ...]:
@@ -154,7 +153,7 @@ def test_statistics_that_are_estimated_anew_on_the_same_images_keep_the_answers(
     with torch.no_grad():
         network.train()(images)
     info = ModelInfo("own", 4, SPEC, ("a", "b", "c", "d"))
-    teacher = Teacher(info, classifier(network.eval().requires_grad_(False), 4))
+    teacher = Teacher(info, network.eval().requires_grad_(False))
     student = prune(teacher, LampSection(sparsity=0.01), seed=0)
     student.network.load_state_dict(teacher.network.state_dict())
     dreams = DreamSet(images.half(), torch.zeros(256, dtype=torch.int64), 0, 4)
