@@ -255,7 +255,9 @@ def _theirs(what: str, now: str, running: list[str]) -> Iterator[None]:
             raise
         module = f"in its module {running[-1]}" if running and running[-1] else "in its forward" if running else ""
         raise UnsupportedModelError(
-            f"{what}: {type(error).__name__}: {_first_line(error)}", why=f"{module}{place(error)}".lstrip(", "), now=now
+            f"{what}: {type(error).__name__}: {_first_line(error)}",
+            why=f"{module}{place(error, in_libraries=False)}".lstrip(", "),
+            now=now,
         ) from error
 
 

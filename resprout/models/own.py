@@ -145,13 +145,14 @@ def _failed(what: str, error: BaseException, trial: str) -> UnsupportedModelErro
     )
 
 
-def place(error: BaseException) -> str:
-    """Where it failed, as `, in FILE line N`: the last line of theirs, or, where there is none, of whatever library."""
+def place(error: BaseException, *, in_libraries: bool = True) -> str:
+    """Where it failed, as `, in FILE line N`: the last line of theirs; else, where that is asked for, of a library."""
     if isinstance(error, SyntaxError):
         return f", in {error.filename} line {error.lineno}"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")][1:]
     libraries = {sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")} | {_OURS}
-    theirs = [frame for frame in frames if not frame.filename.startswith(tuple(libraries))] or frames
+    theirs = [frame for frame in frames if not frame.filename.startswith(tuple(libraries))]
+    theirs = theirs or (frames if in_libraries else [])
     return f", in {theirs[-1].filename} line {theirs[-1].lineno}" if theirs else ""
 
 
