@@ -16,7 +16,7 @@ from resprout.errors import ArtifactError, DivergedError, UnsupportedModelError
 from resprout.progress import Progress, Report, silent
 from resprout.recipe import DistillationSection, PaperRecoverySection, ReconstructionSection
 from resprout.recovery.calibration import reestimate
-from resprout.recovery.distillation import Distilled, distil
+from resprout.recovery.distillation import Distilled, distil, try_step
 from resprout.recovery.judging import is_finite, nearest
 from resprout.recovery.reconstruction import reconstruct, solvable
 from resprout.recovery.start import MADE_UP_AGREEMENT, mended, settle
@@ -295,4 +295,4 @@ def _check(teacher: Teacher, dreams: DreamSet) -> None:
         raise ArtifactError(f"{dreams.num_training} dreams to train on", now="raise synthesis.num_images")
 
 
-__all__ = ["METHODS", "PAPER", "Recovery", "made_up", "mendable", "recover", "repair"]
+__all__ = ["METHODS", "PAPER", "Recovery", "made_up", "mendable", "recover", "repair", "try_step"]

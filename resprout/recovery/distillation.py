@@ -23,6 +23,7 @@ from resprout.masking import holder
 from resprout.recipe import DistillationSection
 from resprout.recording import Recorded
 from resprout.recovery.augmentation import augment
+from resprout.recovery.calibration import reestimate
 from resprout.recovery.features import block_names, capture_features, feature_distance, kept_features, matched
 from resprout.recovery.judging import answers, compared, is_finite, kl_divergence
 from resprout.seeding import generator as seeded
@@ -151,6 +152,31 @@ def distil(
     state.network.load_state_dict(state.best)
     curves = {name: torch.tensor(values) for name, values in state.curves.items()}
     return Distilled(state.network.cpu().eval(), curves, state.kept, state.figures, diverged)
+
+
+def try_step(
+    teacher: nn.Module, mask: PruningMask, dreams: DreamSet, section: DistillationSection, device: torch.device
+) -> None:
+    """Estimate BatchNorm anew in a copy of the teacher, and train it for one step as `distil` does; keep nothing of it.
+
+    It takes a copy and its gradients, and none of what a whole training remembers.
+
+    Args:
+        mask: whose weights go; it need not cover all layers.
+        section: its precision and weights count, its optimiser does not.
+    """
+    dtype = precision.resolve(section.precision, device)
+    frozen_teacher = precision.frozen_copy(teacher, dtype, device)
+    network = laid_out(copy.deepcopy(teacher).to(device))
+    images, targets = dreams.training[0].to(device=device, dtype=torch.float32), _shares(dreams).to(device)
+    with precision.repeatable(), precision.sound_gradients(network):
+        reestimate(network, images)
+        plain = torch.optim.SGD(network.requires_grad_(True).parameters(), 1e-4)
+        state, totals = _State(network, plain, seeded(0, "recovery"), {}), torch.zeros(3, device=device)
+        hold = holder(network, mask)
+        with _stepping(state, frozen_teacher, block_names(network), None, hold, totals, section, dtype) as step:
+            _training_mode(network, bool(section.keep_batchnorm_frozen))
+            step(images, targets)
 
 
 def _refuse_without_numbers(network: nn.Module, figures: Mapping[str, float], dtype: torch.dtype) -> None:
