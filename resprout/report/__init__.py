@@ -18,6 +18,7 @@ from resprout.report.layers import layer_sparsities, sparsity_profile
 from resprout.report.pictures import dream_grid
 from resprout.report.provenance import ROW, arcs, chain
 from resprout.report.sensitivity import most_sensitive, scan_of
+from resprout.synthesis.groups import notes_on
 from resprout.types import BNStatistics, DreamSet, Evaluation, ModelInfo, PruningMask, Sensitivity, SparsityChoice
 
 __all__ = ["render", "render_sensitivity"]
@@ -78,6 +79,7 @@ def render(
             kind=evaluation.held_out_kind,
             grid=dream_grid(dreams, info.input, info.class_names),
             synthesis_charts=synthesis_charts(dreams.curves),
+            notes=notes_on(dreams.curves),
             recovery_charts=recovery_charts(recovery_curves),
             mask=mask,
             layers=layer_sparsities(mask),

@@ -36,13 +36,6 @@ class InputSpec:
             raise UnsupportedModelError(
                 f"input {problem.what}", why=problem.why, now=f"set teacher.input: {problem.now}"
             )
-        largest = max(max(abs(mean), abs(1 - mean)) / std for mean, std in zip(self.mean, self.std, strict=True))
-        if largest > torch.finfo(torch.float16).max:
-            raise UnsupportedModelError(
-                f"normalised images reach {largest:,.0f}",
-                why=f"dreams are kept in float16, which ends at {torch.finfo(torch.float16).max:,.0f}",
-                now="let the network take smaller numbers, such as pixels in 0..1, and multiply them itself",
-            )
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """From [0, 1] pixel space, shape (..., channels, height, width), to normalised model-input space."""

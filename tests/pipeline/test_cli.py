@@ -73,7 +73,7 @@ def test_show_fills_in_defaults_and_takes_changes(recipe: Path):
         "--set",
         "seed=3",
         "--set",
-        "teacher.input.shape=[1,8,8]",
+        "teacher.input.shape=[3,8,8]",
     )
 
     assert code == 0

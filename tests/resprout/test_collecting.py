@@ -124,5 +124,5 @@ def test_a_result_is_not_judged_on_what_it_learnt_from(data: str) -> None:
 
 @pytest.mark.parametrize("field", ["jitter", "iterations"])
 def test_images_have_nothing_of_what_only_dreams_have(field: str) -> None:
-    with pytest.raises(RecipeError, match=f"{field}: no such field"):
+    with pytest.raises(RecipeError, match=f"{field}: belongs to method: deep_inversion"):
         recipe.section("synthesis", {"method": "images", "data": "x", field: 1})

@@ -75,7 +75,7 @@ TEACHERS = st.fixed_dictionaries(
     {"source": st.one_of(ADDRESSES, WORDS, st.builds("hf://{}/{}@{}".format, WORDS, WORDS, WORDS))},
     optional={
         "num_classes": st.integers(2, 2000),
-        "class_names": st.lists(WORDS, min_size=1, max_size=3),
+        "class_names": st.lists(WORDS, min_size=1, max_size=3, unique=True),
         # a free-form argument that is a whole number comes back as an int
         "arguments": st.dictionaries(WORDS, st.one_of(WORDS, st.integers(0, 9), SHARES, st.booleans()), max_size=3),
     },
