@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -76,7 +77,8 @@ def _student(teacher: Teacher, groups: Sequence[Group], scores: Sequence[Tensor]
     """The teacher without the channels that these steps remove.
 
     Raises:
-        UnsupportedModelError: it does not compute what the teacher does with these channels at zero.
+        UnsupportedModelError: it does not compute what the teacher does with these channels at zero, or cannot be
+            trained.
     """
     plan = plan_of(teacher.network, groups, kept_after(steps, scores))
     network = shrink(teacher.network, plan).requires_grad_(False)
@@ -84,6 +86,8 @@ def _student(teacher: Teacher, groups: Sequence[Group], scores: Sequence[Tensor]
     try:
         with precision.strict_float32():
             same = alike(network(images), zeroed(teacher.network, plan)(images))
+            with torch.random.fork_rng(devices=[]):  # an auxiliary head runs in training alone, and is not followed
+                copy.deepcopy(network).train()(images)
         reason = "it answers otherwise than the whole network in which these channels carry nothing"
     except (RuntimeError, ValueError) as error:  # code that counts on a number of channels
         same, reason = False, str(error)

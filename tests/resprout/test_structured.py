@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import sys
 from collections.abc import Sequence
 
@@ -306,3 +307,22 @@ def test_without_torch_pruning_the_way_to_get_it_is_named(
     monkeypatch.setitem(sys.modules, "torch_pruning", None)
     with pytest.raises(UnsupportedModelError, match=r"pip install torch-pruning"):
         prune(tiny_teacher, StructuredSection(macs_ratio=0.5), seed=0)
+
+
+def test_a_network_whose_auxiliary_head_loses_its_inputs_is_refused(tiny_teacher: Teacher) -> None:
+    class WithHead(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network, self.auxiliary = tiny_teacher.network, nn.Linear(32, 4)
+
+        def forward(self, images: Tensor) -> Tensor:
+            features: list[Tensor] = []
+            with self.network.layer3.register_forward_hook(lambda *seen: features.append(seen[2])):
+                logits: Tensor = self.network(images)
+            if self.training:
+                logits = logits + self.auxiliary(features[0].mean((2, 3)))
+            return logits
+
+    teacher = dataclasses.replace(tiny_teacher, network=WithHead().eval().requires_grad_(False))
+    with pytest.raises(UnsupportedModelError, match=r"cannot be cut along its channels: mat1 and mat2"):
+        prune(teacher, StructuredSection(channel_ratio=0.5, round_to=2), seed=0)
