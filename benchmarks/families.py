@@ -124,11 +124,10 @@ def built(name: str) -> nn.Module:
 
 def tried(family: Family) -> Family:
     """The family with what becomes of its member in all stages."""
-    if family.parameters > MOST_PARAMETERS:
-        return dataclasses.replace(family, result=f"not tried: {family.parameters / 1e6:.0f} M parameters")
     began = time.monotonic()
     torch.set_num_threads(1)
-    with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
+        warnings.simplefilter("ignore")
         torch.default_generator.manual_seed(0)
         network = timm.create_model(family.member, pretrained=False, num_classes=4)
         size = fitting_size(family.member, network)
@@ -192,10 +191,10 @@ def through_all_stages(name: str, size: int, weights: Path) -> str:
             stage = next(stages, "")
     except ResproutError as error:
         return f"refused at {stage}: {error.what}"
-    except TimeoutError:
-        return f"not tried: more than {MOST_SECONDS} s, at {stage}"
+    except TimeoutError as error:
+        return f"not tried: {error}, at {stage}"
     except Exception as error:  # what a table is for
-        return f"fails at {stage}: {type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
+        return f"fails at {stage}: {_in_a_line(error)}"
     return WORKS
 
 
@@ -264,16 +263,26 @@ def keep(found: list[Family]) -> None:
         path.write_text(table(found))
 
 
-def _in_time(family: Family) -> Family:
+def tried_in_time(family: Family) -> Family:
+    """As `tried`, unless the network is too large, takes too long, or cannot be prepared."""
+    if family.parameters > MOST_PARAMETERS:
+        return dataclasses.replace(family, result=f"not tried: {family.parameters / 1e6:.0f} M parameters")
+
     def stop(*_: object) -> None:
-        raise TimeoutError
+        raise TimeoutError(f"more than {MOST_SECONDS} s")
 
     signal.signal(signal.SIGALRM, stop)
     signal.alarm(MOST_SECONDS)
     try:
         return tried(family)
+    except Exception as error:  # whatever its code says before there is anything to try
+        return dataclasses.replace(family, result=f"not tried: {_in_a_line(error)}")
     finally:
         signal.alarm(0)
+
+
+def _in_a_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
 
 
 def main() -> None:
@@ -282,7 +291,6 @@ def main() -> None:
     parser.add_argument("--again", help="try those once more whose names hold this; '' for all")
     parser.add_argument("--table", action="store_true", help="try nothing")
     options = parser.parse_args()
-    warnings.simplefilter("ignore")
     found = {family.member: family for family in read()}
     again = options.again
     waiting = [each for each in found.values() if not each.result or (again is not None and again in each.member)]
@@ -290,7 +298,7 @@ def main() -> None:
     if options.table:
         return
     with multiprocessing.get_context("spawn").Pool(options.workers, maxtasksperchild=1) as pool:
-        for family in pool.imap_unordered(_in_time, waiting):
+        for family in pool.imap_unordered(tried_in_time, waiting):
             found[family.member] = family
             keep(list(found.values()))
             print(f"{family.member}: {family.result}, {family.seconds:.0f} s", flush=True)
