@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 from typing import Any
 
 import pytest
@@ -18,12 +19,20 @@ from resprout.latency import measure_latency
 from resprout.precision import moved
 from resprout.progress import Progress
 from resprout.pruning import METHODS, prune
-from resprout.recipe import DeepInversionSection, DistillationSection, PaperRecoverySection, ReconstructionSection
+from resprout.recipe import (
+    DeepInversionSection,
+    DistillationSection,
+    OptimalBrainSection,
+    PaperRecoverySection,
+    ReconstructionSection,
+)
 from resprout.recording import WARM_UP, Recorded
 from resprout.recovery import recover, repair
+from resprout.rehearsal import rehearse
 from resprout.rounds import prune_on_dreams
 from resprout.synthesis import synthesize
-from resprout.types import DreamSet, Student, Teacher
+from resprout.types import DreamSet, InputSpec, ModelInfo, Student, Teacher
+from tests.resprout import any_networks
 
 pytestmark = [
     pytest.mark.gpu,
@@ -212,3 +221,36 @@ def test_a_network_takes_as_long_as_its_copy(tiny_teacher: Teacher) -> None:
     measured = measure_latency(twin, tiny_teacher.network, (3, 16, 16), batch_size=4)
     assert measured.device == "cuda"
     assert 0.5 < measured.ratio < 2
+
+
+def test_a_step_that_draws_outside_the_gpu_is_run_each_time() -> None:
+    total = torch.zeros((), device=GPU)
+
+    def step(value: Tensor) -> None:
+        if random.random() < 0.5:
+            total.add_(value)
+
+    random.seed(0)
+    recorded = Recorded(step, GPU)
+    for _ in range(40):
+        recorded(torch.ones((), device=GPU))
+    random.seed(0)
+    assert int(total) == sum(random.random() < 0.5 for _ in range(40))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["Viewing", "Cube", "Auxiliary", "Resolutions", "Idle", "Skipping", "Shared", "Changing", "Gated", "Wrapped"],
+)
+def test_any_kind_of_network_goes_through_all_stages(kind: str) -> None:
+    torch.manual_seed(0)
+    network = any_networks.trained(getattr(any_networks, kind)(4))
+    spec = InputSpec((3, 16, 16), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    info = ModelInfo(f"tests.resprout.any_networks:{kind}", 4, spec, tuple("abcd"), custom_code=True)
+    teacher = rehearse(Teacher(info, network), device=GPU)
+    dreams = synthesize(teacher, bn_statistics.extract(teacher), SYNTHESIS, seed=0, devices=[GPU])
+    student = prune(teacher, OptimalBrainSection(sparsity=0.5), seed=0, dreams=dreams, device=GPU)
+    training = DistillationSection(epochs=6, batch_size=4, start="repaired", keep="last")
+    result = recover(teacher, student, dreams, training, seed=0, device=GPU)
+    assert torch.isfinite(result.recovered.network(torch.zeros(1, *spec.shape))).all()
+    assert len(result.curves["train_kl"]) == 6
