@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from resprout.artifacts import MANIFEST
 from resprout.errors import StorageError
 from resprout.recipe import Recipe
-from resprout.storage import ObjectAddress, Storage, StorageSettings
+from resprout.storage import ObjectAddress, Storage, StorageSettings, try_writing
 
 BUCKET = "resprout"
 PATIENCE_SECONDS = 30.0
@@ -73,7 +73,8 @@ class Server:
         while time.monotonic() < give_up and process.poll() is None:
             with contextlib.suppress(StorageError):
                 impatient.check(BUCKET)  # it is made a moment after the server says that it is ready
-                return
+                if _writes(impatient):
+                    return
             time.sleep(0.05)
         self.stop()
         raise StorageError(
@@ -127,6 +128,15 @@ class Server:
                 start_new_session=True,  # Ctrl-C is for the run, which still has something to store then
                 preexec_fn=_die_with_parent,
             )
+
+
+def _writes(storage: Storage) -> bool:
+    """Whether what writes knows of the bucket: it may learn of it after what lists does."""
+    try:
+        try_writing(storage, ObjectAddress(BUCKET, "start"))
+    except StorageError as error:
+        return "NoSuchBucket" not in error.why
+    return True
 
 
 def installed() -> bool:
