@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -36,12 +36,17 @@ def of_teacher(teacher: Teacher) -> dict[str, float]:
 
 
 def name_of_teacher(teacher: Teacher) -> dict[str, str]:
-    """What it is and what it takes, in words."""
+    """What it is and what it takes, in words, and what fetching chose."""
     return {
         "display_name": f"teacher, {teacher.info.architecture}",
         "architecture": teacher.info.architecture,
         "input": "x".join(str(size) for size in teacher.info.input.shape),
+        **_noted(teacher.notes),
     }
+
+
+def _noted(notes: Sequence[str]) -> dict[str, str]:
+    return {"notes": "\n".join(notes)} if notes else {}
 
 
 def name_of_statistics(statistics: BNStatistics) -> dict[str, str]:
@@ -54,7 +59,8 @@ def name_of_student(kind: str, student: Student) -> dict[str, str]:
     """What became of it, and how much of the teacher it lacks."""
     gone = f"{100 * student.kept.sparsity:.1f} %"
     how = "sparse" if student.channels is None else "of the weights gone with their channels"
-    return {"display_name": f"{kind} student, {gone} {how}", "kind": kind, "sparsity": gone}
+    named = {"display_name": f"{kind} student, {gone} {how}", "kind": kind, "sparsity": gone}
+    return {**named, **_noted(student.notes)}
 
 
 def name_of_evaluation(evaluation: Evaluation, verdict: str) -> dict[str, str]:
@@ -64,8 +70,10 @@ def name_of_evaluation(evaluation: Evaluation, verdict: str) -> dict[str, str]:
 
 
 def name_of_test_set(images: LabelledImages | None) -> dict[str, Any]:
-    """What it is called."""
-    return {"display_name": "no labelled test set" if images is None else f"{len(images.images):,} labelled images"}
+    """What it is called, and how its classes were matched."""
+    if images is None:
+        return {"display_name": "no labelled test set"}
+    return {"display_name": f"{len(images.images):,} labelled images", **_noted(images.notes)}
 
 
 def name_of_shard(index: int, num_shards: int) -> dict[str, Any]:
@@ -75,7 +83,8 @@ def name_of_shard(index: int, num_shards: int) -> dict[str, Any]:
 
 def name_of_images(images: DreamSet) -> dict[str, str]:
     """That they are no dreams, and where they are from."""
-    return {"display_name": f"{len(images.images):,} real images, in the place of dreams", "source": images.source}
+    named = {"display_name": f"{len(images.images):,} real images, in the place of dreams", "source": images.source}
+    return {**named, **_noted(images.notes)}
 
 
 def of_dreams(dreams: DreamSet) -> dict[str, float]:

@@ -65,6 +65,7 @@ def test_how_a_test_set_is_evaluated_is_not_part_of_it(stage: Stage, tiny_images
 
     digests = {artifacts.digest_of(labelled(stage, {**section, "batch_size": size}).path) for size in (7.0, 250.0)}
     assert len(digests) == 1
+    assert labelled(stage, section).metadata["notes"].startswith("classes map to logits by name: red -> 0")
     images = artifacts.load_test_set(stage.folder / "test_set")
     assert images is not None
     assert torch.equal(images.labels, tiny_images[1])
