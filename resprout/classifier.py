@@ -68,6 +68,8 @@ def _tensors(output: Any, name: str) -> Iterator[tuple[str, Tensor]]:
     elif dataclasses.is_dataclass(output):
         for field in dataclasses.fields(output):
             yield from _tensors(getattr(output, field.name), field.name)
+    elif hasattr(output, "logits"):
+        yield from _tensors(output.logits, "logits")
 
 
 class _Images:

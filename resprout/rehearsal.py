@@ -103,6 +103,7 @@ def _answering(teacher: Teacher, images: Tensor) -> Teacher:
     """
     network, info, layers = teacher.network, teacher.info, batch_norm_layers(teacher.network)
     checks.check_has_batch_norm(layers, info.architecture)
+    checks.check_real(network, info.architecture)
     classifier(network, info.num_classes, channels_last=False)
     with each_use(network, layers, lambda *_: None) as uses, torch.no_grad():
         answers = network(images.cpu())

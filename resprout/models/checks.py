@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from resprout.batchnorm import BatchNorm
 from resprout.errors import UnsupportedModelError
@@ -20,6 +20,17 @@ def check_has_batch_norm(layers: Mapping[str, BatchNorm], architecture: str) -> 
             f"{architecture} has no BatchNorm layer with running statistics",
             why="dreams are synthesized from these statistics; there is nothing to match",
             now="use a teacher with BatchNorm, before any folding for export",
+        )
+
+
+def check_real(network: nn.Module, architecture: str) -> None:
+    """Refuse a network with complex weights, which number formats, optimisers and masks would take for real ones."""
+    complex_weights = [name for name, parameter in network.named_parameters() if parameter.is_complex()]
+    if complex_weights:
+        raise UnsupportedModelError(
+            f"{architecture} has complex weights: {listed(complex_weights)}",
+            why="they would be converted to real numbers, and lose half of what they say",
+            now="keep them as real and imaginary parts, and put them together in forward with torch.view_as_complex",
         )
 
 

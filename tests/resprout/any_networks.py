@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
@@ -99,6 +100,25 @@ class Output:
 class Wrapped(Chain):
     def forward(self, images: Tensor) -> Any:
         return Output((self.features(images),), self.answer(images))
+
+
+class Namespace(Chain):
+    def forward(self, images: Tensor) -> Any:
+        return SimpleNamespace(hidden=self.features(images), logits=self.answer(images))
+
+
+class Complex(Chain):
+    """Weighs frequencies by complex numbers."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.gain = nn.Parameter(torch.ones(WIDTH, 1, 1, dtype=torch.complex64))
+
+    def answer(self, images: Tensor) -> Tensor:
+        features = self.features(images)
+        features = torch.fft.irfft2(torch.fft.rfft2(features) * self.gain, s=features.shape[2:])
+        logits: Tensor = self.fc(features.mean((2, 3)))
+        return logits
 
 
 class Dictionary(Chain):

@@ -57,6 +57,7 @@ def dreams_of(teacher: Teacher) -> DreamSet:
         kinds.Auxiliary,
         kinds.Named,
         kinds.Wrapped,
+        kinds.Namespace,
         kinds.Dictionary,
         kinds.Squeezing,
         kinds.Convolving,
@@ -99,7 +100,7 @@ def test_a_layer_that_no_image_reaches_keeps_its_statistics() -> None:
 @pytest.mark.parametrize("shape", [(1, 3, 16, 16), (3, 3, 16, 16)])
 @pytest.mark.parametrize(
     "kind",
-    [kinds.Auxiliary, kinds.Named, kinds.Wrapped, kinds.Dictionary, kinds.Squeezing, kinds.Convolving],
+    [kinds.Auxiliary, kinds.Named, kinds.Wrapped, kinds.Namespace, kinds.Dictionary, kinds.Squeezing, kinds.Convolving],
 )
 def test_the_main_logits_are_what_it_returns_in_both_modes(kind: Any, shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)

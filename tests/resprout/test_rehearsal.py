@@ -45,9 +45,9 @@ def teacher_of(network: nn.Module) -> Teacher:
 
 def _as_chain(network: nn.Module) -> nn.Module:
     chain = kinds.Chain(4)
-    chain.load_state_dict(network.state_dict())
+    chain.load_state_dict(network.state_dict(), strict=False)
     kinds.trained(chain)
-    network.load_state_dict(chain.state_dict())
+    network.load_state_dict(chain.state_dict(), strict=False)
     return chain
 
 
@@ -59,6 +59,7 @@ HOPELESS = {
     "Quantising": "lets no gradient of its answers through",
     "Detaching": "lets no gradient of its answers through",
     "Raising": "no targets were given",
+    "Complex": "has complex weights: gain",
     "Remembering": "answers otherwise after it was saved and built again",
 }
 
