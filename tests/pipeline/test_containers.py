@@ -321,6 +321,7 @@ def test_a_container_killed_in_recovery_goes_on_from_object_storage(
     assert "recovery     was killed by signal 9" in output
     after = output[output.index("was killed") :]
     first_seen = re.search(r"^recovery +(\d+)/24 epochs", after, flags=re.MULTILINE)
-    assert first_seen is None or int(first_seen[1]) > 7
+    # every second epoch is kept, and the last one may not have arrived yet when the container is killed
+    assert first_seen is None or int(first_seen[1]) >= 4
     assert digests(tmp_path) == digests(runs)
     assert list(storage.list(prefix)) == []
