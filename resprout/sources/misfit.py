@@ -40,8 +40,8 @@ def misfit(match: Match, own: Names, source: str, architecture: str) -> Unsuppor
 def _without_statistics(source: str, architecture: str, layers: int) -> UnsupportedModelError:
     return UnsupportedModelError(
         f"'{source}' holds no BatchNorm statistics, where {architecture} has {layers} BatchNorm layers",
-        why="dreams are synthesized from these statistics; BatchNorm was folded away, or they were not saved",
-        now="take a checkpoint with running_mean and running_var, from before any folding or export",
+        why="dreams are synthesized from these statistics; all else of the network is there",
+        now="save the whole model.state_dict(), which holds running_mean and running_var beside the parameters",
     )
 
 
