@@ -22,7 +22,7 @@ def merge_dreams(
 
     paths = [shard.path for shard in shards]
     merged = synthesis.merge([artifacts.load_shard(path) for path in paths])
-    print_notes(merged.notes)
+    print_notes(synthesis.notes_on(merged.curves))
     artifacts.save_merged(merged, dreams.path, shards=paths)
     dreams.metadata.update({"display_name": f"{len(merged.images):,} dreams", "shards": len(paths)})
     log(metrics, figures.of_dreams(merged))

@@ -18,7 +18,7 @@ from resprout.report.layers import layer_sparsities, sparsity_profile
 from resprout.report.pictures import dream_grid
 from resprout.report.provenance import ROW, arcs, chain
 from resprout.report.sensitivity import most_sensitive, scan_of
-from resprout.synthesis.groups import notes_on
+from resprout.synthesis import notes_on
 from resprout.types import BNStatistics, DreamSet, Evaluation, ModelInfo, PruningMask, Sensitivity, SparsityChoice
 
 __all__ = ["render", "render_sensitivity"]

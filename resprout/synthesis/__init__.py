@@ -14,7 +14,7 @@ from resprout.progress import Progress, Report, silent
 from resprout.recipe import DeepInversionSection, PaperSynthesisSection
 from resprout.sharding import too_many_shards
 from resprout.synthesis.divergence import refuse_diverged
-from resprout.synthesis.groups import Group, GroupResult, Keep, merge, plan, run, shard, shard_of
+from resprout.synthesis.groups import Group, GroupResult, Keep, merge, notes_on, plan, run, shard, shard_of
 from resprout.synthesis.methods import METHODS, Work
 from resprout.synthesis.workers import Told, spread
 from resprout.types import BNStatistics, DreamSet, DreamShard, Teacher
@@ -141,4 +141,4 @@ def _one_by_one(work: Work, device: torch.device, groups: Sequence[Group], told:
         keep(group, synthesizer(group, partial(told, group)))
 
 
-__all__ = ["METHODS", "merge", "synthesize", "synthesize_shard"]
+__all__ = ["METHODS", "merge", "notes_on", "synthesize", "synthesize_shard"]

@@ -121,7 +121,6 @@ def merge(shards: Sequence[DreamShard]) -> DreamSet:
         num_held_out=sum(len(group.images) for group in groups if group.held_out),
         num_classes=shards[0].num_classes,
         curves=curves,
-        notes=notes_on(curves),
     )
 
 

@@ -55,8 +55,7 @@ class DreamSet:
         num_classes: the number of classes that the targets are drawn from.
         curves: per-iteration losses, averaged over the groups: name -> float32, shape (iterations,).
         source: where real, labelled images were read from that took the place of dreams; empty where it is dreams.
-        notes: what to know before they are trusted: what reading such images did, or that dreams hardly came to match
-            the teacher's statistics; not kept.
+        notes: what reading such images did, as of `LabelledImages`; not kept.
     """
 
     images: Tensor
