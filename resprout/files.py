@@ -7,27 +7,45 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 from safetensors import SafetensorError
 
 from resprout.errors import ArtifactError
 
 
-def sha256_of(path: Path) -> str:
-    """The hexadecimal sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """A file's bytes. A pipe or a device in its place would be waited for, or read, without end.
+
+    Raises:
+        ArtifactError: it is no plain file.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ArtifactError(
+                f"{path} is no plain file", why="a pipe or a device may never end", now="put a file there"
+            )
+        yield file
 
 
-def _digest(file: Any) -> str:  # Python 3.10 has no hashlib.file_digest
+def sha256_of(path: Path, copy: BinaryIO | None = None) -> str:
+    """The hexadecimal sha256 of a file's bytes, which are written to `copy` on the way.
+
+    Raises:
+        ArtifactError: it is no plain file.
+    """
     digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
+    with opened(path) as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+            if copy is not None:
+                copy.write(block)
     return digest.hexdigest()
 
 

@@ -33,15 +33,15 @@ def recipe_of(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**({"seed": seeds[0]} if seeds else {}), **sections}
 
 
-def recovery_curves(directory: str | Path) -> dict[str, Tensor]:
+def recovery_curves(directory: str | Path, *, sha256: str | None = None) -> dict[str, Tensor]:
     """The curves that recovery left in a recovered student's manifest: name -> float32, shape (epochs,)."""
-    curves = read_manifest(directory).about.get("curves", {})
+    curves = read_manifest(directory, sha256=sha256).about.get("curves", {})
     return {name: torch.tensor(values, dtype=torch.float32) for name, values in curves.items()}
 
 
-def sparsity_choice(directory: str | Path) -> SparsityChoice | None:
+def sparsity_choice(directory: str | Path, *, sha256: str | None = None) -> SparsityChoice | None:
     """What was tried for `sparsity: auto`, from a pruned student's manifest; None where the recipe gave a number."""
-    stored = read_manifest(directory).about.get("sparsity_choice")
+    stored = read_manifest(directory, sha256=sha256).about.get("sparsity_choice")
     if stored is None:
         return None
     return SparsityChoice(

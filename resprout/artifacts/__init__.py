@@ -9,7 +9,7 @@ from resprout.artifacts.folder import (
     unpack_bits,
 )
 from resprout.artifacts.labelled import load_test_set, save_test_set
-from resprout.artifacts.networks import load_student, load_teacher, save_student, save_teacher
+from resprout.artifacts.networks import load_student, load_teacher, save_student, save_teacher, teacher_info
 from resprout.artifacts.sensitivity import load_sensitivity, save_sensitivity
 from resprout.artifacts.shards import load_shard, save_merged, save_shard
 from resprout.artifacts.size import stored_size
@@ -22,12 +22,13 @@ from resprout.artifacts.typed import (
     save_statistics,
 )
 from resprout.files import sha256_of
-from resprout.manifest import MANIFEST, SCHEMA_VERSION, Manifest, digest_of, read_manifest
+from resprout.manifest import MANIFEST, SCHEMA_VERSION, Manifest, check, digest_of, read_manifest, record_of, records
 
 __all__ = [
     "MANIFEST",
     "SCHEMA_VERSION",
     "Manifest",
+    "check",
     "digest_of",
     "load_artifact",
     "load_dreams",
@@ -40,6 +41,8 @@ __all__ = [
     "load_test_set",
     "pack_bits",
     "read_manifest",
+    "record_of",
+    "records",
     "save_artifact",
     "save_dreams",
     "save_evaluation",
@@ -52,5 +55,6 @@ __all__ = [
     "save_test_set",
     "sha256_of",
     "stored_size",
+    "teacher_info",
     "unpack_bits",
 ]

@@ -23,7 +23,9 @@ from torch import Tensor
 
 from resprout.errors import ArtifactError
 from resprout.files import room_for, sha256_of
-from resprout.manifest import MANIFEST, Manifest, read_manifest, record_of
+from resprout.manifest import MANIFEST, Manifest, check_file, read_manifest, record_of
+
+SUFFIX = ".safetensors"
 
 
 def save_artifact(
@@ -36,6 +38,7 @@ def save_artifact(
     seed: int | None = None,
     inputs: Mapping[str, str | Path] | Sequence[Mapping[str, Any]] | None = None,
     computed_on: str = "",
+    resumed: Sequence[str] = (),
     extras: Callable[[Path], None] | None = None,
 ) -> str:
     """Write an artifact folder, whole or not at all.
@@ -50,6 +53,7 @@ def save_artifact(
         inputs: name -> folder of each artifact that it was made from; their digests are recorded. Or records of
             them, as another manifest holds them.
         computed_on: the kind of device that it was computed on (`devices.computed_on`), where that decides its bits.
+        resumed: the sha256 of each checkpoint whose state went into it.
         extras: writes further files (a preview, a table) into the folder it is given.
 
     Returns:
@@ -65,9 +69,7 @@ def save_artifact(
     try:
         with room_for(directory):
             for stem, named in (tensors or {}).items():
-                save_file(
-                    {name: _storable(tensor) for name, tensor in named.items()}, temporary / f"{stem}.safetensors"
-                )
+                save_file({name: _storable(tensor) for name, tensor in named.items()}, temporary / f"{stem}{SUFFIX}")
             if extras is not None:
                 extras(temporary)
             manifest = Manifest(
@@ -78,6 +80,7 @@ def save_artifact(
                 files=_digests(temporary),
                 about=dict(about or {}),
                 computed_on=computed_on,
+                resumed=tuple(resumed),
             )
             (temporary / MANIFEST).write_text(manifest.to_json())
             _make_readable(temporary)
@@ -110,35 +113,41 @@ def _storable(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().contiguous().clone()
 
 
-def load_artifact(directory: str | Path, kind: str) -> tuple[dict[str, dict[str, Tensor]], Manifest]:
+def load_artifact(
+    directory: str | Path, *kinds: str, sha256: str | None = None
+) -> tuple[dict[str, dict[str, Tensor]], Manifest]:
     """Read an artifact and check every byte of it against its manifest.
+
+    Args:
+        directory: the artifact's folder. Files that its manifest does not list are left alone.
+        kinds: what it may be; anything where none is given.
+        sha256: what its digest must be.
 
     Returns:
         The tensors (file stem -> name -> tensor, on the CPU) and the manifest.
 
     Raises:
-        ArtifactError: a file is missing, differs from its digest, or cannot be read. Further files are left alone.
+        ArtifactError: it has another digest; a file is missing, differs from its digest, or cannot be read.
     """
-    directory = Path(directory)
-    manifest = read_manifest(directory, kind)
-    found = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()} - {MANIFEST}
-    if missing := sorted(set(manifest.files) - found):
-        raise ArtifactError(f"{directory} lacks {', '.join(missing)}", now="copy it whole, or make it again")
-    for name, expected in manifest.files.items():
-        actual = sha256_of(directory / name)
-        if actual != expected:
-            raise ArtifactError(
-                f"{directory / name} has sha256 {actual[:16]}…, but its manifest says {expected[:16]}…",
-                why="it is truncated or was changed after it was written",
-                now="fetch it again, or make it again",
-            )
-    try:
-        tensors = {
-            Path(name).stem: load_file(directory / name) for name in manifest.files if name.endswith(".safetensors")
-        }
-    except SafetensorError as error:
-        raise ArtifactError(f"a file of {directory} is not safetensors: {error}") from None
+    manifest = read_manifest(directory, *kinds, sha256=sha256)
+    tensors = {}
+    for name in manifest.files:
+        if name.endswith(SUFFIX):
+            tensors[name.removesuffix(SUFFIX)] = _checked_tensors(directory, name, manifest)
+        else:
+            check_file(directory, name, manifest)
     return tensors, manifest
+
+
+def _checked_tensors(directory: str | Path, name: str, manifest: Manifest) -> dict[str, Tensor]:
+    # safetensors maps a file by its name. The artifact's own may be another one by then: what was checked is mapped.
+    with os.fdopen(os.memfd_create(name), "w+b") as checked:
+        check_file(directory, name, manifest, checked)
+        checked.flush()
+        try:
+            return load_file(f"/proc/self/fd/{checked.fileno()}")
+        except SafetensorError as error:
+            raise ArtifactError(f"{Path(directory) / name} is not safetensors: {error}") from None
 
 
 def pack_bits(keep: Tensor) -> Tensor:

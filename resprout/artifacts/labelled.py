@@ -31,13 +31,13 @@ def save_test_set(images: LabelledImages | None, directory: str | Path, *, secti
     )
 
 
-def load_test_set(directory: str | Path) -> LabelledImages | None:
+def load_test_set(directory: str | Path, *, sha256: str | None = None) -> LabelledImages | None:
     """Read a labelled test set; None where it has no images.
 
     Raises:
-        ArtifactError: damaged, of another kind, or not what its manifest describes.
+        ArtifactError: damaged, of another kind or digest, or not what its manifest describes.
     """
-    tensors, manifest = load_artifact(directory, "test_set")
+    tensors, manifest = load_artifact(directory, "test_set", sha256=sha256)
     try:
         if not manifest.about["num_images"]:
             return None

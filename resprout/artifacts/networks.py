@@ -48,14 +48,24 @@ def save_teacher(teacher: Teacher, directory: str | Path, *, section: Section = 
     )
 
 
-def load_teacher(directory: str | Path, *, allow_custom_code: bool = False) -> Teacher:
+def teacher_info(directory: str | Path, *, sha256: str | None = None) -> ModelInfo:
+    """How to feed a teacher, from its manifest: nothing is built, no code of an artifact runs.
+
+    Raises:
+        ArtifactError: it is of another kind, has another digest than `sha256`, or its manifest does not say.
+    """
+    return _info_from_json(read_manifest(directory, "teacher", sha256=sha256), directory)
+
+
+def load_teacher(directory: str | Path, *, sha256: str | None = None, allow_custom_code: bool = False) -> Teacher:
     """Read a teacher: in evaluation mode, its weights frozen.
 
     Raises:
-        ArtifactError: it is damaged, of another kind, or its weights do not fit its architecture.
+        ArtifactError: it is damaged, of another kind, has another digest than `sha256`, or its weights do not fit its
+            architecture.
         UnsupportedModelError: its architecture is custom code, which was not allowed.
     """
-    tensors, manifest = load_artifact(directory, "teacher")
+    tensors, manifest = load_artifact(directory, "teacher", sha256=sha256)
     info = _info_from_json(manifest, directory)
     network = _network(info, tensors, directory, allow_custom_code, None)
     source, digest = (str(manifest.about.get(field, "")) for field in ("source", "digest"))
@@ -71,6 +81,7 @@ def save_student(
     seed: int | None = None,
     inputs: Inputs = None,
     computed_on: str = "",
+    resumed: Sequence[str] = (),
     about: Mapping[str, Any] | None = None,
 ) -> str:
     """Write a student: its weights, its mask at one bit a weight, and `density.json`; returns the artifact's digest.
@@ -85,6 +96,7 @@ def save_student(
         seed: the run's seed, where randomness was involved.
         inputs: name -> folder of each artifact that it was made from.
         computed_on: the kind of device, as `devices.computed_on` says it.
+        resumed: the sha256 of each checkpoint whose state went into it.
         about: further JSON facts (recovery's metrics, for example).
 
     Raises:
@@ -116,19 +128,20 @@ def save_student(
         seed=seed,
         inputs=inputs,
         computed_on=computed_on,
+        resumed=resumed,
         extras=lambda folder: _write_density(kept, folder / "density.json"),
     )
 
 
-def load_student(directory: str | Path, *, allow_custom_code: bool = False) -> Student:
+def load_student(directory: str | Path, *, sha256: str | None = None, allow_custom_code: bool = False) -> Student:
     """Read a student of any of STUDENT_KINDS: in evaluation mode, its weights frozen, its mask checked against them.
 
     Raises:
-        ArtifactError: it is damaged, of another kind, or its weights, mask or channel plan do not fit its architecture.
+        ArtifactError: it is damaged, of another kind, has another digest than `sha256`, or its weights, mask or channel
+            plan do not fit its architecture.
         UnsupportedModelError: its architecture is custom code, which was not allowed.
     """
-    kind = read_manifest(directory).kind
-    tensors, manifest = load_artifact(directory, kind if kind in STUDENT_KINDS else "student")
+    tensors, manifest = load_artifact(directory, *STUDENT_KINDS, sha256=sha256)
     info = _info_from_json(manifest, directory)
     channels = unpack_plan(tensors, manifest.about, directory)
     network = _network(info, tensors, directory, allow_custom_code, channels)

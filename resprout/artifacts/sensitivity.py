@@ -57,13 +57,13 @@ def save_sensitivity(
     )
 
 
-def load_sensitivity(directory: str | Path) -> Sensitivity:
+def load_sensitivity(directory: str | Path, *, sha256: str | None = None) -> Sensitivity:
     """Read a scan.
 
     Raises:
-        ArtifactError: damaged, of another kind, or not what its manifest describes.
+        ArtifactError: damaged, of another kind or digest, or not what its manifest describes.
     """
-    tensors, manifest = load_artifact(directory, "sensitivity")
+    tensors, manifest = load_artifact(directory, "sensitivity", sha256=sha256)
     about, measured = manifest.about, tensors.get("sensitivity", {})
     try:
         return Sensitivity(

@@ -27,6 +27,7 @@ def save_shard(
     seed: int | None = None,
     inputs: Inputs = None,
     computed_on: str = "",
+    resumed: Sequence[str] = (),
 ) -> str:
     """Write one worker's dreams; returns the digest. The arguments are those of `save_dreams`."""
     return save_artifact(
@@ -45,16 +46,17 @@ def save_shard(
         seed=seed,
         inputs=inputs,
         computed_on=computed_on,
+        resumed=resumed,
     )
 
 
-def load_shard(directory: str | Path) -> DreamShard:
+def load_shard(directory: str | Path, *, sha256: str | None = None) -> DreamShard:
     """Read one worker's dreams.
 
     Raises:
-        ArtifactError: damaged, of another kind, or not what its manifest describes.
+        ArtifactError: damaged, of another kind or digest, or not what its manifest describes.
     """
-    files, manifest = load_artifact(directory, KIND)
+    files, manifest = load_artifact(directory, KIND, sha256=sha256)
     try:
         groups = [_group(files["shard"], each["index"], each["held_out"]) for each in manifest.about["groups"]]
         return DreamShard(groups, int(manifest.about["num_groups"]), int(manifest.about["num_classes"]))
@@ -62,18 +64,27 @@ def load_shard(directory: str | Path) -> DreamShard:
         raise ArtifactError(f"{directory} is not what its manifest describes: {error}") from None
 
 
-def save_merged(dreams: DreamSet, directory: str | Path, *, shards: Sequence[str | Path]) -> str:
+def save_merged(
+    dreams: DreamSet,
+    directory: str | Path,
+    *,
+    shards: Sequence[str | Path],
+    digests: Sequence[str | None] | None = None,
+) -> str:
     """Write dreams that were put together from shards; returns the digest, which is the same however many there were.
 
     Args:
         dreams: all of them.
         directory: where to.
-        shards: the folders they come from; section, seed, inputs and what computed them are taken from there.
+        shards: the folders they come from; section, seed, inputs, what computed them and the checkpoints that went
+            into them are taken from there.
+        digests: what the digest of each must be, in their order; None where nobody says.
 
     Raises:
-        ArtifactError: the shards were not made with the same settings from the same inputs.
+        ArtifactError: one has another digest, or the shards were not made with the same settings from the same inputs.
     """
-    manifests = [read_manifest(path, KIND) for path in shards]
+    pins = [None] * len(shards) if digests is None else digests
+    manifests = [read_manifest(path, KIND, sha256=pin) for path, pin in zip(shards, pins, strict=True)]
     first, *others = manifests
     for path, other in zip(shards[1:], others, strict=True):
         if _origin(other) != _origin(first):
@@ -91,6 +102,7 @@ def save_merged(dreams: DreamSet, directory: str | Path, *, shards: Sequence[str
         seed=first.seed,
         inputs=first.inputs,
         computed_on=", ".join(sorted({each.computed_on for each in manifests} - {""})),
+        resumed=sorted({checkpoint for each in manifests for checkpoint in each.resumed}),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -59,13 +59,13 @@ def save_statistics(statistics: BNStatistics, directory: str | Path, *, inputs: 
     )
 
 
-def load_statistics(directory: str | Path) -> BNStatistics:
+def load_statistics(directory: str | Path, *, sha256: str | None = None) -> BNStatistics:
     """Read BatchNorm statistics, in network order.
 
     Raises:
-        ArtifactError: damaged, of another kind, or not what its manifest describes.
+        ArtifactError: damaged, of another kind or digest, or not what its manifest describes.
     """
-    tensors, manifest = load_artifact(directory, "statistics")
+    tensors, manifest = load_artifact(directory, "statistics", sha256=sha256)
     named = _tensors(tensors, "statistics", directory)
     try:
         layers = [
@@ -92,6 +92,7 @@ def save_dreams(
     seed: int | None = None,
     inputs: Inputs = None,
     computed_on: str = "",
+    resumed: Sequence[str] = (),
 ) -> str:
     """Write dreams, their loss curves, and preview.png (up to 64 of them, in pixel space); returns the digest.
 
@@ -105,6 +106,7 @@ def save_dreams(
         seed: the run's seed.
         inputs: name -> folder of each artifact that they were made from.
         computed_on: the kind of device, as `devices.computed_on` says it.
+        resumed: the sha256 of each checkpoint whose state went into them.
     """
     from resprout.artifacts.pictures import save_preview
 
@@ -128,17 +130,18 @@ def save_dreams(
         seed=seed,
         inputs=inputs,
         computed_on=computed_on,
+        resumed=resumed,
         extras=lambda folder: save_preview(dreams, input, folder / "preview.png"),
     )
 
 
-def load_dreams(directory: str | Path) -> DreamSet:
+def load_dreams(directory: str | Path, *, sha256: str | None = None) -> DreamSet:
     """Read dreams, in normalised model-input space.
 
     Raises:
-        ArtifactError: damaged, of another kind or another space, or not what its manifest describes.
+        ArtifactError: damaged, of another kind, digest or space, or not what its manifest describes.
     """
-    tensors, manifest = load_artifact(directory, "dreams")
+    tensors, manifest = load_artifact(directory, "dreams", sha256=sha256)
     if manifest.about.get("space") != SPACE:
         raise ArtifactError(
             f"the dreams in {directory} are in space '{manifest.about.get('space')}', not '{SPACE}'",
@@ -204,13 +207,13 @@ def save_evaluation(
     )
 
 
-def load_evaluation(directory: str | Path) -> Evaluation:
+def load_evaluation(directory: str | Path, *, sha256: str | None = None) -> Evaluation:
     """Read an evaluation.
 
     Raises:
-        ArtifactError: damaged, of another kind, or not what its manifest describes.
+        ArtifactError: damaged, of another kind or digest, or not what its manifest describes.
     """
-    tensors, manifest = load_artifact(directory, "evaluation")
+    tensors, manifest = load_artifact(directory, "evaluation", sha256=sha256)
     confusions = tensors.get("confusions", {})
     try:
         return _evaluation(manifest, confusions)
