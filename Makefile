@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Committed, so that they can be uploaded in the KFP UI as they are.
 COMPILED := compress compress-images scan
-EXTRAS := pipeline,storage,embedded,docker,timm,hub,transformers,structured,dev
+EXTRAS := pipeline,storage,embedded,docker,timm,hub,transformers,structured,signing,dev
 # Processes that share the tests by file: whole runs mostly wait for one stage's start after another.
 WORKERS ?= 2
 # The pair that the committed results were measured with; the newest release is often not there for both.
