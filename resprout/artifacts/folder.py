@@ -80,7 +80,7 @@ def save_artifact(
                 files=_digests(temporary),
                 about=dict(about or {}),
                 computed_on=computed_on,
-                resumed=tuple(resumed),
+                resumed=list(resumed),
             )
             (temporary / MANIFEST).write_text(manifest.to_json())
             _make_readable(temporary)

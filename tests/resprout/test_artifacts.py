@@ -214,7 +214,7 @@ def test_an_evaluation_from_before_sizes_and_latency_were_measured_still_loads(t
     artifacts.save_evaluation(dataclasses.replace(evaluation(), sizes={}, latency=None), folder)
     manifest = artifacts.read_manifest(folder)
     older = {name: value for name, value in manifest.about.items() if name not in ("sizes", "latency")}
-    (folder / "manifest.json").write_text(dataclasses.replace(manifest, about=older).to_json())
+    (folder / "manifest.json").write_text(manifest.model_copy(update={"about": older}).to_json())
     loaded = artifacts.load_evaluation(folder)
     assert (loaded.sizes, loaded.latency) == ({}, None)
     assert list(loaded.costs) == ["teacher", "recovered"]

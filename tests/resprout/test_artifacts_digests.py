@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from resprout import artifacts, manifest
+from resprout import artifacts
 from resprout.errors import ArtifactError
+from resprout.manifest import reading
 from resprout.synthesis import merge
 from resprout.types import DreamGroup, DreamSet, DreamShard, Student, Teacher
 
@@ -117,7 +118,7 @@ def test_a_file_that_changes_while_it_is_read_is_never_loaded_as_another(
     for tensor in tiny_teacher.network.state_dict().values():
         tensor.zero_()
     artifacts.save_teacher(tiny_teacher, folders / "zeros")
-    honest = manifest.sha256_of
+    honest = reading.sha256_of
 
     def then_another(path: Path, *rest: object) -> str:
         found = honest(path, *rest)
@@ -125,7 +126,7 @@ def test_a_file_that_changes_while_it_is_read_is_never_loaded_as_another(
             shutil.copy(folders / "zeros" / "weights.safetensors", weights)
         return found
 
-    monkeypatch.setattr(manifest, "sha256_of", then_another)
+    monkeypatch.setattr(reading, "sha256_of", then_another)
     loaded = artifacts.load_teacher(folders / "teacher", sha256=digest)
     assert loaded.network.fc.weight.any()
 

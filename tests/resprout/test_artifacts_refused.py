@@ -15,6 +15,7 @@ from resprout.types import (
     Student,
     Teacher,
 )
+from tests.resprout.sealing import resealed
 
 
 @pytest.fixture
@@ -28,14 +29,6 @@ def edit(path: Path, change: Callable[[dict], object]) -> None:
     fields = json.loads(path.read_text())
     change(fields)
     path.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
-
-
-def resealed(path: Path, change: Callable[[dict], object]) -> None:
-    """Edit a manifest as someone does who knows how it is sealed."""
-    fields = json.loads(path.read_text())
-    change(fields)
-    fields.pop("manifest_sha256")
-    path.write_text(artifacts.Manifest(**fields).to_json())
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "mask.safetensors", "density.json"])
@@ -89,7 +82,7 @@ def test_an_edited_manifest_is_refused(written: Path) -> None:
     ],
 )
 def test_a_manifest_that_misdescribes_its_folder_is_refused(written: Path, change: Callable[[dict], object]) -> None:
-    resealed(written / "student" / "manifest.json", change)
+    resealed(written / "student", change)
     with pytest.raises(ResproutError):
         artifacts.load_student(written / "student")
 
@@ -112,7 +105,7 @@ def test_the_wrong_kind_is_refused(written: Path) -> None:
 
 
 def test_another_schema_is_refused_and_says_which_version_reads_it(written: Path) -> None:
-    resealed(written / "teacher" / "manifest.json", lambda fields: fields.update(schema_version=99))
+    resealed(written / "teacher", lambda fields: fields.update(schema_version=99))
     with pytest.raises(ArtifactError, match="schema version 99") as refusal:
         artifacts.load_teacher(written / "teacher")
     assert "use Resprout" in refusal.value.now
@@ -125,7 +118,7 @@ def test_a_folder_that_is_no_artifact_is_refused(tmp_path: Path) -> None:
 
 def test_dreams_in_another_space_are_refused(tiny_teacher: Teacher, tiny_dreams: DreamSet, tmp_path: Path) -> None:
     artifacts.save_dreams(tiny_dreams, tmp_path / "dreams", input=tiny_teacher.info.input)
-    resealed(tmp_path / "dreams" / "manifest.json", lambda fields: fields["about"].update(space="pixels"))
+    resealed(tmp_path / "dreams", lambda fields: fields["about"].update(space="pixels"))
     with pytest.raises(ArtifactError, match="space 'pixels'"):
         artifacts.load_dreams(tmp_path / "dreams")
 
@@ -141,7 +134,7 @@ def test_custom_code_is_refused_unless_allowed(
         "    return build('cifar_resnet8', num_classes=num_classes, arguments={'width': width})\n"
     )
     custom = {"architecture": "own_network:make", "custom_code": True}
-    resealed(folder / "manifest.json", lambda fields: fields["about"]["model"].update(custom))
+    resealed(folder, lambda fields: fields["about"]["model"].update(custom))
     monkeypatch.syspath_prepend(str(written))
     with pytest.raises(UnsupportedModelError, match="own_network:make is custom code"):
         load(folder)
@@ -150,7 +143,7 @@ def test_custom_code_is_refused_unless_allowed(
 
 def test_custom_code_is_refused_also_where_the_manifest_calls_it_ordinary(written: Path) -> None:
     resealed(
-        written / "teacher" / "manifest.json",
+        written / "teacher",
         lambda fields: fields["about"]["model"].update(architecture="os:getcwd", custom_code=False),
     )
     with pytest.raises(UnsupportedModelError, match="custom code"):
