@@ -9,13 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from resprout.datasets.classes import known_among
+from resprout.datasets.pictures import FORMATS
 from resprout.errors import DatasetError
 from resprout.types import ModelInfo
 
-# torchvision's, and others that Pillow reads
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}) | {
-    *(".gif", ".jfif", ".jpe", ".jp2", ".j2k", ".jpx", ".avif", ".pbm", ".pnm")
-}
+SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 _SPLIT = re.compile(
     r"(?<![a-z])(train(ing|set)?|val(id|idation|set)?|dev|test(ing|set)?|eval(uation)?|holdout|unlabell?ed|fold|split)"
     r"(?![a-z])"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -322,6 +325,45 @@ def test_an_unreadable_image_is_named(folder: Path, content: bytes | None) -> No
     path.write_bytes(path.read_bytes()[:60] if content is None else content)
     with pytest.raises(DatasetError, match=r"broken\.png cannot be read"):
         load_labelled(folder, info=info())
+
+
+def test_an_image_reaches_no_decoder_but_those_of_the_formats_that_are_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.init()
+    wanted = {"PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF"}
+    reached = set()
+    for name, (factory, _) in Image.OPEN.items():
+
+        def decode(*given: Any, name: str = name, factory: Any = factory) -> Any:
+            reached.add(name)
+            return factory(*given)
+
+        monkeypatch.setitem(Image.OPEN, name, (decode, None))  # whatever a file begins with
+    (folder / "cat" / "page.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\nshowpage\n")
+    with pytest.raises(DatasetError, match=r"page\.png cannot be read") as refusal:
+        load_labelled(folder, info=info())
+    assert "PNG" in refusal.value.why
+    assert reached == wanted & Image.OPEN.keys()
+
+
+@pytest.mark.parametrize("side", [8_200, 10_000, 13_500])  # above ours, above what Pillow warns of, and refuses
+def test_a_small_file_of_a_huge_image_is_refused_before_it_is_decoded(folder: Path, side: int) -> None:
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    path = folder / "cat" / "huge.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")))
+    with pytest.raises(DatasetError, match=r"huge\.png has more than 67,108,864 pixels"):
+        load_labelled(folder, info=info())
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def test_colours_that_have_no_grey_are_refused(folder: Path) -> None:
+    Image.new("LAB", (4, 4)).save(folder / "cat" / "lab.tif")
+    with pytest.raises(DatasetError, match=r"lab\.tif cannot be read as L"):
+        load_labelled(folder, info=info(shape=(1, 4, 4)))
 
 
 def test_sixteen_bits_are_refused_rather_than_clipped(folder: Path) -> None:
