@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
+
+# after these, text reads in another order than it is stored in
+_DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:
     """The first few names, and how many there are where that is more: `a, b, c, … (7 in all)`."""
     return ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")
+
+
+def is_plain(text: str) -> bool:
+    """Whether a name shows as what it is: on one line, in UTF-8, without commands to a terminal.
+
+    Characters that join or part others are plain: some scripts cannot do without.
+    """
+    return not any(unicodedata.category(it) in ("Cc", "Cs", "Zl", "Zp") or it in _DIRECTIONS for it in text)
+
+
+def printable(text: str) -> str:
+    """Text as it may be shown to a person: whatever is not plain, line ends and tabs aside, as its escape."""
+    return "".join(it if it in "\n\t" or is_plain(it) else it.encode("unicode_escape").decode() for it in text)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from resprout.arguments import problem_of
 from resprout.errors import ResproutError, UnsupportedModelError
 from resprout.models import cifar, hugging_face
 from resprout.models.own import own
@@ -57,9 +58,9 @@ def build(
         allow_custom_code: allow `package.module:function`.
 
     Raises:
-        UnsupportedModelError: the name is unknown (the nearest known one is suggested), the arguments do not suit
-            it, timm is needed and missing, it is custom code that was not allowed or fails, or its layers cannot be
-            made plain.
+        UnsupportedModelError: the name is unknown (the nearest known one is suggested), the arguments do not suit it or
+            are more than plain values, timm is needed and missing, it is custom code that was not allowed or fails, or
+            its layers cannot be made plain.
     """
     network, _ = plain(as_written(architecture, num_classes, arguments, input_shape, allow_custom_code))
     return network
@@ -75,6 +76,7 @@ def as_written(
     """As `build`, with the layers and the names of whoever wrote it. The global generator is left alone."""
     channels = input_shape[0] if input_shape else 3
     keywords = dict(arguments or {})
+    check_arguments(architecture, keywords)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # torch.manual_seed would seed GPUs too
         try:
@@ -90,6 +92,22 @@ def as_written(
                 f"{architecture} cannot be built with the arguments {keywords}: {type(error).__name__}: {error}",
                 now="correct teacher.arguments",
             ) from error
+
+
+def check_arguments(architecture: str, arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments that are more than numbers and words, or that could make a builder open, fetch or run something.
+
+    Raises:
+        UnsupportedModelError: with the argument's name.
+    """
+    if problem := problem_of(arguments):
+        name, what = problem
+        raise UnsupportedModelError(
+            f"{architecture}: the argument {name} {what}",
+            why="what a recipe, a manifest or a hub says of a network is data, and must not become code or open a file",
+            now="leave it out, and let teacher.source name the weights; what needs more than plain values is built by "
+            "a function of your own, package.module:function",
+        )
 
 
 def is_custom(architecture: str) -> bool:

@@ -13,13 +13,20 @@ from resprout.errors import UnsupportedModelError
 from resprout.types import InputSpec
 
 PREFIX = "transformers:"
-# said elsewhere (the classes, their names) or no part of the network (who wrote the file, in which number format)
-_ELSEWHERE = ("architectures", "id2label", "label2id", "num_labels", "dtype", "torch_dtype", "transformers_version")
+# said elsewhere (the classes, their names) or no part of the network (who wrote the file, in which number format, which
+# code the repository brings for it)
+_ELSEWHERE = frozenset(
+    ["architectures", "id2label", "label2id", "num_labels", "dtype", "torch_dtype", "transformers_version", "auto_map"]
+)
 
 
 def arguments_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """What of a transformers `config.json` says how the network is built."""
-    return {name: value for name, value in config.items() if name not in _ELSEWHERE and not name.startswith("_")}
+    return {
+        name: value
+        for name, value in config.items()
+        if name not in _ELSEWHERE and not name.startswith("_") and value != {}
+    }
 
 
 def require(architecture: str) -> None:
@@ -49,11 +56,11 @@ def build(architecture: str, num_classes: int, channels: int, config: Mapping[st
     name = architecture.removeprefix(PREFIX)
     given = {"model_type": "", **config, "num_labels": num_classes, "num_channels": channels, "architectures": [name]}
     try:
-        network = AutoModelForImageClassification.from_config(AutoConfig.for_model(**given))
+        network = AutoModelForImageClassification.from_config(AutoConfig.for_model(**given), trust_remote_code=False)
     except Exception as error:  # a configuration that does not suit fails in as many ways as there are networks
-        raise _not_built(name, config, f"{type(error).__name__}: {error}") from error
+        raise _not_built(name, f"{type(error).__name__}: {error}") from error
     if type(network).__name__ != name:
-        raise _not_built(name, config, f"its model_type, {config['model_type']}, is {type(network).__name__}")
+        raise _not_built(name, f"its model_type, {config['model_type']}, is {type(network).__name__}")
     return network  # type: ignore[no-any-return]
 
 
@@ -95,16 +102,11 @@ def _spec(made: Tensor) -> InputSpec:
     return InputSpec((made.shape[1], made.shape[2], made.shape[3]), *rounded)
 
 
-def _not_built(name: str, config: Mapping[str, Any], reason: str) -> UnsupportedModelError:
-    what = f"transformers builds no {name} of this configuration: {reason.splitlines()[0]:.200}"
-    if "auto_map" in config:
-        return UnsupportedModelError(
-            what,
-            why="the repository brings its own code, which Resprout never runs",
-            now="read that code; give it as teacher.architecture: package.module:function",
-        )
+def _not_built(name: str, reason: str) -> UnsupportedModelError:
     return UnsupportedModelError(
-        what,
-        why="only classes that its AutoModelForImageClassification knows can be built",
-        now=f"teacher.architecture: {PREFIX}CLASS, with all of its config.json as teacher.arguments",
+        f"transformers builds no {name} of this configuration: {reason.splitlines()[0]:.200}",
+        why="only what its AutoModelForImageClassification knows can be built; a repository may bring code of its own, "
+        "which Resprout never runs",
+        now=f"teacher.architecture: {PREFIX}CLASS, with all of its config.json as teacher.arguments; "
+        "or read the repository's code, and give it as package.module:function",
     )

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from resprout.arguments import problem_of as problem_of_arguments
 from resprout.errors import RecipeError
 from resprout.normalisation import problem_of
 from resprout.recipe.base import Section, method_or
@@ -62,7 +63,7 @@ class TeacherSection(Section):
     """What to build for a bare weights file: a torchvision, timm or CIFAR name, transformers:CLASS, or your own
     package.module:function."""
     arguments: dict[str, Any] = Field(default_factory=dict)
-    """Keyword arguments for the architecture's constructor."""
+    """Keyword arguments for the architecture's constructor: numbers, true or false, words, and lists of these."""
     num_classes: int | None = Field(default=None, ge=2)
     """The number of classes, where the source does not say."""
     class_names: tuple[str, ...] | None = None
@@ -74,6 +75,18 @@ class TeacherSection(Section):
     """The weights file's sha256; required for https://, checked wherever given."""
     allow_custom_code: bool = False
     """Allow `architecture` to name your own package.module:function, which runs with your rights."""
+
+    @field_validator("arguments")
+    @classmethod
+    def _are_plain(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        if problem := problem_of_arguments(arguments):
+            name, what = problem
+            raise RecipeError(
+                f"teacher.arguments.{name}: {what}",
+                why="a recipe is data: what it says of a network must not become code or open a file",
+                now="leave it out, and let teacher.source name the weights",
+            )
+        return arguments
 
     @field_validator("class_names")
     @classmethod
