@@ -17,7 +17,7 @@ from resprout.rehearsal import rehearse
 from resprout.sources import checks, hugging_face
 from resprout.sources.download import downloaded
 from resprout.sources.files import Candidate, read_weights
-from resprout.sources.fitting import fitted, matched
+from resprout.sources.fitting import check_numbers, fitted, matched
 from resprout.sources.hubs import from_timm, from_torchvision
 from resprout.sources.norms import notes_on_norms
 from resprout.types import InputSpec, ModelInfo, Stored, Teacher
@@ -146,6 +146,7 @@ def _info(candidate: Candidate, section: TeacherSection) -> ModelInfo:
     arguments = section.arguments or (candidate.arguments if architecture == candidate.architecture else {})
     allow = section.allow_custom_code
     num_classes = section.num_classes or _num_classes(architecture, arguments, spec, candidate, allow)
+    checks.check_num_classes(num_classes, candidate.content, candidate.source)
     given = section.class_names or candidate.class_names
     numbers = tuple(map(str, range(num_classes)))
     return ModelInfo(
@@ -172,6 +173,7 @@ def _num_classes(
         raise
     probe, match, _ = matched(probe, candidate.content, candidate.source, any_size=_PROBE)
     heads = {name: own.shape.index(_PROBE) for name, own in probe.state_dict().items() if _PROBE in own.shape}
+    check_numbers(match, probe, candidate.source)
     state = match.state
     sizes = {state[name].shape[axis] for name, axis in heads.items() if name in state}
     if not heads:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from resprout.classifier import tensors_in
 from resprout.errors import UnsupportedModelError
+from resprout.sources.contents import entries_of
 from resprout.types import InputSpec
 from resprout.wording import listed
 
@@ -21,6 +23,17 @@ def check_finite(state: Mapping[str, Tensor], source: str) -> None:
             f"'{source}' holds NaN or infinity in {len(broken)} of {len(state)} tensors ({listed(broken)})",
             why="its training diverged, or the file is damaged; whatever it computes is NaN",
             now="take an earlier checkpoint",
+        )
+
+
+def check_num_classes(num_classes: int, content: Any, source: str) -> None:
+    """Refuse more classes than any of the tensors has numbers: the network would be as large as the claim."""
+    longest = max((entry.tensor.numel() for entry in entries_of(content).values()), default=0)
+    if num_classes > longest:
+        raise UnsupportedModelError(
+            f"{num_classes:,} classes, and no tensor of '{source}' has more than {longest:,} numbers",
+            why="a classifier has at least one weight for each of its classes",
+            now="correct teacher.num_classes, or leave it out",
         )
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from resprout.errors import UnsupportedModelError
+from resprout.sources.bounds import MAX_VALUES, check_dense
 from resprout.sources.folding import folded
 from resprout.wording import listed
 
@@ -36,22 +39,44 @@ def entries_of(content: Any) -> dict[str, Entry]:
     """Every tensor in mappings and lists of any depth, dense, by the keys that lead to it, joined with dots.
 
     Tensors under keys that are no text are left out: they have no name.
+
+    Raises:
+        UnsupportedModelError: a tensor is much larger than what is stored of it, cannot be made dense, or there are
+            more values than any checkpoint has.
     """
-    return {entry.origin: entry for entry in _entries(content, "", _DEPTH)}
+    return {entry.origin: entry for entry in _entries(content, "", _DEPTH, count(1))}
 
 
-def _entries(content: Any, container: str, depth: int) -> Iterator[Entry]:
+def _entries(content: Any, container: str, depth: int, visits: Iterator[int]) -> Iterator[Entry]:
     if isinstance(content, list | tuple):
         content = {str(index): value for index, value in enumerate(content) if not isinstance(value, Tensor)}
     if not isinstance(content, Mapping) or not depth:
         return
     for key, value in content.items():
-        if isinstance(value, Tensor):
-            if isinstance(key, str):
-                dense = value if value.layout == torch.strided else value.to_dense()
-                yield Entry(dense, container + key, container)
-        else:
-            yield from _entries(value, f"{container}{key}.", depth - 1)
+        if next(visits) > MAX_VALUES:
+            raise UnsupportedModelError(
+                f"the file holds more than {MAX_VALUES:,} values, or lists that hold each other",
+                why="looking through them would not end",
+                now="save torch.save(model.state_dict(), PATH) alone",
+            )
+        if not isinstance(value, Tensor):
+            yield from _entries(value, f"{container}{key}.", depth - 1, visits)
+        elif isinstance(key, str):
+            yield Entry(_dense(value, container + key), container + key, container)
+
+
+def _dense(tensor: Tensor, origin: str) -> Tensor:
+    try:
+        if type(tensor) in (Tensor, nn.Parameter):  # a pickle may have hung anything on it
+            tensor = Tensor.detach(tensor)
+            check_dense(tensor, origin)
+        return tensor if tensor.layout == torch.strided else tensor.to_dense()
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+        raise UnsupportedModelError(
+            f"the tensor {origin} cannot be read: {str(error).splitlines()[0]}",
+            why="the file is damaged, or was put together by hand",
+            now="save it anew with torch.save or safetensors",
+        ) from None
 
 
 def variants(entries: Entries, own: Mapping[str, object]) -> Iterator[tuple[Entries, tuple[str, ...]]]:

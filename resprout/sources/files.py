@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from resprout.errors import ArtifactError, UnsupportedModelError
 from resprout.files import sha256_of
+from resprout.sources.bounds import check_whole, check_zip
 from resprout.sources.contents import entries_of
 from resprout.types import InputSpec
 
@@ -54,7 +56,7 @@ class Candidate:
 def read_weights(path: Path, name: str, *, sha256: str | None = None) -> tuple[Any, str]:
     """What a safetensors or weights-only torch file holds, tensors at any depth, and the file's sha256.
 
-    The digest is checked before anything is parsed.
+    The digest is checked before anything is parsed, and of the bytes that are parsed.
 
     Args:
         path: the file, told apart by its content, not by its name.
@@ -63,28 +65,35 @@ def read_weights(path: Path, name: str, *, sha256: str | None = None) -> tuple[A
 
     Raises:
         ArtifactError: the digest differs.
-        UnsupportedModelError: it is a pickle that holds code, is damaged, or holds no tensor by a name.
+        UnsupportedModelError: it is a pickle that holds code, is damaged, holds no tensor by a name, or stands for much
+            more than it holds.
     """
-    digest = sha256_of(path)
-    if sha256 is not None and digest != sha256:
-        raise ArtifactError(
-            f"teacher '{name}' has sha256 {digest}, but the recipe says {sha256}",
-            why="these are not the weights that were agreed on, or they were damaged on the way",
-            now="fetch the right file, or correct teacher.sha256 once you know that this one is right",
-        )
-    content = _read(path, name)
-    if not entries_of(content):
+    # the file may be another one at a second look: what was digested is parsed
+    with os.fdopen(os.memfd_create("weights"), "w+b") as file:
+        digest = sha256_of(path, file)
+        if sha256 is not None and digest != sha256:
+            raise ArtifactError(
+                f"teacher '{name}' has another sha256 than the recipe says, {sha256}",
+                why="these are not the weights that were agreed on, or they were damaged on the way",
+                now="fetch the right file; or correct teacher.sha256 by what sha256sum says of a file that you know",
+            )
+        size = file.tell()
+        file.seek(0)
+        content = _read(file, size, name)
+    entries = entries_of(content)
+    if not entries:
         raise _without_tensors(content, name)
+    check_whole((entry.tensor for entry in entries.values()), size, name)
     return content, digest
 
 
-def _read(path: Path, name: str) -> Any:
-    with path.open("rb") as file:
-        start = file.read(512)
+def _read(file: BinaryIO, size: int, name: str) -> Any:
+    start = file.read(512)
+    file.seek(0)
     if start[8:9] == b"{":
-        return _read_safetensors(path, name)
+        return _read_safetensors(file, name)
     if start.startswith((b"PK", b"\x80")):  # torch's zip files, and pickles
-        return _read_torch(path, name)
+        return _read_torch(file, size, name)
     for kind, marks, now in _NO_WEIGHTS:
         if start.lstrip().lower().startswith(marks):
             raise UnsupportedModelError(
@@ -93,26 +102,26 @@ def _read(path: Path, name: str) -> Any:
     raise _damaged(name, ValueError("it is neither a safetensors nor a torch file"))
 
 
-def _read_safetensors(path: Path, name: str) -> dict[str, Tensor]:
+def _read_safetensors(file: BinaryIO, name: str) -> dict[str, Tensor]:
     try:
-        return load_file(path)
+        return load_file(f"/proc/self/fd/{file.fileno()}")
     except (SafetensorError, OSError) as error:
         raise _damaged(name, error) from None
 
 
-def _read_torch(path: Path, name: str) -> Any:
+def _read_torch(file: BinaryIO, size: int, name: str) -> Any:
     try:
-        # given a path, newer versions of torch go by its suffix
-        with path.open("rb") as file, warnings.catch_warnings():
+        if file.read(2) == b"PK":
+            check_zip(file, size, name)
+        file.seek(0)
+        with warnings.catch_warnings(), torch.sparse.check_sparse_tensor_invariants(True):
             warnings.simplefilter("ignore")  # torch warns of what is refused below anyway
             return torch.load(file, map_location="cpu", weights_only=True)
+    except UnsupportedModelError:
+        raise
     except pickle.UnpicklingError as error:
         raise _holds_code(name, str(error)) from None
-    except RuntimeError as error:
-        if "TorchScript" in str(error):
-            raise _holds_code(name, str(error)) from None
-        raise _damaged(name, error) from None
-    except (OSError, EOFError, LookupError, ValueError, AttributeError, TypeError) as error:
+    except Exception as error:  # a damaged file fails in as many ways as there are bytes
         raise _damaged(name, error) from None
 
 

@@ -35,7 +35,7 @@ def fitted(network: nn.Module, content: Any, source: str, architecture: str) -> 
             the network cannot be made plain.
     """
     network, match, done = matched(network, content, source)
-    _check_numbers(match, network, source)
+    check_numbers(match, network, source)
     if not match.fits:
         check_has_batch_norm(batch_norm_layers(network), architecture)  # where it has none, no other weights would help
         raise misfit(match, Names(network), source, architecture)
@@ -57,7 +57,8 @@ def matched(
     return network, best_match(content, network, source, any_size=any_size), done
 
 
-def _check_numbers(match: Match, network: nn.Module, source: str) -> None:
+def check_numbers(match: Match, network: nn.Module, source: str) -> None:
+    """Refuse tensors under the network's names that are no plain numbers: quantised, on the meta device, …"""
     own = network.state_dict()
     for name, tensor in match.state.items():
         if odd := _oddity(tensor, own[name]):
