@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from pydantic import BaseModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -61,24 +63,42 @@ class FolderCheckpoint:
 
 
 def fingerprint(*parts: Any) -> str:
-    """A short key over what determines a result: networks and tensors by their bytes, the rest as JSON."""
+    """A key over what determines a result: the sha256 of its parts in a form in which no two things look the same.
+
+    Args:
+        parts: networks and tensors count by their bytes, a network by its modules' types too; dataclasses, sections,
+            mappings and sequences by what they hold; the rest is JSON.
+
+    Raises:
+        TypeError: a part is none of these.
+    """
     digest = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, nn.Module):
-            part = part.state_dict()
-        if isinstance(part, Mapping) and any(isinstance(value, Tensor) for value in part.values()):
-            for name, tensor in part.items():
-                digest.update(name.encode())
-                _update(digest, tensor)
-        elif isinstance(part, Tensor):
-            _update(digest, part)
-        else:
-            digest.update(json.dumps(part, sort_keys=True, default=str).encode())
-        digest.update(b"\0")
-    return digest.hexdigest()[:24]
+    for chunk in _chunks(list(parts)):
+        digest.update(len(chunk).to_bytes(8, "big"))  # where one ends, no byte of another can say
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
-def _update(digest: Any, tensor: Tensor) -> None:
-    plain = tensor.detach().cpu().contiguous()
-    digest.update(f"{plain.dtype}{list(plain.shape)}".encode())
-    digest.update(plain.flatten().view(dtype=torch.uint8).numpy().tobytes())
+def _chunks(part: Any) -> Iterator[bytes | memoryview]:
+    if isinstance(part, nn.Module):
+        yield from _chunks({name: type(module).__qualname__ for name, module in part.named_modules()})
+        yield from _chunks(dict(part.named_parameters()) | dict(part.named_buffers()))
+    elif isinstance(part, Tensor):
+        plain = part.detach().cpu().contiguous()
+        yield f"tensor {plain.dtype} {list(plain.shape)}".encode()
+        yield memoryview(plain.flatten().view(dtype=torch.uint8).numpy())  # type: ignore[arg-type]  # no dtype is named
+    elif isinstance(part, BaseModel):
+        yield from _chunks(part.model_dump(mode="json"))
+    elif is_dataclass(part) and not isinstance(part, type):
+        yield from _chunks({field.name: getattr(part, field.name) for field in fields(part)})
+    elif isinstance(part, Mapping):
+        yield f"mapping of {len(part)}".encode()
+        for name in sorted(part, key=str):
+            yield from _chunks(name)
+            yield from _chunks(part[name])
+    elif isinstance(part, list | tuple):
+        yield f"sequence of {len(part)}".encode()
+        for each in part:
+            yield from _chunks(each)
+    else:
+        yield f"JSON {json.dumps(part)}".encode()

@@ -34,15 +34,18 @@ def devices(wanted: int) -> list[torch.device]:
 
 
 def computed_on(used: Iterable[torch.device]) -> str:
-    """What a manifest says of the devices that made an artifact: `cpu`, or `NVIDIA H100 80GB HBM3`.
+    """What a manifest says of what made an artifact: `cpu (torch 2.14.1)`, or `NVIDIA L4 (torch 2.14.1, CUDA 13.0)`.
 
-    Bits differ between kinds of devices, and not with their number, which is left out.
+    Bits differ between kinds of devices and between versions, and not with the number of devices, which is left out.
     """
     return ", ".join(sorted({_kind(device) for device in used}))
 
 
 def _kind(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    version = f"torch {torch.__version__.partition('+')[0]}"  # what follows says for which devices it was built
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)} ({version}, CUDA {torch.version.cuda})"
+    return f"{device.type} ({version})"
 
 
 def _seen() -> tuple[int, str]:

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from resprout import precision
+from resprout import __version__, precision
 from resprout.checkpoints import Checkpoint, fingerprint
 from resprout.classifier import laid_out
+from resprout.devices import computed_on
 from resprout.errors import ArtifactError, DivergedError, UnsupportedModelError
 from resprout.progress import Progress, Report, silent
 from resprout.recipe import DistillationSection, PaperRecoverySection, ReconstructionSection
@@ -115,8 +116,10 @@ def recover(
         plain = plain.model_copy(update={"precision": "float32"})
     settled, first = _begun(plain, teacher, student, repaired, dreams, device, report, checkpoint)
     others = {name: each.network for name, each in {PRUNED: student, REPAIRED: repaired}.items() if each is not first}
-    determining = (teacher.network, first.network, dreams.images, dreams.targets, settled.model_dump(), seed)
-    key = f"recovery-{fingerprint(*determining, *others.values())}"
+    dtype = str(precision.resolve(settled.precision, device))
+    networks = (teacher.info, teacher.network, first.network, others, student.mask, student.channels)
+    images = (dreams.images, dreams.targets, dreams.num_held_out, dreams.num_classes)
+    key = f"recovery-{fingerprint(networks, images, settled, seed, dtype, computed_on([device]), __version__)}"
     made = distil(
         teacher.network,
         first.network,
@@ -253,18 +256,20 @@ def _solved(
             "no pruned layer is a plain nn.Conv2d or nn.Linear, so none can be solved",
             now="recover by distillation with start: repaired",
         )
+    images, made_in = dreams.training[0], (computed_on([device]), __version__)
+    networks = (reference, student.info, student.network, student.mask, student.channels)
     with precision.repeatable(allow_tf32=False):
         network, errors = reconstruct(
             reference,
             student.network,
             student.mask,
-            dreams.training[0].float(),
+            images.float(),
             channels=student.channels,
             ridge=section.ridge,
             device=device,
             watch=lambda done, total, figures: report(Progress("recovery", done, total, "layers", figures)),
             checkpoint=checkpoint,
-            key=f"solved-{fingerprint(reference, student.network, dreams.images, section.model_dump())}",
+            key=f"solved-{fingerprint(networks, images, section, made_in)}",
         )
     return replace(student, network=network.requires_grad_(False)), sum(errors.values()) / len(errors)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 
 import torch
 
-from resprout import precision
+from resprout import __version__, precision
 from resprout.checkpoints import Checkpoint, fingerprint
+from resprout.devices import computed_on
 from resprout.progress import Progress, Report, silent
 from resprout.recipe import DeepInversionSection, PaperSynthesisSection
 from resprout.sharding import too_many_shards
@@ -76,7 +76,9 @@ def synthesize_shard(
     if not groups:
         raise too_many_shards(num_shards, len(all_groups))
     work = Work(teacher, statistics, section, seed)
-    key = f"synthesis-{fingerprint(teacher.network, asdict(teacher.info.input), section.model_dump(), seed)}"
+    used = list(devices) or [precision.best_device()]
+    made_in = (str(work.dtype(used[0])), computed_on(used), __version__)
+    key = f"synthesis-{fingerprint(teacher.network, teacher.info, statistics, section, seed, made_in)}"
     tally = _Tally(groups, work.iterations, report)
 
     def make(missing: Sequence[Group], keep: Keep) -> None:
@@ -95,11 +97,11 @@ def synthesize_shard(
             if group not in missing:
                 tally.finished(group)
         tally.begin()
-        used = (devices or [precision.best_device()])[: len(missing)]
-        if len(used) > 1:
-            spread(work, used, missing, told, kept)
-        elif used:
-            _one_by_one(work, used[0], missing, told, kept)
+        workers = used[: len(missing)]
+        if len(workers) > 1:
+            spread(work, workers, missing, told, kept)
+        elif workers:
+            _one_by_one(work, workers[0], missing, told, kept)
 
     return shard_of(groups, run(groups, make, checkpoint, key), len(all_groups), teacher.info.num_classes)
 

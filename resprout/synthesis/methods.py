@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from resprout import precision
 from resprout.recipe import DeepInversionSection, PaperSynthesisSection
 from resprout.synthesis import deep_inversion, paper
 from resprout.synthesis.engine import Watch
 from resprout.synthesis.groups import Group, GroupResult
-from resprout.types import BNStatistics, Teacher
+from resprout.types import BNStatistics, ModelInfo, Teacher
 
 GroupSynthesizer = Callable[[Group, Watch], GroupResult]
 Prepare = Callable[..., GroupSynthesizer]
@@ -32,34 +33,35 @@ class Work:
         """How many a group takes."""
         return paper.ITERATIONS if isinstance(self.section, PaperSynthesisSection) else self.section.iterations
 
+    def dtype(self, device: torch.device) -> torch.dtype:
+        """What networks compute in there."""
+        if isinstance(self.section, PaperSynthesisSection):
+            return torch.float32
+        return precision.resolve(self.section.precision, device, bfloat16=self.teacher.info.bfloat16)
+
     def on(self, device: torch.device) -> GroupSynthesizer:
         """What makes a group there; the network is moved once."""
+        network = precision.frozen_copy(self.teacher.network, self.dtype(device), device)
         prepare = METHODS[self.section.method]
-        return prepare(self.teacher, self.statistics.to(device), self.section, self.seed, device)
+        return prepare(network, self.teacher.info, self.statistics.to(device), self.section, self.seed)
 
 
 def _deep_inversion(
-    teacher: Teacher, statistics: BNStatistics, section: DeepInversionSection, seed: int, device: torch.device
+    network: nn.Module, info: ModelInfo, statistics: BNStatistics, section: DeepInversionSection, seed: int
 ) -> GroupSynthesizer:
-    dtype = precision.resolve(section.precision, device, bfloat16=teacher.info.bfloat16)
-    network = precision.frozen_copy(teacher.network, dtype, device)
-    space, num_classes = teacher.info.input, teacher.info.num_classes
-
     def one(group: Group, watch: Watch) -> GroupResult:
         return deep_inversion.synthesize_group(
-            network, statistics, space, num_classes, section, group, seed=seed, watch=watch
+            network, statistics, info.input, info.num_classes, section, group, seed=seed, watch=watch
         )
 
     return one
 
 
 def _paper(
-    teacher: Teacher, statistics: BNStatistics, section: PaperSynthesisSection, seed: int, device: torch.device
+    network: nn.Module, info: ModelInfo, statistics: BNStatistics, section: PaperSynthesisSection, seed: int
 ) -> GroupSynthesizer:
-    network = precision.frozen_copy(teacher.network, torch.float32, device)
-
     def one(group: Group, watch: Watch) -> GroupResult:
-        return paper.synthesize_group(network, statistics, teacher.info.input, group, seed=seed, watch=watch)
+        return paper.synthesize_group(network, statistics, info.input, group, seed=seed, watch=watch)
 
     return one
 

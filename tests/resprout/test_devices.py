@@ -76,10 +76,13 @@ def test_the_reason_is_the_one_that_torch_knows(sees: SeesGpus) -> None:
     assert "fewer of the node's GPUs" in reason(1, 2)
 
 
-def test_a_manifest_names_the_kind_of_device_and_never_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_manifest_names_kinds_of_devices_and_versions_and_never_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
     kinds = {0: "NVIDIA L4", 1: "NVIDIA L4", 2: "NVIDIA A10"}
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: kinds[device.index])
     gpus = [torch.device("cuda", index) for index in kinds]
-    assert computed_on([CPU]) == computed_on([CPU, CPU]) == "cpu"
-    assert computed_on(gpus[:1]) == computed_on(gpus[:2]) == "NVIDIA L4"
-    assert computed_on(gpus) == computed_on(gpus[::-1]) == "NVIDIA A10, NVIDIA L4"
+    monkeypatch.setattr(torch, "__version__", "2.14.1+cu130")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    assert computed_on([CPU]) == computed_on([CPU, CPU]) == "cpu (torch 2.14.1)"
+    l4, a10 = (f"NVIDIA {name} (torch 2.14.1, CUDA 13.0)" for name in ("L4", "A10"))
+    assert computed_on(gpus[:1]) == computed_on(gpus[:2]) == l4
+    assert computed_on(gpus) == computed_on(gpus[::-1]) == f"{a10}, {l4}"
