@@ -2,6 +2,7 @@
 
 from kfp import dsl
 
+from components._digests import Digests
 from components._image import on_gpu
 
 
@@ -10,10 +11,12 @@ def evaluate(
     teacher: dsl.Input[dsl.Model],
     statistics: dsl.Input[dsl.Artifact],
     dreams: dsl.Input[dsl.Dataset],
-    pruned: dsl.Input[dsl.Model],
+    student: dsl.Input[dsl.Model],
     repaired: dsl.Input[dsl.Model],
     recovered: dsl.Input[dsl.Model],
     test_set: dsl.Input[dsl.Dataset],
+    digests: dict,
+    test_set_digests: dict,
     section: dict,
     gpus: str,
     evaluation: dsl.Output[dsl.Artifact],
@@ -21,17 +24,19 @@ def evaluate(
     confusion: dsl.Output[dsl.ClassificationMetrics],
     report: dsl.Output[dsl.HTML],
     summary: dsl.Output[dsl.Markdown],
-):
+) -> Digests:
     """Score the teacher and its students, say what they cost, write the report.
 
     Args:
         teacher: the trained network.
         statistics: its BatchNorm statistics, for the report.
         dreams: the held-out ones give agreement without labels.
-        pruned: the student as pruning left it.
+        student: the pruned one, as pruning left it.
         repaired: the student with its BatchNorm re-estimated.
         recovered: the student that is the result.
         test_set: labelled images, or none; no other stage is given them.
+        digests: of the artifacts that it reads.
+        test_set_digests: the test set's.
         section: the recipe's evaluation section.
         gpus: how many it has asked for; "0" computes with what is there.
         evaluation: every score, also as metrics.json.
@@ -52,11 +57,18 @@ def evaluate(
 
     device = devices(int(gpus))[0]
     settings = recipe.section("evaluation", section)
-    network = artifacts.load_teacher(teacher.path, allow_custom_code=True)
-    folders = {"pruned": pruned.path, "repaired": repaired.path, "recovered": recovered.path}
-    students = {name: artifacts.load_student(path, allow_custom_code=True) for name, path in folders.items()}
-    made = artifacts.load_dreams(dreams.path)
-    data = artifacts.load_test_set(test_set.path)
+    expected = {**digests, **test_set_digests}
+    folders = {"teacher": teacher.path, "statistics": statistics.path, "dreams": dreams.path, "test_set": test_set.path}
+    folders |= {"student": student.path, "repaired": repaired.path, "recovered": recovered.path}
+    inputs = artifacts.records(folders, expected)
+    network = artifacts.load_teacher(teacher.path, sha256=expected["teacher"], allow_custom_code=True)
+    remembered = artifacts.load_statistics(statistics.path, sha256=expected["statistics"])
+    students = {
+        label: artifacts.load_student(folders[name], sha256=expected[name], allow_custom_code=True)
+        for label, name in {"pruned": "student", "repaired": "repaired", "recovered": "recovered"}.items()
+    }
+    made = artifacts.load_dreams(dreams.path, sha256=expected["dreams"])
+    data = artifacts.load_test_set(test_set.path, sha256=expected["test_set"])
     shipped = {"teacher": teacher.path, "recovered": recovered.path}
 
     result = stage.evaluate(
@@ -72,29 +84,27 @@ def evaluate(
     )
     verdict = stage.verdict(result)
 
-    inputs = {"teacher": teacher.path, "statistics": statistics.path, "dreams": dreams.path, **folders}
-    if data is not None:
-        inputs["test_set"] = test_set.path
-    artifacts.save_evaluation(
+    digest = artifacts.save_evaluation(
         result,
         evaluation.path,
         section=settings,
-        inputs=inputs,
+        # one without images is no input
+        inputs=[record for record in inputs if data is not None or record["name"] != "test_set"],
         computed_on=computed_on([device]),
         summary=stage.summary_of(result),
     )
-    record = provenance.record_of("evaluation", evaluation.path)
+    record = provenance.record_of("evaluation", evaluation.path, sha256=digest)
     page = pages.render(
         result,
         verdict=verdict,
         recipe=provenance.recipe_of(record),
         info=network.info,
-        statistics=artifacts.load_statistics(statistics.path),
+        statistics=remembered,
         dreams=made,
         mask=students["recovered"].kept,
-        recovery_curves=provenance.recovery_curves(recovered.path),
+        recovery_curves=provenance.recovery_curves(recovered.path, sha256=expected["recovered"]),
         provenance=record,
-        choice=provenance.sparsity_choice(pruned.path),
+        choice=provenance.sparsity_choice(student.path, sha256=expected["student"]),
     )
     Path(report.path).write_text(page, encoding="utf-8")
     Path(summary.path).write_text(figures.markdown_of(result), encoding="utf-8")
@@ -105,3 +115,4 @@ def evaluate(
         confusion.log_confusion_matrix(*matrix)
     Path(confusion.path).write_text(json.dumps(confusion.metadata) + "\n")
     log(metrics, figures.of_evaluation(result))
+    return Digests({**digests, "evaluation": digest, "report": artifacts.sha256_of(report.path)})

@@ -2,11 +2,14 @@
 
 from kfp import dsl
 
+from components._digests import Digests
 from components._image import on_cpu
 
 
 @on_cpu()
-def fetch_teacher(section: dict, identity: str, teacher: dsl.Output[dsl.Model], metrics: dsl.Output[dsl.Metrics]):
+def fetch_teacher(
+    section: dict, identity: str, teacher: dsl.Output[dsl.Model], metrics: dsl.Output[dsl.Metrics]
+) -> Digests:
     """Fetch the teacher and refuse what cannot be worked with.
 
     Args:
@@ -23,6 +26,7 @@ def fetch_teacher(section: dict, identity: str, teacher: dsl.Output[dsl.Model], 
     fetched = sources.fetch(settings, report=print_lines(), stored=storage.stored)
     planning.check_unchanged(settings.source, identity, storage.identity)
     print_notes(fetched.notes)
-    artifacts.save_teacher(fetched, teacher.path, section=settings)
+    made = artifacts.save_teacher(fetched, teacher.path, section=settings)
     teacher.metadata.update(figures.name_of_teacher(fetched))
     log(metrics, figures.of_teacher(fetched))
+    return Digests({"teacher": made})

@@ -6,11 +6,12 @@ from components._image import on_cpu
 
 
 @on_cpu()
-def gate(evaluation: dsl.Input[dsl.Artifact], section: dict, verdict: dsl.Output[dsl.Markdown]):
+def gate(evaluation: dsl.Input[dsl.Artifact], digests: dict, section: dict, verdict: dsl.Output[dsl.Markdown]):
     """Hold the result against the recipe's limits, say how the run ended, and fail where it breaks one.
 
     Args:
         evaluation: what was measured.
+        digests: the evaluation's.
         section: the recipe's gate section.
         verdict: each limit, promised and measured.
     """
@@ -18,8 +19,9 @@ def gate(evaluation: dsl.Input[dsl.Artifact], section: dict, verdict: dsl.Output
     from pathlib import Path
 
     from resprout import gate as stage
-    from resprout import outcome, recipe
+    from resprout import manifest, outcome, recipe
 
+    manifest.check(evaluation.path, "evaluation", sha256=digests["evaluation"])
     metrics, summary = (
         json.loads((Path(evaluation.path) / f"{name}.json").read_text()) for name in ("metrics", "summary")
     )

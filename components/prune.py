@@ -2,6 +2,7 @@
 
 from kfp import dsl
 
+from components._digests import Digests
 from components._image import on_gpu
 
 
@@ -9,6 +10,7 @@ from components._image import on_gpu
 def prune(
     teacher: dsl.Input[dsl.Model],
     dreams: dsl.Input[dsl.Dataset],
+    digests: dict,
     section: dict,
     recovery: dict,
     seed: int,
@@ -16,12 +18,13 @@ def prune(
     checkpoints: str,
     student: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
-):
+) -> Digests:
     """Remove the weights that the recipe's criterion names, in one shot or in rounds with recovery in between.
 
     Args:
         teacher: the trained network.
         dreams: what criteria look at, and what rounds recover on; criteria of weights alone leave them unread.
+        digests: of the artifacts that it reads.
         section: the recipe's pruning section.
         recovery: the recipe's recovery section, for the rounds before the last; {} where there is one.
         seed: the run's.
@@ -38,10 +41,11 @@ def prune(
 
     device = devices(int(gpus))[0]
     settings = recipe.section("pruning", section)
+    inputs = artifacts.records({"teacher": teacher.path, "dreams": dreams.path}, digests)
     with checkpoint_at(checkpoints) as checkpoint:
         pruned = rounds.prune_on_dreams(
-            artifacts.load_teacher(teacher.path, allow_custom_code=True),
-            artifacts.load_dreams(dreams.path),
+            artifacts.load_teacher(teacher.path, sha256=digests["teacher"], allow_custom_code=True),
+            artifacts.load_dreams(dreams.path, sha256=digests["dreams"]),
             settings,
             recipe.section("recovery", recovery),
             seed=seed,
@@ -49,12 +53,12 @@ def prune(
             checkpoint=checkpoint,
             device=device,
         )
-        artifacts.save_student(
+        made = artifacts.save_student(
             pruned.student,
             student.path,
             section=settings,
             seed=seed,
-            inputs={"teacher": teacher.path, "dreams": dreams.path},
+            inputs=inputs,
             about=figures.of_choice(pruned.choice),
             computed_on=computed_on([device]),
         )
@@ -62,3 +66,4 @@ def prune(
     named, made_in = figures.name_of_student("pruned", pruned.student), getattr(settings, "rounds", 1)
     student.metadata.update({**named, "method": settings.method, "rounds": made_in})
     log(metrics, figures.of_student(pruned.student))
+    return Digests({**digests, "student": made})

@@ -10,6 +10,7 @@ def publish(
     recovered: dsl.Input[dsl.Model],
     evaluation: dsl.Input[dsl.Artifact],
     report: dsl.Input[dsl.HTML],
+    digests: dict,
     section: dict,
     publication: dsl.Output[dsl.Artifact],
 ):
@@ -19,6 +20,7 @@ def publish(
         recovered: the model.
         evaluation: its metrics.
         report: its report.
+        digests: of all three; what has another is not published.
         section: the recipe's publishing section.
         publication: where it was published, each file's name and digest; {} where publish_to is empty.
     """
@@ -41,6 +43,7 @@ def publish(
         model=recovered.path,
         evaluation=evaluation.path,
         page=report.path,
+        digests=digests,
         report=print_lines(),
     )
     storage.save_publication(made, publication.path)

@@ -4,6 +4,7 @@ from typing import Any
 
 from kfp import dsl
 
+from components._digests import Digests
 from components._image import on_gpu
 
 
@@ -12,6 +13,7 @@ def recover(
     teacher: dsl.Input[dsl.Model],
     student: dsl.Input[dsl.Model],
     dreams: dsl.Input[dsl.Dataset],
+    digests: dict,
     section: dict,
     seed: int,
     gpus: str,
@@ -19,13 +21,14 @@ def recover(
     repaired: dsl.Output[dsl.Model],
     recovered: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
-):
+) -> Digests:
     """Bring the pruned student's accuracy back on dreams, as the section says.
 
     Args:
         teacher: the trained network.
         student: the pruned one; no pruned weight comes back.
         dreams: what to train on, and what to judge epochs on.
+        digests: of the artifacts that it reads.
         section: the recipe's recovery section.
         seed: the run's.
         gpus: how many it has asked for; "0" computes with what is there.
@@ -41,11 +44,13 @@ def recover(
     from resprout.storage.checkpoint import checkpoint_at
 
     device = devices(int(gpus))[0]
+    folders = {"teacher": teacher.path, "student": student.path, "dreams": dreams.path}
+    inputs = artifacts.records(folders, digests)
     with checkpoint_at(checkpoints) as checkpoint:
         result = recovery.recover(
-            artifacts.load_teacher(teacher.path, allow_custom_code=True),
-            artifacts.load_student(student.path, allow_custom_code=True),
-            artifacts.load_dreams(dreams.path),
+            artifacts.load_teacher(teacher.path, sha256=digests["teacher"], allow_custom_code=True),
+            artifacts.load_student(student.path, sha256=digests["student"], allow_custom_code=True),
+            artifacts.load_dreams(dreams.path, sha256=digests["dreams"]),
             recipe.section("recovery", section),
             seed=seed,
             report=print_lines(),
@@ -56,12 +61,17 @@ def recover(
         made: Any = {
             "section": result.section,
             "seed": seed,
-            "inputs": {"teacher": teacher.path, "student": student.path, "dreams": dreams.path},
+            "inputs": inputs,
             "computed_on": computed_on([device]),
         }
-        artifacts.save_student(result.repaired, repaired.path, kind="repaired", **made)
         about = {"curves": figures.of_curves(result.curves)}
-        artifacts.save_student(result.recovered, recovered.path, kind="recovered", about=about, **made)
+        students = {
+            "repaired": artifacts.save_student(result.repaired, repaired.path, kind="repaired", **made),
+            "recovered": artifacts.save_student(
+                result.recovered, recovered.path, kind="recovered", about=about, **made
+            ),
+        }
     repaired.metadata.update(figures.name_of_student("repaired", result.repaired))
     recovered.metadata.update(figures.name_of_student("recovered", result.recovered))
     log(metrics, result.metrics)
+    return Digests({**digests, **students})

@@ -2,6 +2,7 @@
 
 from kfp import dsl
 
+from components._digests import Digests
 from components._image import on_gpu
 
 
@@ -9,17 +10,19 @@ from components._image import on_gpu
 def scan_sensitivity(
     teacher: dsl.Input[dsl.Model],
     dreams: dsl.Input[dsl.Dataset],
+    digests: dict,
     section: dict,
     gpus: str,
     sensitivity: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
-):
+) -> Digests:
     """Prune each layer alone, more and more of it, and compare the answers with the teacher's.
 
     Args:
         teacher: the trained network.
         dreams: the held-out ones are asked about, others re-estimate BatchNorm.
+        digests: of the artifacts that it reads.
         section: the recipe's pruning section, of which the layers that it excludes are left out.
         gpus: how many it has asked for; "0" computes with what is there.
         sensitivity: every figure, also as sensitivity.csv.
@@ -37,13 +40,15 @@ def scan_sensitivity(
 
     device = devices(int(gpus))[0]
     settings = recipe.SensitivitySection(exclude=recipe.section("pruning", section).exclude)
-    network = artifacts.load_teacher(teacher.path, allow_custom_code=True)
-    found = scans.scan(network, artifacts.load_dreams(dreams.path), settings, report=print_lines(), device=device)
+    inputs = artifacts.records({"teacher": teacher.path, "dreams": dreams.path}, digests)
+    network = artifacts.load_teacher(teacher.path, sha256=digests["teacher"], allow_custom_code=True)
+    made = artifacts.load_dreams(dreams.path, sha256=digests["dreams"])
+    found = scans.scan(network, made, settings, report=print_lines(), device=device)
 
-    inputs = {"teacher": teacher.path, "dreams": dreams.path}
-    digests = {name: artifacts.digest_of(path) for name, path in inputs.items()}
-    html = pages.render_sensitivity(found, info=network.info, inputs=digests)
-    artifacts.save_sensitivity(
+    html = pages.render_sensitivity(
+        found, info=network.info, inputs={record["name"]: record["sha256"] for record in inputs}
+    )
+    digest = artifacts.save_sensitivity(
         found,
         sensitivity.path,
         section=settings,
@@ -55,3 +60,4 @@ def scan_sensitivity(
     sensitivity.metadata.update(figures.name_of_sensitivity(found))
     page.metadata["display_name"] = "sensitivity"
     log(metrics, figures.of_sensitivity(found))
+    return Digests({**digests, "sensitivity": digest})

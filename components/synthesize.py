@@ -2,6 +2,7 @@
 
 from kfp import dsl
 
+from components._digests import Digests
 from components._image import on_gpu
 
 
@@ -9,18 +10,20 @@ from components._image import on_gpu
 def synthesize(
     teacher: dsl.Input[dsl.Model],
     statistics: dsl.Input[dsl.Artifact],
+    digests: dict,
     section: dict,
     seed: int,
     share: str,
     gpus: str,
     checkpoints: str,
     shard: dsl.Output[dsl.Dataset],
-):
+) -> Digests:
     """Synthesize dreams, on every GPU of the pod; no image depends on their number, nor on that of the shards.
 
     Args:
         teacher: the trained network.
         statistics: what the dreams are to match.
+        digests: the teacher's and the statistics'.
         section: the recipe's synthesis section.
         seed: the run's.
         share: which share of the dreams to make, as `2/3`.
@@ -37,11 +40,12 @@ def synthesize(
     used = devices(int(gpus))
     shard_index, num_shards = parse(share)
     settings = recipe.section("synthesis", section)
-    network = artifacts.load_teacher(teacher.path, allow_custom_code=True)
+    inputs = artifacts.records({"teacher": teacher.path, "statistics": statistics.path}, digests)
+    network = artifacts.load_teacher(teacher.path, sha256=digests["teacher"], allow_custom_code=True)
     with checkpoint_at(checkpoints) as checkpoint:
         made = synthesis.synthesize_shard(
             network,
-            artifacts.load_statistics(statistics.path),
+            artifacts.load_statistics(statistics.path, sha256=digests["statistics"]),
             settings,
             seed=seed,
             shard_index=shard_index,
@@ -50,8 +54,7 @@ def synthesize(
             report=print_lines(),
             checkpoint=checkpoint,
         )
-        inputs = {"teacher": teacher.path, "statistics": statistics.path}
-        artifacts.save_shard(
+        digest = artifacts.save_shard(
             made,
             shard.path,
             input=network.info.input,
@@ -61,3 +64,4 @@ def synthesize(
             computed_on=computed_on(used),
         )
     shard.metadata.update(figures.name_of_shard(shard_index, num_shards))
+    return Digests({**digests, "shard": digest})

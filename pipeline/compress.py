@@ -126,70 +126,99 @@ class _Graph:
     def compress(self, planned: Any, seed: Any) -> None:
         """From the teacher to the published result."""
         said = planned.outputs
-        teacher = self._teacher(planned)
-        statistics = self._placed(extract_statistics(teacher=teacher)).outputs["statistics"]
-        testing = fetch_test_set(teacher=teacher, section=said["evaluation"], identity=said["test_set_identity"])
-        test_set = self._placed(testing, secret=self._placement.storage_secret).outputs["test_set"]
+        fetched = self._teacher(planned)
+        teacher = fetched["teacher"]
+        statistics = self._statistics(fetched)
+        testing = fetch_test_set(
+            teacher=teacher,
+            digests=fetched["digests"],
+            section=said["evaluation"],
+            identity=said["test_set_identity"],
+        )
+        tested = self._placed(testing, secret=self._placement.storage_secret).outputs
         # what does not fit is refused before a GPU is asked for
-        if self._kind == "compress-images":
-            dreams = self._images(planned, teacher, seed, testing)
-        else:
-            dreams = self._dreams(planned, teacher, statistics, seed, testing)
+        make = self._images if self._kind == "compress-images" else self._dreams
+        made = make(planned, teacher, statistics, seed, testing)
         keeping = {"seed": seed, "gpus": said["gpus"], "checkpoints": said["checkpoints"]}
         pruning = prune(
-            teacher=teacher, dreams=dreams, section=said["pruning"], recovery=said["between_rounds"], **keeping
+            teacher=teacher,
+            dreams=made["dreams"],
+            digests=made["digests"],
+            section=said["pruning"],
+            recovery=said["between_rounds"],
+            **keeping,
         )
-        pruned = self._on_gpu(pruning, planned, secret=self._placement.checkpoint_secret).outputs["student"]
-        recovering = recover(teacher=teacher, student=pruned, dreams=dreams, section=said["recovery"], **keeping)
+        pruned = self._on_gpu(pruning, planned, secret=self._placement.checkpoint_secret).outputs
+        recovering = recover(
+            teacher=teacher,
+            student=pruned["student"],
+            dreams=made["dreams"],
+            digests=pruned["digests"],
+            section=said["recovery"],
+            **keeping,
+        )
         recovered = self._on_gpu(recovering, planned, secret=self._placement.checkpoint_secret).outputs
         evaluating = evaluate(
             teacher=teacher,
-            statistics=statistics,
-            dreams=dreams,
-            pruned=pruned,
+            statistics=statistics["statistics"],
+            dreams=made["dreams"],
+            student=pruned["student"],
             repaired=recovered["repaired"],
             recovered=recovered["recovered"],
-            test_set=test_set,
+            test_set=tested["test_set"],
+            digests=recovered["digests"],
+            test_set_digests=tested["digests"],
             section=said["evaluation"],
             gpus=said["gpus"] if self._placement.evaluate_on_gpu else "0",
         )
         place = self._on_gpu if self._placement.evaluate_on_gpu else self._placed
         evaluated = place(evaluating, planned).outputs
-        judging = self._placed(gate(evaluation=evaluated["evaluation"], section=said["gate"]))
+        found = {"evaluation": evaluated["evaluation"], "digests": evaluated["digests"]}
+        judging = self._placed(gate(**found, section=said["gate"]))
         publishing = publish(
-            recovered=recovered["recovered"],
-            evaluation=evaluated["evaluation"],
-            report=evaluated["report"],
-            section=said["publishing"],
+            **found, recovered=recovered["recovered"], report=evaluated["report"], section=said["publishing"]
         ).after(judging.set_caching_options(False))
         self._placed(publishing, secret=self._placement.storage_secret).set_caching_options(False)
 
     def scan(self, planned: Any, seed: Any) -> None:
         """From the teacher to a page that shows its layers."""
         said = planned.outputs
-        teacher = self._teacher(planned)
-        statistics = self._placed(extract_statistics(teacher=teacher)).outputs["statistics"]
-        dreams = self._dreams(planned, teacher, statistics, seed)
-        scanning = scan_sensitivity(teacher=teacher, dreams=dreams, section=said["pruning"], gpus=said["gpus"])
+        fetched = self._teacher(planned)
+        dreamt = self._dreams(planned, fetched["teacher"], self._statistics(fetched), seed)
+        scanning = scan_sensitivity(
+            teacher=fetched["teacher"],
+            dreams=dreamt["dreams"],
+            digests=dreamt["digests"],
+            section=said["pruning"],
+            gpus=said["gpus"],
+        )
         self._on_gpu(scanning, planned)
 
     def _teacher(self, planned: Any) -> Any:
         fetching = fetch_teacher(section=planned.outputs["teacher"], identity=planned.outputs["teacher_identity"])
-        return self._placed(fetching, secret=self._placement.storage_secret).outputs["teacher"]
+        return self._placed(fetching, secret=self._placement.storage_secret).outputs
 
-    def _images(self, planned: Any, teacher: Any, seed: Any, *before: Any) -> Any:
+    def _statistics(self, fetched: Any) -> Any:
+        return self._placed(extract_statistics(teacher=fetched["teacher"], digests=fetched["digests"])).outputs
+
+    def _images(self, planned: Any, teacher: Any, statistics: Any, seed: Any, *before: Any) -> Any:
         said = planned.outputs
         collecting = collect_images(
-            teacher=teacher, section=said["synthesis"], identity=said["images_identity"], seed=seed
+            teacher=teacher,
+            digests=statistics["digests"],
+            section=said["synthesis"],
+            identity=said["images_identity"],
+            seed=seed,
         )
-        return self._placed(collecting.after(*before), secret=self._placement.storage_secret).outputs["dreams"]
+        return self._placed(collecting.after(*before), secret=self._placement.storage_secret).outputs
 
     def _dreams(self, planned: Any, teacher: Any, statistics: Any, seed: Any, *before: Any) -> Any:
         said = planned.outputs
         with dsl.ParallelFor(said["shards"], name="dreams") as share:
             synthesizing = synthesize(
                 teacher=teacher,
-                statistics=statistics,
+                statistics=statistics["statistics"],
+                digests=statistics["digests"],
                 section=said["synthesis"],
                 seed=seed,
                 share=share,
@@ -198,9 +227,9 @@ class _Graph:
             )
             secret = self._placement.checkpoint_secret
             synthesizing.after(*before)
-            shards = placed(synthesizing, self._placement, planned, gpus="synthesis_gpus", secret=secret)
-        merging = merge_dreams(shards=dsl.Collected(shards.outputs["shard"]))
-        return self._placed(merging).outputs["dreams"]
+            shards = placed(synthesizing, self._placement, planned, gpus="synthesis_gpus", secret=secret).outputs
+        merging = merge_dreams(shards=dsl.Collected(shards["shard"]), digests=dsl.Collected(shards["digests"]))
+        return self._placed(merging).outputs
 
     def _placed(self, task: Any, *_: Any, secret: str | None = None) -> Any:
         return placed(task, self._placement, secret=secret)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
-from resprout.manifest import digest_of
+from resprout.errors import ArtifactError
+from resprout.files import sha256_of
+from resprout.manifest import MANIFEST, Manifest, check
 from resprout.progress import Progress, Report, silent
 from resprout.recipe import PublishingSection
 from resprout.storage.client import ObjectAddress, Storage
@@ -21,6 +24,7 @@ def publish_model(
     model: str | Path,
     evaluation: str | Path,
     page: str | Path,
+    digests: Mapping[str, str],
     report: Report = silent,
 ) -> Publication:
     """Publish a recovered model under the section's name and version.
@@ -30,19 +34,23 @@ def publish_model(
             it is this very model, which may have been judged in another way since: what is there stays, report and all.
         model, evaluation: artifacts, as folders.
         page: the report, one HTML file.
+        digests: those of `recovered`, `evaluation` and `report`, as the stages that made them said.
         report: told how many bytes have been stored.
 
     Raises:
+        ArtifactError: one of the three is not what its stage made, or the evaluation is of another model.
         StorageError: that version exists with other files, or storage refuses.
     """
     if section.to is None or section.name is None:
         raise ValueError("the section does not say where to publish, or as what")
-    digest, prefix = digest_of(model), ObjectAddress.parse(section.to)
+    checked = _checked(Path(model), Path(evaluation), Path(page), digests)
+    digest, prefix = digests["recovered"], ObjectAddress.parse(section.to)
     version = section.version or digest[:DIGITS_OF_A_VERSION]
     if section.version is None and is_published(storage, prefix, section.name, version):
         return find(storage, prefix, section.name, version)
     metrics = Path(evaluation) / "metrics.json"
-    files = {f"model/{path.name}": path for path in sorted(Path(model).iterdir())}
+    # what else lies in the folder was checked by nobody
+    files = {f"model/{name}": Path(model) / name for name in sorted([MANIFEST, *checked.files])}
     files |= {"metrics.json": metrics, "report.html": Path(page)}
     total, sent = sum(path.stat().st_size for path in files.values()), dict.fromkeys(files, 0)
 
@@ -59,3 +67,22 @@ def publish_model(
         about={"digest": digest, "metrics": json.loads(metrics.read_text())},
         watch=watch,
     )
+
+
+def _checked(model: Path, evaluation: Path, page: Path, digests: Mapping[str, str]) -> Manifest:
+    """The model's manifest, once every byte is what its stage made, and the figures are known to be this model's."""
+    made = check(model, sha256=digests["recovered"])
+    judged = check(evaluation, "evaluation", sha256=digests["evaluation"])
+    if digests["recovered"] not in [record.get("sha256") for record in judged.inputs]:
+        raise ArtifactError(
+            f"the evaluation in {evaluation} is of another model than the one in {model}",
+            why="its figures would be published as this model's",
+            now="evaluate this model",
+        )
+    if sha256_of(page) != digests["report"]:
+        raise ArtifactError(
+            f"{page} is not the report that the evaluation wrote",
+            why="it was changed in between, or another was put in its place",
+            now="run it again",
+        )
+    return made

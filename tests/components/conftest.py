@@ -17,5 +17,9 @@ from tests.components.stages import Stage
 def stage(tmp_path: Path, tiny_teacher: Teacher) -> Stage:
     made = Stage(tmp_path)
     artifacts.save_teacher(tiny_teacher, tmp_path / "teacher")
-    extract_statistics.python_func(teacher=made(dsl.Model, "teacher"), statistics=made(dsl.Artifact, "statistics"))
+    extract_statistics.python_func(
+        teacher=made(dsl.Model, "teacher"),
+        digests=made.digests("teacher"),
+        statistics=made(dsl.Artifact, "statistics"),
+    )
     return made

@@ -15,7 +15,7 @@ from components.plan import Plan, plan
 from components.prune import prune
 from components.recover import recover
 from components.synthesize import synthesize
-from resprout import datasets
+from resprout import artifacts, datasets
 from resprout.types import LabelledImages, Teacher
 
 # as KFP hands them over: ints inside a dict are floats
@@ -31,6 +31,21 @@ RECOVERY = {"method": "distillation", "epochs": 2.0, "batch_size": 6.0, "precisi
 PRUNING = {"method": "global_magnitude", "sparsity": 0.5}
 IMAGES = {"method": "images", "data": "s3://bucket/train", "num_images": 24.0, "num_held_out": 8.0}
 
+# the artifacts that each component of a pipeline is given
+GIVEN = {
+    "extract-statistics": ("teacher",),
+    "fetch-test-set": ("teacher",),
+    "collect-images": ("teacher",),
+    "synthesize": ("teacher", "statistics"),
+    "merge-dreams": ("shards",),
+    "prune": ("teacher", "dreams"),
+    "scan-sensitivity": ("teacher", "dreams"),
+    "recover": ("teacher", "student", "dreams"),
+    "evaluate": ("teacher", "statistics", "dreams", "student", "repaired", "recovered", "test_set"),
+    "gate": ("evaluation",),
+    "publish": ("recovered", "evaluation", "report"),
+}
+
 
 class Stage:
     """Runs components in a folder, each output named as in the pipeline."""
@@ -41,6 +56,11 @@ class Stage:
 
     def __call__(self, kind: type[dsl.Artifact], name: str) -> Any:
         return kind(name=name, uri=str(self.folder / name), metadata={})
+
+    def digests(self, *names: str) -> dict[str, str]:
+        """Of what lies there now, as the stages that made it said."""
+        found = {name: self.folder / name for name in names}
+        return {name: artifacts.digest_of(folder) for name, folder in found.items() if folder.exists()}
 
     def metrics(self) -> dsl.Metrics:
         self.logged.append(self(dsl.Metrics, f"metrics-{len(self.logged)}"))
@@ -61,6 +81,7 @@ def pruned(
     prune.python_func(
         teacher=stage(dsl.Model, "teacher"),
         dreams=stage(dsl.Dataset, "dreams"),
+        digests=stage.digests("teacher", "dreams"),
         section=section,
         recovery=recovery,
         seed=seed,
@@ -73,12 +94,13 @@ def pruned(
 
 
 def dreamt(stage: Stage, section: dict[str, Any] = SYNTHESIS, num_shards: int = 1) -> dsl.Metrics:
-    shards = []
+    shards, made = [], []
     for index in range(num_shards):
         shards.append(stage(dsl.Dataset, f"shard-{index}-of-{num_shards}"))
-        synthesize.python_func(
+        handed_on = synthesize.python_func(
             teacher=stage(dsl.Model, "teacher"),
             statistics=stage(dsl.Artifact, "statistics"),
+            digests=stage.digests("teacher", "statistics"),
             section=section,
             seed=0,
             share=f"{index + 1}/{num_shards}",
@@ -86,14 +108,22 @@ def dreamt(stage: Stage, section: dict[str, Any] = SYNTHESIS, num_shards: int = 
             checkpoints="",
             shard=shards[-1],
         )
+        made.append(handed_on.digests)
     metrics = stage.metrics()
-    merge_dreams.python_func(shards=shards, dreams=stage(dsl.Dataset, "dreams"), metrics=metrics)
+    # in whatever order they come
+    merge_dreams.python_func(shards=shards, digests=made[::-1], dreams=stage(dsl.Dataset, "dreams"), metrics=metrics)
     return metrics
 
 
 def labelled(stage: Stage, section: dict[str, Any]) -> dsl.Dataset:
     test_set = stage(dsl.Dataset, "test_set")
-    fetch_test_set.python_func(teacher=stage(dsl.Model, "teacher"), section=section, identity="", test_set=test_set)
+    fetch_test_set.python_func(
+        teacher=stage(dsl.Model, "teacher"),
+        digests=stage.digests("teacher"),
+        section=section,
+        identity="",
+        test_set=test_set,
+    )
     return test_set
 
 
@@ -104,6 +134,7 @@ def recovered(stage: Stage, student: dsl.Model, seed: int = 0) -> dict[str, dsl.
         teacher=stage(dsl.Model, "teacher"),
         dreams=stage(dsl.Dataset, "dreams"),
         student=student,
+        digests={**stage.digests("teacher", "dreams"), "student": artifacts.digest_of(student.path)},
         section=RECOVERY,
         seed=seed,
         gpus="0",
@@ -117,7 +148,7 @@ def recovered(stage: Stage, student: dsl.Model, seed: int = 0) -> dict[str, dsl.
 def evaluated(
     stage: Stage, students: dict[str, dsl.Model], test_set: dsl.Dataset, section: dict[str, Any]
 ) -> dict[str, Any]:
-    """What evaluation leaves; `students` are pruned, repaired and recovered."""
+    """What evaluation leaves, and the digests that it hands on; `students` are student, repaired and recovered."""
     outputs = {
         "evaluation": stage(dsl.Artifact, "evaluation"),
         "metrics": stage.metrics(),
@@ -125,17 +156,20 @@ def evaluated(
         "report": stage(dsl.HTML, "report"),
         "summary": stage(dsl.Markdown, "summary"),
     }
-    evaluate.python_func(
+    made = {name: artifacts.digest_of(student.path) for name, student in students.items()}
+    handed_on = evaluate.python_func(
         teacher=stage(dsl.Model, "teacher"),
         statistics=stage(dsl.Artifact, "statistics"),
         dreams=stage(dsl.Dataset, "dreams"),
         test_set=test_set,
+        digests={**stage.digests("teacher", "statistics", "dreams"), **made},
+        test_set_digests=stage.digests("test_set"),
         section=section,
         gpus="0",
         **students,
         **outputs,
     )
-    return outputs
+    return {**outputs, "digests": handed_on.digests}
 
 
 def save_images(path: Path, tiny_images: Any, teacher: Teacher) -> None:

@@ -119,8 +119,11 @@ def test_shards_of_different_recipes_are_not_put_together(stage: Stage):
         artifacts.save_merged(
             artifacts.load_dreams(stage.folder / "dreams"), stage.folder / "mixed", shards=[it.path for it in shards]
         )
+    made = [{**stage.digests("teacher", "statistics"), "shard": artifacts.digest_of(shards[0].path)}]
     with pytest.raises(ResproutError, match="not each of 3 once"):
-        merge_dreams.python_func(shards=shards[:1], dreams=stage(dsl.Dataset, "mixed"), metrics=stage.metrics())
+        merge_dreams.python_func(
+            shards=shards[:1], digests=made, dreams=stage(dsl.Dataset, "mixed"), metrics=stage.metrics()
+        )
 
 
 def test_prune_removes_the_share_that_the_section_asks_for(stage: Stage):
@@ -156,7 +159,7 @@ def test_recover_and_evaluate_leave_students_scores_and_pages(stage: Stage, tiny
         "latency_batch_size": 2.0,
     }
     test_set = labelled(stage, section)
-    outputs = evaluated(stage, {"pruned": student, **students}, test_set, section)
+    outputs = evaluated(stage, {"student": student, **students}, test_set, section)
 
     before = artifacts.load_student(student.path).mask.keep
     after = artifacts.load_student(students["recovered"].path)
@@ -170,7 +173,8 @@ def test_recover_and_evaluate_leave_students_scores_and_pages(stage: Stage, tiny
     assert_costs_are_logged(scores, outputs["metrics"], Path(students["recovered"].path))
     matrix = outputs["confusion"].metadata["confusionMatrix"]
     assert sum(sum(row["row"]) for row in matrix["rows"]) == 40
-    named = {name: output.metadata.get("display_name") for name, output in {**students, **outputs}.items()}
+    told = {**students, **outputs, "digests": dsl.Artifact()}
+    named = {name: output.metadata.get("display_name") for name, output in told.items()}
     assert named["repaired"] == "repaired student, 50.0 % sparse"
     assert named["evaluation"] == "scores of teacher and students"
     assert (named["report"], named["summary"]) == ("report", "summary")
@@ -182,7 +186,7 @@ def test_a_student_that_lost_channels_goes_through_the_same_stages(stage: Stage)
     dreamt(stage)
     student, metrics = pruned(stage, {"method": "structured", "macs_ratio": 0.5, "round_to": 2.0})
     students = recovered(stage, student)
-    evaluated(stage, {"pruned": student, **students}, labelled(stage, {}), {})
+    evaluated(stage, {"student": student, **students}, labelled(stage, {}), {})
 
     before, after = (artifacts.load_student(folder.path) for folder in (student, students["recovered"]))
     assert after.channels is not None
@@ -200,7 +204,7 @@ def test_what_an_automatic_sparsity_tried_goes_with_the_student_into_the_report(
     dreamt(stage)
     promise = {"min_agreement": 0.1} if sparsity == "auto" else {}
     student, _ = pruned(stage, {"method": "global_magnitude", "sparsity": sparsity, **promise})
-    students = dict.fromkeys(("pruned", "repaired", "recovered"), student)
+    students = dict.fromkeys(("student", "repaired", "recovered"), student)
     outputs = evaluated(stage, students, labelled(stage, {}), {})
 
     choice, page = provenance.sparsity_choice(student.path), Path(outputs["report"].path).read_text()
@@ -247,6 +251,7 @@ def test_a_sensitivity_scan_leaves_figures_a_table_and_a_page(stage: Stage):
     scan_sensitivity.python_func(
         teacher=stage(dsl.Model, "teacher"),
         dreams=stage(dsl.Dataset, "dreams"),
+        digests=stage.digests("teacher", "dreams"),
         section={**PRUNING, "exclude": ["layer*"]},
         gpus="0",
         sensitivity=found,
@@ -269,7 +274,7 @@ def test_every_figure_that_is_logged_is_in_its_artifacts_file_too(
     """KFP's UI has an error in the place of a preview where an artifact has no file."""
     dreamt(stage, num_shards=2)
     student, _ = pruned(stage)
-    students = {"pruned": student, **recovered(stage, student)}
+    students = {"student": student, **recovered(stage, student)}
     save_images(stage.folder / "data.safetensors", tiny_images, tiny_teacher)
     test_set = labelled(stage, {"data": str(stage.folder / "data.safetensors")})
     outputs = evaluated(stage, students, test_set, {})
@@ -285,7 +290,7 @@ def test_every_figure_that_is_logged_is_in_its_artifacts_file_too(
 def test_without_labels_there_is_no_confusion_and_a_file_all_the_same(stage: Stage):
     dreamt(stage)
     student, _ = pruned(stage)
-    students = dict.fromkeys(("pruned", "repaired", "recovered"), student)
+    students = dict.fromkeys(("student", "repaired", "recovered"), student)
     confusion = evaluated(stage, students, labelled(stage, {}), {})["confusion"]
 
     assert json.loads(Path(confusion.path).read_text()) == confusion.metadata == {}
@@ -308,6 +313,7 @@ def test_without_a_place_to_publish_the_stage_says_so(stage: Stage, capsys: pyte
         recovered=stage(dsl.Model, "recovered"),
         evaluation=stage(dsl.Artifact, "evaluation"),
         report=stage(dsl.HTML, "report"),
+        digests={},
         section={"name": "tiny"},
         publication=publication,
     )
@@ -321,13 +327,14 @@ def test_without_a_place_to_publish_the_stage_says_so(stage: Stage, capsys: pyte
 def test_what_is_published_is_what_the_stages_made(stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     dreamt(stage)
     student, _ = pruned(stage)
-    students = dict.fromkeys(("pruned", "repaired", "recovered"), student)
+    students = dict.fromkeys(("student", "repaired", "recovered"), student)
     outputs = evaluated(stage, students, labelled(stage, {}), {})
     publication = stage(dsl.Artifact, "publication")
     publish.python_func(
         recovered=student,
         evaluation=outputs["evaluation"],
         report=outputs["report"],
+        digests=outputs["digests"],
         section={"to": f"s3://resprout/tests/{tmp_path.name}", "name": "tiny", "version": "1"},
         publication=publication,
     )
@@ -345,12 +352,21 @@ def test_a_gate_tells_each_limit_and_fails_where_one_is_broken(
     stage: Stage, limit: float, kept: bool, capsys: pytest.CaptureFixture[str]
 ):
     evaluation, verdict = stage(dsl.Artifact, "evaluation"), stage(dsl.Markdown, "verdict")
-    Path(evaluation.path).mkdir()
-    (Path(evaluation.path) / "metrics.json").write_text(json.dumps({"recovered.sparsity": 0.5}))
-    (Path(evaluation.path) / "summary.json").write_text(json.dumps({"table": ["a table"], "verdict": "a verdict"}))
+    texts = {"metrics": {"recovered.sparsity": 0.5}, "summary": {"table": ["a table"], "verdict": "a verdict"}}
+
+    def write(folder: Path) -> None:
+        for name, text in texts.items():
+            (folder / f"{name}.json").write_text(json.dumps(text))
+
+    artifacts.save_artifact(evaluation.path, "evaluation", extras=write)
 
     with nullcontext() if kept else pytest.raises(ResproutError, match="min_sparsity: at least 60 %"):
-        gate.python_func(evaluation=evaluation, section={"min_sparsity": limit}, verdict=verdict)
+        gate.python_func(
+            evaluation=evaluation,
+            digests=stage.digests("evaluation"),
+            section={"min_sparsity": limit},
+            verdict=verdict,
+        )
     assert "| `min_sparsity` |" in Path(verdict.path).read_text()
     assert verdict.metadata == {"display_name": "gate", "limits": 1}
     said = capsys.readouterr().out.splitlines()

@@ -26,7 +26,13 @@ def test_real_images_take_the_place_of_dreams(stage: Stage, tiny_images: Any, ti
     section = IMAGES | {"data": str(stage.folder / "train.safetensors")}
     dreams, metrics = stage(dsl.Dataset, "dreams"), stage.metrics()
     collect_images.python_func(
-        teacher=stage(dsl.Model, "teacher"), section=section, identity="", seed=0, dreams=dreams, metrics=metrics
+        teacher=stage(dsl.Model, "teacher"),
+        digests=stage.digests("teacher", "statistics"),
+        section=section,
+        identity="",
+        seed=0,
+        dreams=dreams,
+        metrics=metrics,
     )
 
     images = artifacts.load_dreams(dreams.path)

@@ -193,6 +193,7 @@ def test_images_are_those_that_were_planned(
     def collect(identity: str) -> None:
         collect_images.python_func(
             teacher=stage(dsl.Model, "teacher"),
+            digests=stage.digests("teacher"),
             section=made.synthesis,
             identity=identity,
             seed=0,
@@ -203,6 +204,7 @@ def test_images_are_those_that_were_planned(
     def fetch(identity: str) -> None:
         fetch_test_set.python_func(
             teacher=stage(dsl.Model, "teacher"),
+            digests=stage.digests("teacher"),
             section=made.evaluation,
             identity=identity,
             test_set=stage(dsl.Dataset, "test_set"),

@@ -18,6 +18,7 @@ from resprout import recipe as recipe_module
 from resprout.recipe import PlacementSection, Recipe
 from resprout.recipe.form import KINDS, from_inputs
 from resprout.sources.hubs import torchvision_weights
+from tests.components.stages import GIVEN
 from tests.pipeline.compiled import Stage, by_component, pods, read
 
 ROOT = Path(__file__).parents[2]
@@ -208,7 +209,31 @@ def test_what_is_fetched_is_cached_by_its_bytes(stages: list[Stage]):
 def test_the_labelled_test_set_goes_to_evaluation_and_nowhere_else(stages: list[Stage]):
     receivers = {stage.component for stage in stages if "fetch-test-set.test_set" in stage.artifacts.values()}
     assert receivers <= {"evaluate"}
+    told = {stage.component for stage in stages if "fetch-test-set.digests" in stage.parameters.values()}
+    assert told == receivers, "the others' places in the cache would depend on it"
     assert bool(receivers) == any(stage.component == "fetch-test-set" for stage in stages)
+
+
+def test_each_stage_is_told_the_digest_of_each_artifact_that_it_reads(stages: list[Stage]):
+    """Each hands on those that it was told and its own: what it reads was made on the way that they came."""
+    told = {
+        stage.component: {source(value) for name, value in stage.parameters.items() if name.endswith("digests")}
+        for stage in stages
+    }
+
+    def on_the_way(component: str) -> set[str]:
+        return told[component].union(*map(on_the_way, told[component]))
+
+    for stage in stages:
+        assert {source(value) for value in stage.artifacts.values()} <= on_the_way(stage.component), stage.component
+        assert set(stage.artifacts) == set(GIVEN.get(stage.component, ())), (
+            "tests/components/test_digests.py tries each"
+        )
+
+
+def source(output: str) -> str:
+    task = output.partition(".")[0]
+    return "synthesize" if task.startswith("for-loop") else task
 
 
 def test_nothing_is_published_that_has_not_passed_the_gate(compress: list[Stage]):

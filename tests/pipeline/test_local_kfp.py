@@ -38,8 +38,8 @@ def _components_of_this_test(monkeypatch: pytest.MonkeyPatch) -> None:
 def conversation(words: str, upto: int, ends: str):
     said = count(upto=upto).outputs
     with dsl.ParallelFor(said["numbers"], name="everybody") as number:
-        speaking = speak(words=words, number=number, total=said["total"], names=said["names"])
-    gathered = gather(said=dsl.Collected(speaking.outputs["said"]))
+        speaking = speak(words=words, number=number, heard=said["heard"], total=said["total"], names=said["names"])
+    gathered = gather(said=dsl.Collected(speaking.outputs["said"]), heard=dsl.Collected(speaking.outputs["heard"]))
     repeat(said=gathered.outputs["all_said"], ends=ends).set_retry(2, backoff_duration="1s")
 
 
@@ -79,6 +79,7 @@ def test_a_loop_over_one_of_several_outputs_gives_its_tasks_the_item_and_each_ot
 
     assert done
     assert recorder.tasks[-1].outputs["again"].read_text().splitlines() == [
+        *(f"heard {{'nobody': 'nothing', 'words': '{words} {number}'}}" for number in (10, 11)),
         f"{words} 10 of 2 ['a', 'b']",
         f"{words} 11 of 2 ['a', 'b']",
     ]
@@ -109,7 +110,8 @@ def test_words_arrive_as_they_were_written(tmp_path: Path, words: str):
     done, _ = run(tmp_path, recorder, words=words)
 
     assert done
-    assert recorder.tasks[-1].outputs["again"].read_text().splitlines() == [f"{words} 10 of 1 ['a', 'b']"]
+    *_, said = recorder.tasks[-1].outputs["again"].read_text().splitlines()
+    assert said == f"{words} 10 of 1 ['a', 'b']"
 
 
 def test_tasks_come_first_that_wait_for_the_fewest():

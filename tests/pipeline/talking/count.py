@@ -9,8 +9,9 @@ class Counted(NamedTuple):
     numbers: list[int]
     total: int
     names: list
+    heard: dict
 
 
 @on_cpu()
 def count(upto: int) -> Counted:
-    return Counted(list(range(10, 10 + upto)), upto, ["a", "b"])
+    return Counted(list(range(10, 10 + upto)), upto, ["a", "b"], {"nobody": "nothing"})

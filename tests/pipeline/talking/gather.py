@@ -6,10 +6,10 @@ from components._image import on_cpu
 
 
 @on_cpu()
-def gather(said: dsl.Input[list[dsl.Artifact]], all_said: dsl.Output[dsl.Artifact]):
+def gather(said: dsl.Input[list[dsl.Artifact]], heard: list, all_said: dsl.Output[dsl.Artifact]):
     lines = []
     for one in said:
         with open(one.path) as file:
             lines.append(file.read())
     with open(all_said.path, "w") as file:
-        file.writelines(sorted(lines))
+        file.writelines([*(f"heard {dict(sorted(each.items()))}\n" for each in heard), *sorted(lines)])

@@ -3,12 +3,13 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.embedded_storage import Server
-from resprout.artifacts import save_artifact
-from resprout.errors import StorageAwayError, StorageError
+from resprout.artifacts import digest_of, read_manifest, save_artifact, sha256_of
+from resprout.errors import ArtifactError, StorageAwayError, StorageError
 from resprout.recipe import PublishingSection
 from resprout.storage import ObjectAddress, Storage, check_free, fetch, find, publish, published
 from resprout.storage.models import publish_model
@@ -117,22 +118,70 @@ def _weights(folder: Path) -> None:
     (folder / "a").write_text("weights")
 
 
+def judged(folder: Path, report: str, *, model: Path | None = None) -> dict[str, Any]:
+    """What `publish_model` is given of a model that was judged: in `folder`, or the model elsewhere."""
+    model = model or folder / "model"
+    (folder / "report.html").write_text(report)
+    evaluation = save_artifact(
+        folder / "evaluation",
+        "evaluation",
+        inputs={"recovered": model},
+        extras=lambda made: (made / "metrics.json").write_text(f'{{"recovered.top1": 0.{len(report)}}}'),
+    )
+    digests = {"recovered": digest_of(model), "evaluation": evaluation, "report": sha256_of(folder / "report.html")}
+    return {"model": model, "evaluation": folder / "evaluation", "page": folder / "report.html", "digests": digests}
+
+
 def test_a_model_that_was_judged_anew_is_the_version_that_is_there(
     storage: Storage, place: ObjectAddress, tmp_path: Path
 ) -> None:
     save_artifact(tmp_path / "model", "recovered", extras=_weights)
     section = PublishingSection(to=str(place), name="lesions")
-    made = []
-    for report in ("one test set", "another"):
-        (tmp_path / "report.html").write_text(report)
-        (tmp_path / "metrics.json").write_text("{}")
-        page = tmp_path / "report.html"
-        made.append(publish_model(storage, section, model=tmp_path / "model", evaluation=tmp_path, page=page))
+    made = [publish_model(storage, section, **judged(tmp_path, report)) for report in ("one test set", "another")]
 
     assert made[0] == made[1]
     named = section.model_copy(update={"version": made[0].version})
     with pytest.raises(StorageError, match="is published with other files"):
-        publish_model(storage, named, model=tmp_path / "model", evaluation=tmp_path, page=tmp_path / "report.html")
+        publish_model(storage, named, **judged(tmp_path, "another"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ("model/a", "model/a has sha256 .* but its manifest says"),
+        ("model/manifest.json", "model has digest .*, not"),
+        ("evaluation/metrics.json", "evaluation/metrics.json has sha256"),
+        ("evaluation/manifest.json", "evaluation has digest .*, not"),
+        ("report.html", "report.html is not the report that the evaluation wrote"),
+        ("another model", "the evaluation in .* is of another model"),
+    ],
+)
+def test_what_is_not_what_its_stage_made_is_not_published(
+    storage: Storage, place: ObjectAddress, tmp_path: Path, changed: str, said: str
+) -> None:
+    save_artifact(tmp_path / "model", "recovered", extras=_weights)
+    given = judged(tmp_path, "a report")
+    if changed == "another model":
+        save_artifact(tmp_path / "model", "recovered", extras=_weights, seed=1)
+        given["digests"]["recovered"] = digest_of(tmp_path / "model")
+    elif changed.endswith("manifest.json"):
+        folder = tmp_path / Path(changed).parent
+        manifest = read_manifest(folder)
+        (folder / "manifest.json").write_text(replace(manifest, seed=99).to_json())
+    else:
+        (tmp_path / changed).write_text('{"recovered.top1": 0.999}')
+
+    with pytest.raises(ArtifactError, match=said):
+        publish_model(storage, PublishingSection(to=str(place), name="lesions"), **given)
+    assert published(storage, place) == []
+
+
+def test_what_nobody_checked_is_not_published(storage: Storage, place: ObjectAddress, tmp_path: Path) -> None:
+    save_artifact(tmp_path / "model", "recovered", extras=_weights)
+    (tmp_path / "model" / "sitecustomize.py").write_text("")
+
+    made = publish_model(storage, PublishingSection(to=str(place), name="lesions"), **judged(tmp_path, "a report"))
+    assert set(made.files) == {"model/a", "model/manifest.json", "metrics.json", "report.html"}
 
 
 def test_a_version_cannot_write_outside_the_folder_it_is_fetched_to(
