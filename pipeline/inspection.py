@@ -12,7 +12,8 @@ from torch import Tensor
 
 from resprout import artifacts
 from resprout.artifacts import Manifest
-from resprout.artifacts.networks import STUDENT_KINDS
+from resprout.artifacts.described import described
+from resprout.artifacts.networks import STUDENT_KINDS, AboutStudent, AboutTeacher, unpack_mask
 from resprout.artifacts.plans import unpack_plan
 from resprout.errors import ArtifactError
 from resprout.masking import whole_layers
@@ -31,36 +32,42 @@ def show(directory: Path) -> None:
 
 def describe(directory: Path) -> Iterator[str]:
     """The lines that `show` prints."""
-    kind = artifacts.read_manifest(directory).kind
+    digest = artifacts.digest_of(directory)
+    kind = artifacts.read_manifest(directory, sha256=digest).kind
     if kind not in ("teacher", *STUDENT_KINDS):
         raise ArtifactError(
             f"{directory} is an artifact of kind '{kind}', not a model", now="give a run's model folder"
         )
-    tensors, manifest = artifacts.load_artifact(directory, kind)
+    tensors, manifest = artifacts.load_artifact(directory, kind, sha256=digest)
     weights = tensors.get("weights", {})
-    model = manifest.about["model"]
-    yield f"{directory}: {manifest.kind}, {model['architecture']}, {model['num_classes']} classes, " + (
-        f"input {'x'.join(str(size) for size in model['input']['shape'])}"
+    model = described(AboutTeacher, manifest, directory).model
+    yield f"{directory}: {kind}, {model.architecture}, {model.num_classes} classes, " + (
+        f"input {'x'.join(map(str, model.input.shape))}"
     )
     count = sum(tensor.numel() for name, tensor in weights.items() if not _is_statistic(name))
     yield f"parameters  {count:,}"
-    if plan := unpack_plan(tensors, manifest.about, directory):
-        yield f"sparsity    {100 * manifest.about['sparsity']:.1f} % of the teacher's weights, gone with their channels"
-        yield ""
-        yield from _channels(plan)
-    elif "mask" in tensors:
-        shapes = manifest.about["mask_shapes"]
-        mask = PruningMask({name: artifacts.unpack_bits(tensors["mask"][name], shapes[name]) for name in shapes})
-        yield f"sparsity    {100 * mask.sparsity:.1f} % of {mask.num_weights:,} weights that can be masked"
-        yield ""
-        yield from _densities(mask)
-        for name in whole_layers(weights, mask):
-            yield f"whole       {name}, {weights[name].numel():,} weights, not counted above"
+    if kind != "teacher":
+        yield from _pruned(tensors, described(AboutStudent, manifest, directory), directory)
     yield ""
     if manifest.computed_on:
         yield f"computed on {manifest.computed_on}"
-    yield f"digest      {artifacts.digest_of(directory)}  (every file matches its own)"
+    yield f"digest      {digest}  (every file matches its own)"
     yield from _provenance(manifest)
+
+
+def _pruned(tensors: Mapping[str, Mapping[str, Tensor]], about: AboutStudent, directory: Path) -> Iterator[str]:
+    plan, keep = unpack_plan(tensors, about.channels, directory), unpack_mask(tensors, about, directory)
+    if plan:
+        yield f"sparsity    {100 * about.sparsity:.1f} % of the teacher's weights, gone with their channels"
+        yield ""
+        yield from _channels(plan)
+        return
+    mask, weights = PruningMask(keep), tensors.get("weights", {})
+    yield f"sparsity    {100 * mask.sparsity:.1f} % of {mask.num_weights:,} weights that can be masked"
+    yield ""
+    yield from _densities(mask)
+    for name in whole_layers(weights, mask):
+        yield f"whole       {name}, {weights[name].numel():,} weights, not counted above"
 
 
 def _is_statistic(name: str) -> bool:

@@ -7,13 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from resprout.artifacts import read_manifest
+from resprout.artifacts.described import About, described
 from resprout.manifest import record_of
-from resprout.types import SparsityChoice, Trial
+from resprout.types import SparsityChoice
 
 __all__ = ["recipe_of", "record_of", "recovery_curves", "sparsity_choice"]
+
+
+class _Curves(About):
+    curves: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+
+
+class _Choice(About):
+    sparsity_choice: SparsityChoice | None = None
+
 
 # an artifact's kind -> the recipe section that its manifest holds
 _SECTIONS = {
@@ -35,23 +46,13 @@ def recipe_of(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def recovery_curves(directory: str | Path, *, sha256: str | None = None) -> dict[str, Tensor]:
     """The curves that recovery left in a recovered student's manifest: name -> float32, shape (epochs,)."""
-    curves = read_manifest(directory, sha256=sha256).about.get("curves", {})
-    return {name: torch.tensor(values, dtype=torch.float32) for name, values in curves.items()}
+    about = described(_Curves, read_manifest(directory, sha256=sha256), directory)
+    return {name: torch.tensor(values, dtype=torch.float32) for name, values in about.curves.items()}
 
 
 def sparsity_choice(directory: str | Path, *, sha256: str | None = None) -> SparsityChoice | None:
     """What was tried for `sparsity: auto`, from a pruned student's manifest; None where the recipe gave a number."""
-    stored = read_manifest(directory, sha256=sha256).about.get("sparsity_choice")
-    if stored is None:
-        return None
-    return SparsityChoice(
-        **{
-            **stored,
-            "trials": tuple(
-                Trial(trial["sparsity"], trial["agreement"], trial["kl_divergence"]) for trial in stored["trials"]
-            ),
-        }
-    )
+    return described(_Choice, read_manifest(directory, sha256=sha256), directory).sparsity_choice
 
 
 def _walk(record: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

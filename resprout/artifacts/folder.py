@@ -9,6 +9,7 @@ digest.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
@@ -26,6 +27,8 @@ from resprout.files import room_for, sha256_of
 from resprout.manifest import MANIFEST, Manifest, check_file, read_manifest, record_of
 
 SUFFIX = ".safetensors"
+_NAMES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
+DTYPES = frozenset(getattr(torch, name) for name in _NAMES)  # safetensors knows more, which few functions of torch take
 
 
 def save_artifact(
@@ -145,9 +148,14 @@ def _checked_tensors(directory: str | Path, name: str, manifest: Manifest) -> di
         check_file(directory, name, manifest, checked)
         checked.flush()
         try:
-            return load_file(f"/proc/self/fd/{checked.fileno()}")
+            tensors = load_file(f"/proc/self/fd/{checked.fileno()}")
         except SafetensorError as error:
             raise ArtifactError(f"{Path(directory) / name} is not safetensors: {error}") from None
+    if strange := {tensor.dtype for tensor in tensors.values()} - DTYPES:
+        raise ArtifactError(
+            f"{Path(directory) / name} holds {', '.join(sorted(map(str, strange)))}, which nothing here computes with"
+        )
+    return tensors
 
 
 def pack_bits(keep: Tensor) -> Tensor:
@@ -159,10 +167,8 @@ def pack_bits(keep: Tensor) -> Tensor:
 
 def unpack_bits(packed: Tensor, shape: Sequence[int]) -> Tensor:
     """The bool tensor of `shape` that `pack_bits` packed."""
-    numel = 1
-    for size in shape:
-        numel *= size
-    if packed.numel() != (numel + 7) // 8:
+    numel = math.prod(shape)
+    if packed.dtype != torch.uint8 or packed.shape != ((numel + 7) // 8,) or min(shape, default=0) < 0:
         raise ArtifactError(f"a mask of {packed.numel()} bytes cannot have shape {list(shape)}")
     bits = (packed[:, None] >> torch.arange(7, -1, -1, dtype=torch.uint8)) & 1
     return bits.flatten()[:numel].to(torch.bool).view(*shape)

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
+from resprout.artifacts.described import About, described, misdescribed, named_tensors
 from resprout.artifacts.folder import load_artifact, save_artifact
-from resprout.errors import ArtifactError
 from resprout.recipe import EvaluationSection
 from resprout.types import LabelledImages
+
+
+class _About(About):
+    num_images: int
+    class_names: tuple[str, ...]
+    source: str
 
 
 def save_test_set(images: LabelledImages | None, directory: str | Path, *, section: EvaluationSection) -> str:
@@ -38,11 +46,14 @@ def load_test_set(directory: str | Path, *, sha256: str | None = None) -> Labell
         ArtifactError: damaged, of another kind or digest, or not what its manifest describes.
     """
     tensors, manifest = load_artifact(directory, "test_set", sha256=sha256)
-    try:
-        if not manifest.about["num_images"]:
-            return None
-        named = tensors["test_set"]
-        names = tuple(manifest.about["class_names"])
-        return LabelledImages(named["images"], named["labels"], names, str(manifest.about["source"]))
-    except (KeyError, TypeError) as error:
-        raise ArtifactError(f"{directory} is not what its manifest describes: {error}") from None
+    about = described(_About, manifest, directory)
+    if not about.num_images:
+        return None
+    images, labels = named_tensors(tensors, "test_set", directory, "images", "labels")
+    if (
+        (images.dtype, labels.dtype) != (torch.uint8, torch.int64)
+        or images.ndim != 4
+        or labels.shape != images.shape[:1]
+    ):
+        raise misdescribed(directory, f"images of shape {list(images.shape)}, labels of shape {list(labels.shape)}")
+    return LabelledImages(images, labels, about.class_names, about.source)

@@ -9,21 +9,41 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, PositiveInt
 from torch import Tensor, nn
 
 from resprout import models
+from resprout.artifacts.described import About, described
 from resprout.artifacts.folder import load_artifact, pack_bits, save_artifact, unpack_bits
 from resprout.artifacts.plans import pack_plan, unpack_plan
 from resprout.channels import shrink, whole_mask
 from resprout.errors import ArtifactError
-from resprout.manifest import Manifest, read_manifest
-from resprout.types import ChannelPlan, InputSpec, ModelInfo, PruningMask, Student, Teacher
+from resprout.manifest import read_manifest
+from resprout.types import ChannelPlan, ModelInfo, PruningMask, Student, Teacher
 
 STUDENT_KINDS = ("student", "repaired", "recovered", "model")
 
 Section = Mapping[str, Any] | BaseModel | None
 Inputs = Mapping[str, str | Path] | Sequence[Mapping[str, Any]] | None
+
+
+class AboutTeacher(About):
+    """What loading a teacher needs to know."""
+
+    model: ModelInfo
+    source: str = ""
+    digest: str = ""
+    notes: tuple[str, ...] = ()
+
+
+class AboutStudent(About):
+    """What loading a student needs to know."""
+
+    model: ModelInfo
+    sparsity: float
+    mask_shapes: dict[str, tuple[PositiveInt, ...]]
+    channels: dict[str, int] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def save_teacher(teacher: Teacher, directory: str | Path, *, section: Section = None) -> str:
@@ -54,7 +74,7 @@ def teacher_info(directory: str | Path, *, sha256: str | None = None) -> ModelIn
     Raises:
         ArtifactError: it is of another kind, has another digest than `sha256`, or its manifest does not say.
     """
-    return _info_from_json(read_manifest(directory, "teacher", sha256=sha256), directory)
+    return described(AboutTeacher, read_manifest(directory, "teacher", sha256=sha256), directory).model
 
 
 def load_teacher(directory: str | Path, *, sha256: str | None = None, allow_custom_code: bool = False) -> Teacher:
@@ -66,10 +86,9 @@ def load_teacher(directory: str | Path, *, sha256: str | None = None, allow_cust
         UnsupportedModelError: its architecture is custom code, which was not allowed.
     """
     tensors, manifest = load_artifact(directory, "teacher", sha256=sha256)
-    info = _info_from_json(manifest, directory)
-    network = _network(info, tensors, directory, allow_custom_code, None)
-    source, digest = (str(manifest.about.get(field, "")) for field in ("source", "digest"))
-    return Teacher(info, network, source, digest, tuple(map(str, manifest.about.get("notes", ()))))
+    about = described(AboutTeacher, manifest, directory)
+    network = _network(about.model, tensors, directory, allow_custom_code, None)
+    return Teacher(about.model, network, about.source, about.digest, about.notes)
 
 
 def save_student(
@@ -142,16 +161,28 @@ def load_student(directory: str | Path, *, sha256: str | None = None, allow_cust
         UnsupportedModelError: its architecture is custom code, which was not allowed.
     """
     tensors, manifest = load_artifact(directory, *STUDENT_KINDS, sha256=sha256)
-    info = _info_from_json(manifest, directory)
-    channels = unpack_plan(tensors, manifest.about, directory)
-    network = _network(info, tensors, directory, allow_custom_code, channels)
-    shapes, packed = manifest.about.get("mask_shapes"), tensors.get("mask")
-    if packed is None or not isinstance(shapes, Mapping) or set(shapes) != set(packed):
-        raise ArtifactError(f"{directory} lacks its mask, or holds one that its manifest does not describe")
-    keep = {name: unpack_bits(packed[name], shape) for name, shape in shapes.items()}
+    about = described(AboutStudent, manifest, directory)
+    channels = unpack_plan(tensors, about.channels, directory)
+    network = _network(about.model, tensors, directory, allow_custom_code, channels)
+    keep = unpack_mask(tensors, about, directory)
     mask = PruningMask(keep if channels is None else {**whole_mask(network).keep, **keep})
     _check_mask(network, mask, directory)
-    return Student(info, network, mask, channels, tuple(manifest.about.get("notes", ())))
+    return Student(about.model, network, mask, channels, about.notes)
+
+
+def unpack_mask(
+    tensors: Mapping[str, Mapping[str, Tensor]], about: AboutStudent, directory: str | Path
+) -> dict[str, Tensor]:
+    """The mask of a student's artifact: parameter name -> bool.
+
+    Raises:
+        ArtifactError: the tensors and the manifest do not agree.
+    """
+    packed = tensors.get("mask")
+    whole = about.channels is not None  # of what was cut, a mask that removes nothing is not kept
+    if packed is None or set(about.mask_shapes) != set(packed) or not (packed or whole):
+        raise ArtifactError(f"{directory} lacks its mask, or holds one that its manifest does not describe")
+    return {name: unpack_bits(packed[name], shape) for name, shape in about.mask_shapes.items()}
 
 
 def plain_section(section: Section) -> dict[str, Any]:
@@ -163,18 +194,6 @@ def plain_section(section: Section) -> dict[str, Any]:
 
 def _info_to_json(info: ModelInfo) -> dict[str, Any]:
     return {**asdict(info), "arguments": dict(info.arguments)}
-
-
-def _info_from_json(manifest: Manifest, directory: str | Path) -> ModelInfo:
-    try:
-        fields = dict(manifest.about["model"])
-        spec = {name: tuple(value) for name, value in fields.pop("input").items()}
-        return ModelInfo(**{**fields, "class_names": tuple(fields["class_names"])}, input=InputSpec(**spec))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(
-            f"the manifest of {directory} does not describe its network: {error}",
-            now="make it again, or fetch it again",
-        ) from None
 
 
 def _network(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -26,17 +25,17 @@ def pack_plan(plan: ChannelPlan | None) -> tuple[dict[str, dict[str, Tensor]], d
 
 
 def unpack_plan(
-    tensors: Mapping[str, Mapping[str, Tensor]], about: Mapping[str, Any], directory: str | Path
+    tensors: Mapping[str, Mapping[str, Tensor]], sizes: Mapping[str, int] | None, directory: str | Path
 ) -> ChannelPlan | None:
     """The plan of an artifact; None where its network has its teacher's shape, as all had before there were plans.
 
     Raises:
         ArtifactError: the tensors and the manifest do not agree.
     """
-    packed, sizes = tensors.get(STEM), about.get(STEM)
+    packed = tensors.get(STEM)
     if packed is None and sizes is None:
         return None
-    if packed is None or not isinstance(sizes, Mapping) or set(sizes) != set(packed):
+    if packed is None or sizes is None or set(sizes) != set(packed):
         raise ArtifactError(f"{directory} lacks its channel plan, or holds one that its manifest does not describe")
     kept = {name: unpack_bits(packed[name], [size]) for name, size in sizes.items()}
     outputs, inputs = (

@@ -5,12 +5,23 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from resprout.artifacts.described import About, described, named_tensors
 from resprout.artifacts.folder import load_artifact, save_artifact
 from resprout.artifacts.networks import Inputs, Section, plain_section
-from resprout.errors import ArtifactError
 from resprout.types import Sensitivity
 
 PAGE = "sensitivity.html"
+
+
+class _About(About):
+    layers: tuple[str, ...]
+    num_weights: tuple[int, ...]
+    sparsities: tuple[float, ...]
+    teacher_top1: float | None
+    num_repair_dreams: int
+    num_held_out_dreams: int
+    whole_agreement: float
+    images_source: str = ""
 
 
 def save_sensitivity(
@@ -64,27 +75,10 @@ def load_sensitivity(directory: str | Path, *, sha256: str | None = None) -> Sen
         ArtifactError: damaged, of another kind or digest, or not what its manifest describes.
     """
     tensors, manifest = load_artifact(directory, "sensitivity", sha256=sha256)
-    about, measured = manifest.about, tensors.get("sensitivity", {})
-    try:
-        return Sensitivity(
-            layers=tuple(about["layers"]),
-            num_weights=tuple(int(count) for count in about["num_weights"]),
-            sparsities=tuple(float(sparsity) for sparsity in about["sparsities"]),
-            agreement=measured["agreement"],
-            kl_divergence=measured["kl_divergence"],
-            top1=measured.get("top1"),
-            teacher_top1=about["teacher_top1"],
-            num_repair_dreams=int(about["num_repair_dreams"]),
-            num_held_out_dreams=int(about["num_held_out_dreams"]),
-            whole_agreement=float(about["whole_agreement"]),
-            images_source=str(about.get("images_source", "")),
-        )
-    except (KeyError, TypeError) as error:
-        raise ArtifactError(
-            f"the manifest of {directory} does not describe what the folder holds: {error}",
-            why="it was edited, or put together by hand",
-            now="make it again, or fetch it again",
-        ) from None
+    about = described(_About, manifest, directory)
+    agreement, kl_divergence = named_tensors(tensors, "sensitivity", directory, "agreement", "kl_divergence")
+    top1 = tensors["sensitivity"].get("top1")
+    return Sensitivity(**dict(about), agreement=agreement, kl_divergence=kl_divergence, top1=top1)
 
 
 def _write_table(sensitivity: Sensitivity, path: Path) -> None:

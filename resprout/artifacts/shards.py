@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from resprout.artifacts.described import About, described, named_tensors
 from resprout.artifacts.folder import load_artifact, save_artifact
 from resprout.artifacts.networks import Inputs, Section, plain_section
 from resprout.artifacts.typed import SPACE, save_dreams
@@ -16,6 +17,18 @@ from resprout.manifest import Manifest, read_manifest
 from resprout.types import DreamGroup, DreamSet, DreamShard, InputSpec
 
 KIND = "dream_shard"
+
+
+class _Group(About):
+    index: int
+    held_out: bool
+
+
+class _About(About):
+    input: InputSpec
+    groups: tuple[_Group, ...]
+    num_groups: int
+    num_classes: int
 
 
 def save_shard(
@@ -57,11 +70,9 @@ def load_shard(directory: str | Path, *, sha256: str | None = None) -> DreamShar
         ArtifactError: damaged, of another kind or digest, or not what its manifest describes.
     """
     files, manifest = load_artifact(directory, KIND, sha256=sha256)
-    try:
-        groups = [_group(files["shard"], each["index"], each["held_out"]) for each in manifest.about["groups"]]
-        return DreamShard(groups, int(manifest.about["num_groups"]), int(manifest.about["num_classes"]))
-    except (KeyError, TypeError) as error:
-        raise ArtifactError(f"{directory} is not what its manifest describes: {error}") from None
+    about = described(_About, manifest, directory)
+    groups = [_group(files, each, directory) for each in about.groups]
+    return DreamShard(groups, about.num_groups, about.num_classes)
 
 
 def save_merged(
@@ -93,11 +104,10 @@ def save_merged(
                 why="dreams of two recipes are not one set",
                 now="synthesize every shard with the same recipe, seed and teacher",
             )
-    fields = first.about["input"]
     return save_dreams(
         dreams,
         directory,
-        input=InputSpec(*(tuple(fields[name]) for name in ("shape", "mean", "std"))),
+        input=described(_About, first, shards[0]).input,
         section=first.section,
         seed=first.seed,
         inputs=first.inputs,
@@ -112,12 +122,13 @@ def _named(group: DreamGroup) -> dict[str, Tensor]:
     return {f"{prefix}.images": group.images, f"{prefix}.targets": group.targets, **curves}
 
 
-def _group(named: Mapping[str, Tensor], index: int, held_out: bool) -> DreamGroup:
-    prefix = f"group.{index}."
-    own = {name.removeprefix(prefix): tensor for name, tensor in named.items() if name.startswith(prefix)}
-    curves = {name.removeprefix("curve."): tensor for name, tensor in own.items() if name.startswith("curve.")}
-    return DreamGroup(index, own["images"], own["targets"], held_out, curves)
+def _group(files: Mapping[str, Mapping[str, Tensor]], about: _Group, directory: str | Path) -> DreamGroup:
+    prefix = f"group.{about.index}."
+    images, targets = named_tensors(files, "shard", directory, f"{prefix}images", f"{prefix}targets")
+    start = f"{prefix}curve."
+    curves = {name.removeprefix(start): it for name, it in files["shard"].items() if name.startswith(start)}
+    return DreamGroup(about.index, images, targets, about.held_out, curves)
 
 
 def _origin(manifest: Manifest) -> tuple[object, ...]:
-    return manifest.section, manifest.seed, manifest.inputs, manifest.about["input"]
+    return manifest.section, manifest.seed, manifest.inputs, manifest.about.get("input")

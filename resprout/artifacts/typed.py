@@ -10,13 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
+from resprout.artifacts.described import About, described, named_tensors
 from resprout.artifacts.folder import load_artifact, save_artifact
 from resprout.artifacts.networks import Inputs, Section, plain_section
 from resprout.doubts import doubt_about
 from resprout.errors import ArtifactError
-from resprout.manifest import Manifest
 from resprout.types import (
     BNStatistics,
     DreamSet,
@@ -30,6 +28,57 @@ from resprout.types import (
 )
 
 SPACE = "normalised model input"
+
+
+class _Layer(About):
+    name: str
+    eps: float
+    spatial: tuple[int, ...]
+
+
+class _Statistics(About):
+    layers: tuple[_Layer, ...]
+
+
+class _Dreams(About):
+    space: str
+    num_held_out: int
+    num_classes: int
+    curves: tuple[str, ...]
+    source: str = ""
+
+
+class _Score(About):
+    name: str
+    agreement: float | None
+    kl_divergence: float | None
+    top1: float | None
+
+
+class _Cost(About):
+    name: str
+    parameters: int
+    nonzero_parameters: int
+    dense_macs: int
+    effective_macs: int
+    sparsity: float
+
+
+class _Size(About):
+    name: str
+    size_bytes: int
+    compressed_size_bytes: int
+
+
+class _Evaluation(About):
+    scores: tuple[_Score, ...]
+    costs: tuple[_Cost, ...]
+    sizes: tuple[_Size, ...] = ()  # as latency, missing in folders from before it was measured
+    latency: Latency | None = None
+    num_test_images: int
+    num_held_out_dreams: int
+    class_names: tuple[str, ...]
+    images_source: str = ""
 
 
 def save_statistics(statistics: BNStatistics, directory: str | Path, *, inputs: Inputs = None) -> str:
@@ -66,20 +115,11 @@ def load_statistics(directory: str | Path, *, sha256: str | None = None) -> BNSt
         ArtifactError: damaged, of another kind or digest, or not what its manifest describes.
     """
     tensors, manifest = load_artifact(directory, "statistics", sha256=sha256)
-    named = _tensors(tensors, "statistics", directory)
-    try:
-        layers = [
-            LayerStatistics(
-                name=layer["name"],
-                mean=named[f"{layer['name']}.mean"],
-                variance=named[f"{layer['name']}.variance"],
-                eps=float(layer["eps"]),
-                spatial=tuple(layer["spatial"]),
-            )
-            for layer in manifest.about["layers"]
-        ]
-    except (KeyError, TypeError) as error:
-        raise _misdescribed(directory, error) from None
+    layers = []
+    for layer in described(_Statistics, manifest, directory).layers:
+        names = (f"{layer.name}.mean", f"{layer.name}.variance")
+        mean, variance = named_tensors(tensors, "statistics", directory, *names)
+        layers.append(LayerStatistics(layer.name, mean, variance, layer.eps, layer.spatial))
     return BNStatistics(tuple(layers))
 
 
@@ -142,23 +182,22 @@ def load_dreams(directory: str | Path, *, sha256: str | None = None) -> DreamSet
         ArtifactError: damaged, of another kind, digest or space, or not what its manifest describes.
     """
     tensors, manifest = load_artifact(directory, "dreams", sha256=sha256)
-    if manifest.about.get("space") != SPACE:
+    about = described(_Dreams, manifest, directory)
+    if about.space != SPACE:
         raise ArtifactError(
-            f"the dreams in {directory} are in space '{manifest.about.get('space')}', not '{SPACE}'",
+            f"the dreams in {directory} are in space {about.space!a}, not '{SPACE}'",
             why="networks expect normalised images",
         )
-    named, curves = _tensors(tensors, "dreams", directory), tensors.get("curves", {})
-    try:
-        return DreamSet(
-            images=named["images"],
-            targets=named["targets"],
-            num_held_out=int(manifest.about["num_held_out"]),
-            num_classes=int(manifest.about["num_classes"]),
-            curves={name: curves[name] for name in manifest.about["curves"]},
-            source=str(manifest.about.get("source", "")),
-        )
-    except (KeyError, TypeError) as error:
-        raise _misdescribed(directory, error) from None
+    images, targets = named_tensors(tensors, "dreams", directory, "images", "targets")
+    curves = named_tensors(tensors, "curves", directory, *about.curves)
+    return DreamSet(
+        images,
+        targets,
+        about.num_held_out,
+        about.num_classes,
+        dict(zip(about.curves, curves, strict=True)),
+        about.source,
+    )
 
 
 def save_evaluation(
@@ -214,11 +253,17 @@ def load_evaluation(directory: str | Path, *, sha256: str | None = None) -> Eval
         ArtifactError: damaged, of another kind or digest, or not what its manifest describes.
     """
     tensors, manifest = load_artifact(directory, "evaluation", sha256=sha256)
-    confusions = tensors.get("confusions", {})
-    try:
-        return _evaluation(manifest, confusions)
-    except (KeyError, TypeError) as error:
-        raise _misdescribed(directory, error) from None
+    about, confusions = described(_Evaluation, manifest, directory), tensors.get("confusions", {})
+    return Evaluation(
+        scores=[ModelScore(**dict(score), confusion=confusions.get(score.name)) for score in about.scores],
+        costs={cost.name: ModelCost(**cost.model_dump(exclude={"name"})) for cost in about.costs},
+        sizes={size.name: StoredSize(**size.model_dump(exclude={"name"})) for size in about.sizes},
+        latency=about.latency,
+        num_test_images=about.num_test_images,
+        num_held_out_dreams=about.num_held_out_dreams,
+        class_names=about.class_names,
+        images_source=about.images_source,
+    )
 
 
 def flat_metrics(evaluation: Evaluation) -> dict[str, float]:
@@ -244,40 +289,6 @@ def flat_metrics(evaluation: Evaluation) -> dict[str, float]:
     if doubt_about(evaluation) is not None:
         named["teacher.in_doubt"] = 1
     return {name: value for name, value in named.items() if value is not None and math.isfinite(value)}
-
-
-def _evaluation(manifest: Manifest, confusions: Mapping[str, Tensor]) -> Evaluation:
-    about = manifest.about
-    # both are missing in folders from before they were measured
-    sizes, latency = about.get("sizes", []), about.get("latency")
-    return Evaluation(
-        scores=[ModelScore(**score, confusion=confusions.get(score["name"])) for score in about["scores"]],
-        costs={cost["name"]: ModelCost(**_unnamed(cost)) for cost in about["costs"]},
-        sizes={size["name"]: StoredSize(**_unnamed(size)) for size in sizes},
-        latency=None if latency is None else Latency(**latency),
-        num_test_images=int(about["num_test_images"]),
-        num_held_out_dreams=int(about["num_held_out_dreams"]),
-        class_names=tuple(about["class_names"]),
-        images_source=str(about.get("images_source", "")),
-    )
-
-
-def _unnamed(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name != "name"}
-
-
-def _tensors(tensors: Mapping[str, Mapping[str, Tensor]], stem: str, directory: str | Path) -> Mapping[str, Tensor]:
-    if stem not in tensors:
-        raise ArtifactError(f"{directory} holds no {stem}.safetensors", now="make it again, or fetch it again")
-    return tensors[stem]
-
-
-def _misdescribed(directory: str | Path, error: Exception) -> ArtifactError:
-    return ArtifactError(
-        f"the manifest of {directory} does not describe what the folder holds: {error}",
-        why="it was edited, or put together by hand",
-        now="make it again, or fetch it again",
-    )
 
 
 def _write_json(folder: Path, files: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from resprout.manifest.form import MANIFEST, SCHEMA_VERSION, Manifest
+from resprout.manifest.form import MANIFEST, SCHEMA_VERSION, Manifest, first_problem
 from resprout.manifest.reading import check, check_file, digest_of, read_manifest
 from resprout.manifest.records import record_of, records
 
@@ -13,6 +13,7 @@ __all__ = [
     "check",
     "check_file",
     "digest_of",
+    "first_problem",
     "read_manifest",
     "record_of",
     "records",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from pydantic import ConfigDict
 from torch import Tensor, nn
 
 from resprout.classifier import classifier
@@ -26,6 +27,8 @@ class InputSpec:
     Raises:
         UnsupportedModelError: these cannot be what was meant; the message has what probably was.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # where a manifest says it
 
     shape: tuple[int, int, int]
     mean: tuple[float, ...]
@@ -65,6 +68,8 @@ class ModelInfo:
         bfloat16: whether it can compute in that.
         numbers_are_names: class names that are "0", "1", … were given, and are not for want of names.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     architecture: str
     num_classes: int

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from resprout import artifacts
+from resprout import artifacts, provenance
 from resprout.errors import ArtifactError, ResproutError, UnsupportedModelError
 from resprout.types import (
     DreamSet,
@@ -76,7 +76,16 @@ def test_an_edited_manifest_is_refused(written: Path) -> None:
         lambda fields: fields["about"]["model"].update(num_classes=7),
         lambda fields: fields["about"]["model"]["arguments"].update(width=4),
         lambda fields: fields["about"]["model"]["arguments"].update(depth_of_field=4),
+        lambda fields: fields["about"]["model"].update(class_names="abcd"),
+        lambda fields: fields["about"]["model"].update(class_names=[1, 2, 3, 4]),
+        lambda fields: fields["about"]["model"].update(num_classes=4.0),
+        lambda fields: fields["about"]["model"].update(arguments=["width"]),
+        lambda fields: fields["about"]["model"].update(custom_code="no"),
+        lambda fields: fields["about"]["model"]["input"].update(mean=None),
+        lambda fields: fields["about"].update(notes="one"),
+        lambda fields: fields["about"].update(channels=[1]),
         lambda fields: fields["about"].pop("mask_shapes"),
+        lambda fields: fields["about"]["mask_shapes"].update({"conv1.weight": [-8, -3, 3, 3]}),
         lambda fields: fields["about"]["mask_shapes"].update({"conv1.weight": [4, 4]}),
         lambda fields: fields["about"]["mask_shapes"].update({"conv1.weight": [8, 27]}),
     ],
@@ -168,3 +177,23 @@ def test_saving_again_replaces_the_whole_folder(written: Path, tiny_teacher: Tea
     (written / "teacher" / "notes.txt").write_text("from the last run")
     artifacts.save_teacher(tiny_teacher, written / "teacher")
     assert sorted(path.name for path in (written / "teacher").iterdir()) == ["manifest.json", "weights.safetensors"]
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.float8_e4m3fn])
+def test_numbers_that_few_functions_take_are_refused(tmp_path: Path, dtype: torch.dtype) -> None:
+    artifacts.save_artifact(tmp_path / "it", "statistics", tensors={"statistics": {"a": torch.zeros(3, dtype=dtype)}})
+    with pytest.raises(ArtifactError, match="which nothing here computes with"):
+        artifacts.load_artifact(tmp_path / "it", "statistics")
+
+
+@pytest.mark.parametrize(
+    ("curves", "choice"),
+    [(None, None), ("a", {}), ({"loss": "high"}, {"sparsity": 0.5}), ([1], [1]), ({"a": [[]]}, 0.5)],
+)
+def test_what_a_student_says_of_its_making_is_as_strict(written: Path, curves: object, choice: object) -> None:
+    resealed(written / "student", lambda fields: fields["about"].update(curves=curves, sparsity_choice=choice))
+    with pytest.raises(ArtifactError, match="does not describe"):
+        provenance.recovery_curves(written / "student")
+    if choice is not None:
+        with pytest.raises(ArtifactError, match="does not describe"):
+            provenance.sparsity_choice(written / "student")
