@@ -5,6 +5,8 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
+MAX_NAME = 256
+"""Characters of a name: the longest of ImageNet's 21,841 classes, with all its synonyms, has 175."""
 # after these, text reads in another order than it is stored in
 _DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -20,6 +22,17 @@ def is_plain(text: str) -> bool:
     Characters that join or part others are plain: some scripts cannot do without.
     """
     return not any(unicodedata.category(it) in ("Cc", "Cs", "Zl", "Zp") or it in _DIRECTIONS for it in text)
+
+
+def problem_of_name(name: object) -> str:
+    """What is wrong with the name of a class or an architecture, as the end of a sentence; "" where nothing is."""
+    if not isinstance(name, str):
+        return "is no text"
+    if not name.strip():
+        return "is empty"
+    if len(name) > MAX_NAME:
+        return f"has more than {MAX_NAME} characters"
+    return "" if is_plain(name) else "holds what cannot be shown on one line"
 
 
 def printable(text: str) -> str:

@@ -54,7 +54,8 @@ from resprout.recipe.sections import (
     SynthesisSection,
     TeacherSection,
 )
-from resprout.recipe.texts import mended, typed
+from resprout.recipe.texts import mended, texts_in, typed
+from resprout.wording import is_plain
 
 
 class Recipe(Section):
@@ -145,6 +146,9 @@ SECTIONS: dict[str, Any] = {
 }
 
 
+_TOLD = 20  # problems at once
+
+
 def load(path: str | Path) -> Recipe:
     """Read a recipe from a YAML file.
 
@@ -180,14 +184,28 @@ def validate(kind: Any, fields: Mapping[str, Any], where: str, texts: Any = None
     if where in SECTIONS:
         where = f"recipe section {where}"
     try:
+        _refuse_unshowable(fields)
         return TypeAdapter(kind).validate_python(fields)
     except ValidationError as error:
         if (again := mended(fields, texts, error)) is not None:
             return validate(kind, again, where)
-        problems = [problem(detail, kind) for detail in error.errors()]
-        raise RecipeError("\n".join(f"{where}, {problem}" for problem in problems)) from None
+        problems = [f"{where}, {problem(detail, kind)}" for detail in error.errors()[:_TOLD]]
+        more = [f"and {error.error_count() - _TOLD:,} more"] * (error.error_count() > _TOLD)
+        raise RecipeError("\n".join([*problems, *more])) from None
+    except RecursionError:
+        raise RecipeError(f"{where} is not a recipe: it is nested too deeply") from None
     except RecipeError as error:  # of sections that are right each, but not together
         raise RecipeError(f"{where}, {error.what}", why=error.why, now=error.now) from None
+
+
+def _refuse_unshowable(fields: Mapping[str, Any]) -> None:
+    for field, text in texts_in(fields):
+        if not is_plain(text):
+            raise RecipeError(
+                f"{field}: holds what cannot be shown on one line, {text!a:.200}",
+                why="a terminal, a page or a file would take it for something else",
+                now="write it in plain characters",
+            )
 
 
 def section(name: str, fields: Mapping[str, Any]) -> Any:

@@ -6,13 +6,14 @@ What has a field of its own is refused in the JSON, so that no two inputs can co
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NoReturn, get_args
 
 from resprout.errors import RecipeError
 from resprout.recipe import ImagesSection, PlacementSection, PruningSection, Recipe, validate, with_whole_numbers
 from resprout.recipe.names import name_made_of
 from resprout.recipe.placement import AT_SUBMIT
+from resprout.recipe.texts import texts_in
 
 # the input, and the section and field that it stands for
 FIELDS = {
@@ -55,24 +56,13 @@ def refuse_placeholders(recipe: Recipe) -> None:
     Raises:
         RecipeError: with the field.
     """
-    for field, text in _texts(recipe.model_dump(mode="json")):
+    for field, text in texts_in(recipe.model_dump(mode="json")):
         if "{{" in text:
             raise RecipeError(
                 f"{field}: holds {{{{, in {text!r}",
                 why="on a cluster, Kubeflow Pipelines puts values of its own in the place of {{…}}",
                 now="write it without; `resprout run` takes it as it is",
             )
-
-
-def _texts(value: Any, field: str = "") -> Iterator[tuple[str, str]]:
-    """Each text with its dotted field, names of fields included."""
-    if isinstance(value, str):
-        yield field, value
-    named = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
-    for name, part in named:
-        inner = f"{field}.{name}".lstrip(".")
-        yield inner, str(name)
-        yield from _texts(part, inner)
 
 
 def to_inputs(recipe: Recipe, kind: str) -> dict[str, Any]:

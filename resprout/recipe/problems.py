@@ -29,7 +29,7 @@ def problem(detail: Mapping[str, Any], kind: Any) -> str:
     if detail["type"] == "string_type" and detail["input"] is None:
         return f"{field}: is empty, where text belongs; put null or ~ in quotes where that is the text"
     message = detail["msg"][0].lower() + detail["msg"][1:]
-    return f"{field}: {message}, got {detail['input']!r}{_remedy(detail, field)}"
+    return f"{field}: {message}, got {detail['input']!r:.200}{_remedy(detail, field)}"
 
 
 def _remedy(detail: Mapping[str, Any], field: str) -> str:

@@ -8,7 +8,13 @@ from typing import Any
 
 import yaml
 
-from resprout.errors import RecipeError
+from resprout.errors import ArtifactError, RecipeError
+from resprout.files import opened
+
+MAX_BYTES = 1 << 21
+"""Of a recipe's file: with a name for each of ImageNet's 21,841 classes it takes half of that."""
+MAX_VALUES = 50_000
+"""Of a recipe's YAML, each alias counted as what it stands for: few lines of aliases can stand for millions."""
 
 _MERGE = "tag:yaml.org,2002:merge"
 _READ_ANEW = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp"))
@@ -16,6 +22,19 @@ _READ_ANEW = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "tim
 
 class _Loader(yaml.SafeLoader):
     """YAML 1.1 without its traps: 010 is not 8, 12:30 is not 750, 1e-3 is a number, and a date is text."""
+
+    values = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """See `yaml.composer.Composer`; ends where there are too many."""
+        self.values += 1
+        if self.values > MAX_VALUES:
+            raise _TooManyError
+        return super().compose_node(parent, index)
+
+
+class _TooManyError(Exception):
+    pass
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -36,10 +55,16 @@ def text_of(path: Path) -> str:
     """What a recipe's file holds.
 
     Raises:
-        RecipeError: there is no such file, it cannot be read, or it holds no text.
+        RecipeError: there is no such file, it cannot be read, is no plain file, too long, or holds no text.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with opened(path) as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise _too_long(f"recipe {path}", f"{MAX_BYTES:,} bytes")
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
+    except ArtifactError as error:
+        raise RecipeError(f"recipe {error.what}", why=error.why, now="name a recipe's YAML file") from None
     except FileNotFoundError:
         raise RecipeError(
             f"there is no recipe {path}", now="`resprout recipe list` shows those that come with Resprout"
@@ -61,31 +86,52 @@ def parsed(text: str, where: str) -> Any:
         where: starts the message of a refusal, as in "recipe demo.yaml".
 
     Raises:
-        RecipeError: it is not YAML, a key stands twice in one mapping, or an anchor holds itself.
+        RecipeError: it is not YAML, a key stands twice in one mapping, an anchor holds itself, or there are too many
+            values.
     """
     try:
-        root = yaml.compose(text, _Loader)
+        loader = _Loader(text)
+        root = loader.get_single_node()
         if root is None:
             return None
-        _refuse_doubled(root, where, (), set())
-        return yaml.load(text, _Loader)  # noqa: S506 - is a SafeLoader
+        if _values(root, where, (), {}) > MAX_VALUES:
+            raise _TooManyError
+        return loader.construct_document(root)
+    except _TooManyError:
+        raise _too_long(where, f"{MAX_VALUES:,} values, those that aliases stand for included") from None
+    except RecipeError:
+        raise
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise RecipeError(f"{where} is not YAML{place}: {error.problem}", now=_remedy(error)) from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: !!int many
-        raise RecipeError(f"{where} is not YAML: {error}", now="name a recipe's YAML file") from None
     except RecursionError:
         raise RecipeError(f"{where} is not a recipe: it is nested too deeply") from None
+    except Exception as error:  # each kind of value fails in its own way, as !!int many does
+        reason = str(error) or type(error).__name__
+        raise RecipeError(f"{where} is not YAML: {reason:.200}", now="name a recipe's YAML file") from None
 
 
-def _refuse_doubled(node: yaml.Node, where: str, above: tuple[yaml.Node, ...], seen: set[yaml.Node]) -> None:
-    """Refuse a key that stands twice in one mapping; beside one that a merge brings it may stand again."""
+def _too_long(what: str, limit: str) -> RecipeError:
+    return RecipeError(
+        f"{what} holds more than {limit}",
+        why="no recipe needs as many, and few lines may stand for more than a machine can hold",
+        now="name a recipe's YAML file; write out what is meant",
+    )
+
+
+def _values(node: yaml.Node, where: str, above: tuple[yaml.Node, ...], counted: dict[yaml.Node, int]) -> int:
+    """How many values a node stands for, aliases followed.
+
+    A key that stands twice in one mapping is refused; beside one that a merge brings it may stand again.
+    """
     if node in above:
         raise RecipeError(f"{where}, line {node.start_mark.line + 1}: an anchor holds itself", now="write it out")
-    if node in seen or not isinstance(node, yaml.CollectionNode):
-        return
-    seen.add(node)
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if node in counted:
+        return counted[node]
+    counted[node] = 1
     first: dict[str, int] = {}
     for part in node.value:
         key, value = part if isinstance(node, yaml.MappingNode) else (None, part)
@@ -98,7 +144,8 @@ def _refuse_doubled(node: yaml.Node, where: str, above: tuple[yaml.Node, ...], s
                     now="make them one",
                 )
             first[key.value] = line
-        _refuse_doubled(value, where, (*above, node), seen)
+        counted[node] += _values(value, where, (*above, node), counted)
+    return counted[node]
 
 
 def _remedy(error: yaml.MarkedYAMLError) -> str:

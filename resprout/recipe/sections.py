@@ -11,6 +11,7 @@ from resprout.arguments import problem_of as problem_of_arguments
 from resprout.errors import RecipeError
 from resprout.normalisation import problem_of
 from resprout.recipe.base import Section, method_or
+from resprout.wording import problem_of_name
 
 
 class InputSection(Section):
@@ -93,8 +94,8 @@ class TeacherSection(Section):
     def _tells_the_classes_apart(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
         seen: dict[str, int] = {}
         for label, name in enumerate(names or ()):
-            if not name.strip():
-                raise RecipeError(f"teacher.class_names: name {label} is empty", now="give each class a name")
+            if problem := problem_of_name(name):
+                raise RecipeError(f"teacher.class_names: name {label} {problem}", now="give each class a plain name")
             first = seen.setdefault(unicodedata.normalize("NFC", name), label)
             if first != label:
                 raise RecipeError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -16,8 +16,19 @@ def typed(text: str) -> Any:
     """YAML's structure with each scalar as it was typed; None where it is not YAML."""
     try:
         return yaml.load(text, yaml.BaseLoader)  # noqa: S506 - makes strings, lists and mappings alone
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         return None
+
+
+def texts_in(value: Any, field: str = "") -> Iterator[tuple[str, str]]:
+    """Each text with its dotted field, names of fields included."""
+    if isinstance(value, str):
+        yield field, value
+    named = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for name, part in named:
+        inner = f"{field}.{name}".lstrip(".")
+        yield inner, str(name)
+        yield from texts_in(part, inner)
 
 
 def mended(fields: Any, texts: Any, error: ValidationError) -> Any:
@@ -29,15 +40,21 @@ def mended(fields: Any, texts: Any, error: ValidationError) -> Any:
             sure to have been typed as they are.
         error: why it was refused.
     """
-    mended_one = False
+    changed, mended_one = _copied(fields), False
     for detail in error.errors():
         if detail["type"] == "string_type" and isinstance(detail["input"], _MISREAD):
             text = _at(texts, detail["loc"])
             if not isinstance(text, str) and type(detail["input"]) is int:
                 text = str(detail["input"])
             if isinstance(text, str):
-                fields, mended_one = _with(fields, detail["loc"], text), True
-    return fields if mended_one else None
+                mended_one |= _put(changed, detail["loc"], text)
+    return changed if mended_one else None
+
+
+def _copied(tree: Any) -> Any:
+    if isinstance(tree, Mapping):
+        return {name: _copied(part) for name, part in tree.items()}
+    return [_copied(part) for part in tree] if isinstance(tree, list | tuple) else tree
 
 
 def _at(tree: Any, location: Sequence[int | str]) -> Any:
@@ -49,12 +66,11 @@ def _at(tree: Any, location: Sequence[int | str]) -> Any:
     return tree
 
 
-def _with(tree: Any, location: Sequence[int | str], text: str) -> Any:
-    if not location:
-        return text
-    part, *rest = location
-    if isinstance(tree, Mapping):
-        return {**tree, part: _with(tree[part], rest, text)} if part in tree else _with(tree, rest, text)
-    if isinstance(tree, list | tuple) and isinstance(part, int):
-        return [*tree[:part], _with(tree[part], rest, text), *tree[part + 1 :]]
-    return text
+def _put(tree: Any, location: Sequence[int | str], text: str) -> bool:
+    """Put text into the tree at a location; False where there is no such place."""
+    *above, last = location
+    place = _at(tree, above)
+    there = last in place if isinstance(place, dict) else isinstance(place, list) and isinstance(last, int)
+    if there:
+        place[last] = text
+    return there

@@ -277,7 +277,7 @@ def test_a_recipe_called_by_no_name_keeps_it():
     [
         ({"teacher": {"source": "s3://b/t", "class_names": ["a", "{{$.inputs.parameters['seed']}}"]}}, "class_names.1"),
         ({"teacher": {"source": "s3://b/{{workflow.name}}"}}, "teacher.source"),
-        ({"teacher": {"source": "s3://b/t", "arguments": {"a": {"{{x}}": 1}}}}, "teacher.arguments.a.{{x}}"),
+        ({"teacher": {"source": "s3://b/t", "arguments": {"{{x}}": 1}}}, "teacher.arguments.{{x}}"),
     ],
 )
 def test_what_a_cluster_would_fill_in_is_refused(sections: dict[str, Any], field: str):

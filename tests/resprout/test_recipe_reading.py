@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from pipeline import recipes
 from resprout import recipe
 from resprout.errors import RecipeError
+from resprout.recipe import reading
 from resprout.recipe.reading import parsed
 
 
@@ -44,12 +46,83 @@ def test_what_yaml_would_swallow_is_refused_with_its_place(tmp_path: Path, text:
 def test_anchors_and_merges_are_fine(tmp_path: Path):
     path = tmp_path / "mine.yaml"
     path.write_text(
-        "teacher: {source: x, arguments: {a: &sizes {width: 8, depth: 2}, b: {<<: *sizes, width: 4}, c: *sizes}}"
+        "teacher: {source: x, arguments: {a: &sizes [8, 2], b: *sizes}}\n"
+        "synthesis: &counts {num_images: 64, num_held_out: 8}\n"
+        "evaluation: {max_images: &few 4, batch_size: *few}\n"
+        "placement: {gpu_node_selector: &on {zone: a, disk: fast}, gpu_tolerations: [{<<: *on, zone: b}, *on]}"
     )
 
-    arguments = recipe.load(path).teacher.arguments
+    read = recipe.load(path)
 
-    assert arguments == {"a": {"width": 8, "depth": 2}, "b": {"width": 4, "depth": 2}, "c": {"width": 8, "depth": 2}}
+    assert read.teacher.arguments == {"a": [8, 2], "b": [8, 2]}
+    assert read.evaluation.batch_size == 4
+    assert read.placement.gpu_tolerations == ({"zone": "b", "disk": "fast"}, {"zone": "a", "disk": "fast"})
+
+
+@pytest.mark.parametrize("levels", [9, 60])
+def test_aliases_stand_for_no_more_than_a_recipe_may_hold(tmp_path: Path, levels: int):
+    lines = ["teacher:", "  source: x", "  arguments:", "    a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    for level in range(1, levels):
+        lines.append(f"    a{level}: &a{level} [{', '.join(9 * [f'*a{level - 1}'])}]")
+    path = tmp_path / "mine.yaml"
+    path.write_text("\n".join(lines))
+
+    with pytest.raises(RecipeError, match=r"recipe mine\.yaml holds more than 50,000 values") as refused:
+        recipe.load(path)
+
+    assert refused.value.now
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"#" * (2**21 + 1), "holds more than 2,097,152 bytes"),
+        (b"teacher: {source: x}\nseed: !!bool maybe", "is not YAML: 'maybe'"),
+        (b"teacher: {source: x}\nseed: !!timestamp never", "is not YAML"),
+        (b'teacher: {source: "a\\u202eb"}', "teacher.source: holds what cannot be shown"),
+        (b'teacher: {source: "\\ud800"}', "teacher.source: holds what cannot be shown"),
+        (b'teacher: {source: x, class_names: [a, "b\\e[31m"]}', "teacher.class_names.1: holds what cannot be shown"),
+        (b'{"teacher\\u2028": {}}', "holds what cannot be shown"),
+        (b"teacher: {source: x, class_names: [a, " + 257 * b"b" + b"]}", "name 1 has more than 256 characters"),
+    ],
+)
+def test_what_no_recipe_holds_is_refused_soon(tmp_path: Path, content: bytes, told: str):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content)
+
+    with pytest.raises(RecipeError) as refused:
+        recipe.load(path)
+
+    assert told in str(refused.value)
+
+
+def test_values_are_counted_while_they_are_read(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(reading, "MAX_VALUES", 1_000)
+    with pytest.raises(RecipeError, match="holds more than 1,000 values"):
+        parsed(f"[{1_001 * '[],'}]", "recipe")
+    with pytest.raises(RecipeError, match="holds more than 1,000 values"):
+        parsed(f"[{2_000 * '[],'} and what is no YAML: {{", "recipe")
+
+
+def test_a_recipe_that_is_a_pipe_is_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "mine.yaml")
+    with pytest.raises(RecipeError, match="is no plain file"):
+        recipe.load(tmp_path / "mine.yaml")
+
+
+def test_very_many_classes_may_be_numbers(tmp_path: Path):
+    names = list(range(5_000))
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"teacher: {{source: x, class_names: {names}}}")
+    assert recipe.load(path).teacher.class_names == tuple(map(str, names))
+
+
+def test_of_very_many_problems_some_are_told(tmp_path: Path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"teacher: {{source: x, class_names: {5_000 * [[]]}}}")
+    with pytest.raises(RecipeError, match="and 4,980 more") as refused:
+        recipe.load(path)
+    assert len(str(refused.value)) < 5_000
 
 
 @pytest.mark.parametrize(
