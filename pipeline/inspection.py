@@ -18,6 +18,7 @@ from resprout.artifacts.plans import unpack_plan
 from resprout.errors import ArtifactError
 from resprout.masking import whole_layers
 from resprout.types import ChannelPlan, PruningMask
+from resprout.wording import printable
 
 
 def show(directory: Path) -> None:
@@ -27,7 +28,7 @@ def show(directory: Path) -> None:
         ArtifactError: not a model, damaged, or changed after it was written.
     """
     lines = [*describe(directory)]
-    Console(file=sys.stdout).print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+    Console(file=sys.stdout).print(printable("\n".join(lines)), highlight=False, markup=False, soft_wrap=True)
 
 
 def describe(directory: Path) -> Iterator[str]:

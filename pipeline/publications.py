@@ -11,6 +11,7 @@ from rich.console import Console
 from resprout import storage
 from resprout.errors import StorageError
 from resprout.storage import ObjectAddress, Publication, Storage
+from resprout.wording import printable
 
 
 def list_all(prefix: str) -> None:
@@ -95,4 +96,4 @@ def _server() -> Storage:
 
 
 def _say(text: str) -> None:
-    Console(file=sys.stdout).print(text, highlight=False, markup=False, soft_wrap=True)
+    Console(file=sys.stdout).print(printable(text), highlight=False, markup=False, soft_wrap=True)

@@ -19,6 +19,7 @@ from resprout.recipe import SensitivitySection
 from resprout.report.sensitivity import most_sensitive
 from resprout.sensitivity import scan
 from resprout.types import LabelledImages, Sensitivity, Teacher
+from resprout.wording import printable
 
 
 def run(
@@ -66,7 +67,7 @@ def run(
         found, info=teacher.info, inputs={name: artifacts.digest_of(path) for name, path in inputs.items()}
     )
     artifacts.save_sensitivity(found, folder, section=section, inputs=inputs, page=page)
-    console.print("\n".join(_told(found, folder)), highlight=False, markup=False, soft_wrap=True)
+    console.print(printable("\n".join(_told(found, folder))), highlight=False, markup=False, soft_wrap=True)
 
 
 def _folders(source: Path, dreams: Path | None) -> dict[str, Path]:

@@ -16,6 +16,7 @@ from rich.progress import Progress as Bars
 from pipeline.local_kfp import Listener, Task
 from resprout import progress
 from resprout.progress import Progress
+from resprout.wording import printable
 
 STAGES = {
     "plan": "plan",
@@ -183,6 +184,7 @@ class Watch(Listener):
 
     def said(self, task: Task, line: str) -> None:
         """See `Listener`."""
+        line = printable(line)
         self._log.write(f"{STAGES.get(task.name, task.name)}: {line}\n")
         self._log.flush()
         where, note = progress.parse(line), progress.note(line)
@@ -206,7 +208,7 @@ class Watch(Listener):
                 self._screen.line(f"{stage:<13}was killed by signal {-exit_code}")
             return
         if text := describe(task.name, task.facts()):
-            self._screen.line(f"{stage:<13}{text}", f"{time.monotonic() - self._started:.0f} s")
+            self._screen.line(f"{stage:<13}{printable(text)}", f"{time.monotonic() - self._started:.0f} s")
         for remark in self._remarks:
             self._screen.line(f"{'':<13}{remark}")
 

@@ -18,6 +18,8 @@ traceback is for mistakes of ours.
 
 from __future__ import annotations
 
+from resprout.wording import printable
+
 
 class ResproutError(Exception):
     """What is wrong, why that stops the work, and what to do now.
@@ -29,10 +31,9 @@ class ResproutError(Exception):
     """
 
     def __init__(self, what: str, *, why: str = "", now: str = "") -> None:
-        super().__init__(what)
-        self.what = what
-        self.why = why
-        self.now = now
+        # what others wrote is quoted here and there, and must not command a terminal
+        self.what, self.why, self.now = printable(what), printable(why), printable(now)
+        super().__init__(self.what)
 
     def __str__(self) -> str:
         lines = [self.what]

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from resprout.wording import printable
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -58,7 +60,7 @@ _REMARK = re.compile(r"^note: (?P<remark>.+)$")
 def print_notes(notes: Iterable[str]) -> None:
     """Print what a stage chose where there was a choice, a line each: what `remark` reads back."""
     for text in notes:
-        print(f"note: {text}", flush=True)
+        print(f"note: {printable(' '.join(text.split()))}", flush=True)
 
 
 def remark(line: str) -> str | None:

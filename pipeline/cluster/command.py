@@ -29,6 +29,7 @@ from resprout.errors import ClusterError, RecipeError
 from resprout.files import write_atomically
 from resprout.recipe import Recipe
 from resprout.recipe.form import fitting
+from resprout.wording import printable
 
 PASSED, GATE_FAILED, RUN_FAILED, CANNOT_TELL = 0, 1, 3, 4
 
@@ -241,4 +242,4 @@ def _write(path: Path, text: str) -> None:
 
 
 def _say(text: str) -> None:
-    Console(file=sys.stdout).print(text, highlight=False, markup=False, soft_wrap=True)
+    Console(file=sys.stdout).print(printable(text), highlight=False, markup=False, soft_wrap=True)

@@ -11,6 +11,7 @@ from difflib import get_close_matches
 
 from resprout.errors import DatasetError
 from resprout.types import ModelInfo
+from resprout.wording import problem_of_name
 
 SHOWN = 10
 """How much of a mapping is written out."""
@@ -46,6 +47,7 @@ def match(names: Sequence[str], info: ModelInfo, source: str) -> Matched:
     Raises:
         DatasetError: a class that the teacher does not know, two folders of one class, or too few to count.
     """
+    _check_names(names, source)
     return _by_name(names, info, source) if info.named else _in_order(names, info, source)
 
 
@@ -61,6 +63,7 @@ def match_packed(names: Sequence[str] | None, info: ModelInfo, source: str) -> M
     """
     numbers = tuple(map(str, range(info.num_classes)))
     own = numbers if names is None else tuple(names)
+    _check_names(own, source)
     if own == info.class_names and info.named:
         return Matched(
             tuple(range(len(own))), own, (f"classes map to logits by name: {_arrows(dict(enumerate(own)))}",)
@@ -101,6 +104,16 @@ class _Known:
             return self._exact[name]
         found = self._composed.get(unicodedata.normalize("NFC", name))
         return self._numbers.get(int(name)) if found is None and name.isdecimal() else found
+
+
+def _check_names(names: Sequence[str], source: str) -> None:
+    for name in names:
+        if problem := problem_of_name(name):
+            raise DatasetError(
+                f"{source} has a class {name!a:.80}, which {problem}",
+                why="reports, tables and terminals show it",
+                now="rename it",
+            )
 
 
 def _by_name(names: Sequence[str], info: ModelInfo, source: str) -> Matched:

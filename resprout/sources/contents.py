@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from resprout.errors import UnsupportedModelError
 from resprout.sources.bounds import MAX_VALUES, check_dense
 from resprout.sources.folding import folded
-from resprout.wording import listed
+from resprout.wording import is_plain, listed
 
 _DEPTH = 8  # deeper than anybody wraps; a pickle may hold itself
 # torchvision's DenseNet weights keep the names of an older torch: denselayer1.norm.1 is denselayer1.norm1
@@ -62,6 +62,12 @@ def _entries(content: Any, container: str, depth: int, visits: Iterator[int]) ->
         if not isinstance(value, Tensor):
             yield from _entries(value, f"{container}{key}.", depth - 1, visits)
         elif isinstance(key, str):
+            if not is_plain(key):
+                raise UnsupportedModelError(
+                    f"the file has a tensor {key!a:.200}, whose name cannot be shown",
+                    why="it is damaged, or was put together by hand",
+                    now="save it anew with torch.save or safetensors",
+                )
             yield Entry(_dense(value, container + key), container + key, container)
 
 

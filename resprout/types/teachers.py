@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from resprout.classifier import classifier
 from resprout.errors import UnsupportedModelError
 from resprout.normalisation import problem_of
+from resprout.wording import problem_of_name
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class ModelInfo:
         architecture: a name that `resprout.models.build` knows.
         num_classes: the length of the logits, at least 2.
         input: what images it takes.
-        class_names: one per class, in the order of the logits; "0", "1", … where nobody named them.
+        class_names: one per class, in the order of the logits, in plain characters; "0", "1", … where nobody named any.
         arguments: keyword arguments of the architecture's constructor (JSON values).
         custom_code: the architecture is a user's own `package.module:function`, which the recipe allowed.
         channels_last: whether the network takes images laid out so, which is faster.
@@ -87,6 +88,13 @@ class ModelInfo:
         return self.numbers_are_names or self.class_names != tuple(map(str, range(self.num_classes)))
 
     def __post_init__(self) -> None:
+        for name in (self.architecture, *self.class_names):
+            if problem := problem_of_name(name):
+                raise UnsupportedModelError(
+                    f"the name {name!a:.80} {problem}",
+                    why="reports, tables and terminals show it",
+                    now="give teacher.class_names, or teacher.architecture, in plain characters",
+                )
         if self.num_classes < 2:
             raise UnsupportedModelError(f"a classifier needs at least 2 classes, not {self.num_classes}")
         if len(self.class_names) != self.num_classes:

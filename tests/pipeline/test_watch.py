@@ -196,3 +196,23 @@ def test_where_nothing_is_published_nothing_is_said_of_it():
 def test_a_recovery_ends_with_the_figures_of_what_was_kept_and_its_name(epoch: float, told: str):
     facts = {"held_out_kl": 0.012, "agreement": 0.961, "kept_epoch": epoch, "sparsity": "75.0 %"}
     assert describe("recover", facts) == f"{told}  held_out_kl 0.012  agreement 96.1 %"
+
+
+def test_what_a_stage_says_commands_no_terminal(capsys: pytest.CaptureFixture[str]):
+    out, log = io.StringIO(), io.StringIO()
+    watch, task = Watch(PlainScreen(Console(file=out)), log), Task("evaluate")
+    print_notes(["took \x1b]0;owned\x07\x1b[2K\u202e\nresprout.errors.ArtifactError: as one's own"])
+    watch.started(task)
+    for line in [*capsys.readouterr().out.splitlines(), "a library's: \x9b31m\x1b[2K"]:
+        watch.said(task, line)
+    watch.ended(task, 0)
+
+    for shown in (out.getvalue(), log.getvalue()):
+        assert all(it.isprintable() for it in shown.replace("\n", ""))
+        assert r"took \x1b]0;owned" in shown
+    assert "\nresprout.errors" not in log.getvalue()
+
+
+def test_what_an_error_quotes_commands_no_terminal():
+    text = str(ArtifactError("in \x1b[2K\x9b", why="\u202e", now="two\nlines\tand \ud800, Zürich and \u200d"))
+    assert text == "in \\x1b[2K\\x9b\n  why: \\u202e\n  now: two\nlines\tand \\ud800, Zürich and \u200d"
