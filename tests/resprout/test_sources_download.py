@@ -7,6 +7,7 @@ import hashlib
 import ssl
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from safetensors.torch import save
 from resprout.errors import ArtifactError, RecipeError, UnsupportedModelError
 from resprout.progress import Progress
 from resprout.recipe import InputSection, TeacherSection
-from resprout.sources import fetch
+from resprout.sources import download, fetch
 from resprout.types import Teacher
 from resprout.urls import without_secrets
 
@@ -32,6 +33,8 @@ class Server(ThreadingHTTPServer):
         self.files: dict[str, bytes] = {}
         self.redirects: dict[str, str] = {}
         self.seen: list[tuple[str, str | None]] = []
+        self.slow = ""
+        self.tells_length = True
 
     def url(self, path: str, credentials: str = "") -> str:
         return f"https://{credentials}localhost:{self.server_port}{path}"
@@ -56,9 +59,21 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
+        if self.server.tells_length:
+            self.send_header("Content-Length", str(len(content)))
+        if path == "/slow" and self.server.slow == "head":
+            self._dribble()
         self.end_headers()
+        if path == "/slow":
+            self._dribble()
         self.wfile.write(content[: len(content) // 2] if path.startswith("/short") else content)
+
+    def _dribble(self) -> None:
+        """Send a byte at a time until nobody listens any more."""
+        with suppress(OSError):
+            while True:
+                self.wfile.write(b"x")
+                self.flush_headers()
 
     def log_message(self, format: str, *arguments: object) -> None:
         """Nothing, so that tests stay readable."""
@@ -145,6 +160,34 @@ def test_what_does_not_arrive_whole_is_refused_without_showing_secrets(
     with pytest.raises(ArtifactError, match=reason) as refusal:
         fetch(section_of(server.url(f"{path}?token=s3cret", "me:hunter2@"), weights))
     assert not any(secret in str(refusal.value) for secret in ("s3cret", "hunter2"))
+
+
+@pytest.mark.parametrize("head_first", [True, False])
+def test_a_server_that_sends_a_byte_now_and_then_is_not_waited_for_without_end(
+    server: Server, weights: str, monkeypatch: pytest.MonkeyPatch, head_first: bool
+) -> None:
+    monkeypatch.setattr(download, "GRACE_SECONDS", 0.05)
+    monkeypatch.setattr(download, "SLOWEST", 1 << 40)
+    server.files["/slow"] = server.files["/w.safetensors"]
+    server.slow = "body" if head_first else "head"
+    with pytest.raises(ArtifactError, match="cannot be downloaded"):
+        fetch(section_of(server.url("/slow"), weights))
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_download_larger_than_any_classifier_is_refused(
+    server: Server, weights: str, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    monkeypatch.setattr(download, "MAX_BYTES", 1000)
+    server.tells_length = told
+    with pytest.raises(ArtifactError, match="which no image classifier is"):
+        fetch(section_of(server.url("/w.safetensors"), weights))
+
+
+def test_the_limits_are_above_what_classifiers_need() -> None:
+    assert download.MAX_BYTES >= 8 << 30
+    assert download.GRACE_SECONDS / 60 >= 2
+    assert download.SLOWEST <= 1 << 17
 
 
 def test_a_certificate_that_nobody_signed_is_refused(
