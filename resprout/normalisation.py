@@ -10,6 +10,10 @@ LEAST_STD = 1e-3
 """A quarter of a step of 8-bit pixels; a std that was divided by 255 twice is below it."""
 
 
+MAX_NUMBERS = 1 << 24
+"""Of an image: 3 channels of 2,364 pixels a side. What layers make of larger ones fits no stage's memory."""
+
+
 class Problem(NamedTuple):
     """What is wrong with an input, why that matters, and what to do: an error's three lines."""
 
@@ -34,6 +38,12 @@ def _of_shape(shape: Sequence[int], mean: Sequence[float]) -> Problem | None:
             f"shape is {list(shape)}, not channels, height, width",
             "an image has three sizes, each at least 1",
             "for example shape: [3, 32, 32]",
+        )
+    if math.prod(shape) > MAX_NUMBERS:
+        return Problem(
+            f"shape is {list(shape)}, more than {MAX_NUMBERS:,} numbers an image",
+            "what layers make of such an image fits no stage's memory",
+            "give the size that the network was trained on, for example shape: [3, 224, 224]",
         )
     height, width, channels = shape
     if channels <= 4 < height and len(mean) != height:

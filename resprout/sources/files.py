@@ -73,7 +73,7 @@ def read_weights(path: Path, name: str, *, sha256: str | None = None) -> tuple[A
         digest = sha256_of(path, file)
         if sha256 is not None and digest != sha256:
             raise ArtifactError(
-                f"teacher '{name}' has another sha256 than the recipe says, {sha256}",
+                f"the sha256 of teacher '{name}' is another one, but the recipe says {sha256}",
                 why="these are not the weights that were agreed on, or they were damaged on the way",
                 now="fetch the right file; or correct teacher.sha256 by what sha256sum says of a file that you know",
             )

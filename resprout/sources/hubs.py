@@ -17,6 +17,8 @@ from resprout.hub import hub_file
 from resprout.sources.files import Candidate, read_weights
 from resprout.types import InputSpec
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_DIGITS = re.compile(r"-([0-9a-f]{8,})\.")  # of a sha256, in a file's name
 _PLACEHOLDER = re.compile(r"LABEL_\d+")  # what transformers writes for a name
 
 
@@ -53,7 +55,9 @@ def from_torchvision(uri: str, sha256: str | None) -> Candidate:
     parts, transform = urlsplit(uri), weights.transforms()
     name = parts.netloc + parts.path
     source = f"torchvision://{name}?weights={weights.name}"
-    content, digest = read_weights(_torch_hub_file(weights.url), source, sha256=sha256)
+    path = _torch_hub_file(weights.url)
+    content, digest = read_weights(path, source, sha256=sha256)
+    check_cached(path, digest)
     size = transform.crop_size[0]
     return Candidate(
         content,
@@ -82,6 +86,7 @@ def from_timm(uri: str, sha256: str | None) -> Candidate:
     path = weights_of(partial(hub_file, repository, revision=None)) if repository else _torch_hub_file(str(url))
     full_name = f"{fields['architecture']}.{fields['tag']}" if fields.get("tag") else name
     content, digest = read_weights(path, uri, sha256=sha256)
+    check_cached(path, digest)
     return timm_candidate(full_name, fields, {}, content, f"timm://{full_name}", digest)
 
 
@@ -128,12 +133,12 @@ def _stated_input(pretrained: Mapping[str, Any]) -> tuple[InputSpec | None, str]
     if shape is None or mean is None or std is None:
         return None, ""
     try:
-        # one number is every channel's
-        spread = [[value] * shape[0] if isinstance(value, int | float) else value for value in (mean, std)]
+        # one number is every channel's; no image has more than a thousand
+        spread = [[value] * min(shape[0], 1000) if isinstance(value, int | float) else value for value in (mean, std)]
         return InputSpec(tuple(shape), *(tuple(map(float, values)) for values in spread)), ""
     except UnsupportedModelError as error:
         return None, f"its configuration says: {error.what}; {error.why}"
-    except (TypeError, ValueError, IndexError):
+    except (TypeError, ValueError, LookupError, ArithmeticError):
         return None, f"its configuration says: input_size {shape}, mean {mean}, std {std}"
 
 
@@ -152,15 +157,34 @@ def weights_of(file: Callable[[str], Path]) -> Path:
             raise error from None
 
 
+def check_cached(path: Path, digest: str) -> None:
+    """Refuse a file of a hub's cache that is not what its name says; whoever can write there may have replaced it.
+
+    Args:
+        path: the file; both of torch's hubs put the first digits of its sha256 into its name, Hugging Face's all of it.
+        digest: the sha256 of its bytes.
+
+    Raises:
+        ArtifactError: they differ.
+    """
+    name = path.resolve().name
+    stated = name if _SHA256.fullmatch(name) else next(iter(_DIGITS.findall(name)), "")
+    if not digest.startswith(stated):
+        raise ArtifactError(
+            f"{path}, in the cache, is not what its name says: its sha256 does not begin with {stated}",
+            why="it was damaged or replaced after it was downloaded",
+            now=f"rm {path.resolve()}   (it is downloaded again)",
+        )
+
+
 def _torch_hub_file(url: str) -> Path:
     name = Path(urlsplit(url).path).name
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     if not path.exists():
-        # both hubs put the first digits of the sha256 into the file's name
-        prefix = torch.hub.HASH_REGEX.search(name)
+        digits = _DIGITS.search(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            torch.hub.download_url_to_file(url, str(path), prefix.group(1) if prefix else None, progress=False)
+            torch.hub.download_url_to_file(url, str(path), digits[1] if digits else None, progress=False)
         except (OSError, RuntimeError) as error:
             raise ArtifactError(
                 f"{url} cannot be downloaded: {error}",

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from resprout import strict_json
 from resprout.errors import ArtifactError, RecipeError, UnsupportedModelError
+from resprout.files import opened
 from resprout.hub import hub_file
 from resprout.models import hugging_face
 from resprout.recipe import TeacherSection
 from resprout.sources.files import Candidate, read_weights
-from resprout.sources.hubs import named, timm_candidate, weights_of
+from resprout.sources.hubs import check_cached, named, timm_candidate, weights_of
 from resprout.types import InputSpec
+
+_MAX_CONFIG_BYTES = 1 << 24  # ImageNet's 21,841 classes, named there and back, take a quarter of it
+
+_MAX_SIDE = 2048  # twice what classifiers take; three images of it are tried
 
 
 def from_hub(section: TeacherSection) -> Candidate:
@@ -41,13 +46,13 @@ def _candidate(file: Callable[[str], Path], source: str, section: TeacherSection
     classes = config.get("architectures")
     theirs = str(classes[0]) if isinstance(classes, list) and classes else ""
     if config.get("architecture") or not theirs:
-        content, digest = read_weights(weights_of(file), source, sha256=section.sha256)
+        content, digest = _weights(file, source, section)
         pretrained = {**config, **_part(config, "pretrained_cfg", source)}
         arguments = _part(config, "model_args", source)
         return timm_candidate(config.get("architecture"), pretrained, arguments, content, source, digest)
     if section.architecture is None:  # else the recipe knows better how to build it
         _check_classifier(theirs, source)
-    content, digest = read_weights(weights_of(file), source, sha256=section.sha256)
+    content, digest = _weights(file, source, section)
     spec, problem = (None, "") if section.input else _stated_input(file, config)
     return Candidate(
         content,
@@ -61,13 +66,28 @@ def _candidate(file: Callable[[str], Path], source: str, section: TeacherSection
     )
 
 
+def _weights(file: Callable[[str], Path], source: str, section: TeacherSection) -> tuple[Any, str]:
+    path = weights_of(file)
+    content, digest = read_weights(path, source, sha256=section.sha256)
+    check_cached(path, digest)
+    return content, digest
+
+
 def _config(path: Path, source: str) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text())
+        with opened(path) as read:
+            content = read.read(_MAX_CONFIG_BYTES + 1)
+        if len(content) > _MAX_CONFIG_BYTES:
+            raise ValueError(f"it has more than {_MAX_CONFIG_BYTES:,} bytes")
+        config = strict_json.parse(content)
     except ValueError as error:
-        raise UnsupportedModelError(f"config.json of {source} is not JSON: {error}") from None
+        raise UnsupportedModelError(
+            f"{path.name} of {source} cannot be read: {error}",
+            why="it says how the network is built",
+            now="fetch it again, or give the weights file alone with teacher.architecture",
+        ) from None
     if not isinstance(config, dict):
-        raise UnsupportedModelError(f"config.json of {source} is not a mapping")
+        raise UnsupportedModelError(f"{path.name} of {source} is not a mapping")
     return config
 
 
@@ -90,9 +110,21 @@ def _check_classifier(name: str, source: str) -> None:
 
 def _stated_input(file: Callable[[str], Path], config: Mapping[str, Any]) -> tuple[InputSpec | None, str]:
     try:
-        return hugging_face.input_of(file("preprocessor_config.json").parent, config.get("num_channels", 3)), ""
+        folder = file("preprocessor_config.json").parent
+        for name in ("preprocessor_config.json", "processor_config.json"):
+            if (folder / name).exists():
+                _check_sizes(_config(folder / name, "its repository"), name)
+        return hugging_face.input_of(folder, config.get("num_channels", 3)), ""
     except (ArtifactError, UnsupportedModelError) as error:
         return None, error.what
+
+
+def _check_sizes(value: Any, name: str) -> None:
+    """Refuse sizes that images would be scaled to in more memory than there is."""
+    if isinstance(value, int | float) and value > _MAX_SIDE:
+        raise UnsupportedModelError(f"its {name} says {value}, where no image has more than {_MAX_SIDE} pixels a side")
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_sizes(part, name)
 
 
 def _class_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:

@@ -183,7 +183,7 @@ def test_a_file_without_a_state_dict_is_refused(tmp_path: Path, content: Any) ->
 
 def test_a_digest_that_differs_is_refused_before_anything_is_parsed(tmp_path: Path) -> None:
     torch.save(Payload(), tmp_path / "weights.pt")
-    with pytest.raises(ArtifactError, match="than the recipe says, " + "0" * 64):
+    with pytest.raises(ArtifactError, match="but the recipe says " + "0" * 64):
         fetch(section_of("weights.pt", sha256="0" * 64), base=tmp_path)
 
 

@@ -54,14 +54,23 @@ def test_the_weights_that_there_are_are_listed() -> None:
     assert refusal.value.now == "it has IMAGENET1K_V1, IMAGENET1K_V2"
 
 
+def cached(state: dict[str, Tensor], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A state dict in torch's cache, as if its address were that of the weights of torchvision's ShuffleNet."""
+    (folder / "checkpoints").mkdir()
+    torch.save(state, folder / "saved")
+    digest = artifacts.sha256_of(folder / "saved")
+    path = (folder / "saved").rename(folder / "checkpoints" / f"shufflenetv2_x1-{digest[:10]}.pth")
+    weights = torchvision_weights("torchvision://shufflenet_v2_x1_0")
+    monkeypatch.setattr(weights.value, "url", f"https://download.pytorch.org/models/{path.name}")
+    return path
+
+
 def test_a_torchvision_teacher_brings_its_transform_and_class_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
     state = trained("shufflenet_v2_x1_0")
-    path = tmp_path / "checkpoints" / "shufflenetv2_x1-5666bf0f80.pth"
-    path.parent.mkdir()
-    torch.save(state, path)
+    path = cached(state, tmp_path, monkeypatch)
     teacher = fetch(TeacherSection(source="torchvision://shufflenet_v2_x1_0"))
     assert teacher.source == "torchvision://shufflenet_v2_x1_0?weights=IMAGENET1K_V1"
     assert teacher.digest == artifacts.sha256_of(path)
@@ -79,6 +88,52 @@ def test_a_hubs_file_is_held_to_the_recipes_digest(tmp_path: Path, monkeypatch: 
     path.write_bytes(b"not what was agreed on")
     with pytest.raises(ArtifactError, match="but the recipe says"):
         fetch(TeacherSection(source="torchvision://resnet18", sha256="0" * 64))
+
+
+def test_a_file_in_torchs_cache_that_is_not_what_its_name_says_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    path = cached(trained("shufflenet_v2_x1_0"), tmp_path, monkeypatch)
+    torch.save(trained("shufflenet_v2_x1_0", num_classes=999), path)
+    with pytest.raises(ArtifactError, match="is not what its name says") as refusal:
+        fetch(TeacherSection(source="torchvision://shufflenet_v2_x1_0"))
+    assert refusal.value.now.startswith(f"rm {path}")
+
+
+def test_so_is_one_in_hugging_faces_cache(hub: Path) -> None:
+    (hub / "config.json").write_text(json.dumps(CONFIG))
+    blobs = hub.parents[1] / "blobs"
+    blobs.mkdir()
+    save_file(trained("timm:resnet10t", 3), blobs / ("0" * 64))
+    (hub / "model.safetensors").symlink_to(blobs / ("0" * 64))
+    with pytest.raises(ArtifactError, match="is not what its name says"):
+        fetch(TeacherSection(source="hf://owner/net"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"architecture": "resnet10t", "architecture": "resnet18"}', "twice"),
+        (1000 * "[" + 1000 * "]", "nested too deep"),
+        ('{"architecture": "resnet10t", "x": "' + (1 << 24) * "x" + '"}', "more than 16,777,216 bytes"),
+        ("[]", "is not a mapping"),
+    ],
+    ids=["twice", "deep", "long", "list"],
+)
+def test_a_configuration_that_cannot_be_read_is_refused(hub: Path, text: str, message: str) -> None:
+    (hub / "config.json").write_text(text)
+    with pytest.raises(UnsupportedModelError, match=message):
+        fetch(TeacherSection(source="hf://owner/net"))
+
+
+@pytest.mark.parametrize("pretrained", [{"input_size": [10**12, 1, 1], "mean": 0.5, "std": 0.5}, {"mean": 10**400}])
+def test_a_configuration_of_absurd_images_asks_for_others(hub: Path, pretrained: dict[str, object]) -> None:
+    config = {**CONFIG, "pretrained_cfg": {"input_size": [3, 64, 64], "mean": 0.5, "std": 0.5, **pretrained}}
+    (hub / "config.json").write_text(json.dumps(config))
+    save_file(trained("timm:resnet10t", 3), hub / "model.safetensors")
+    with pytest.raises(RecipeError, match=r"teacher\.input: is required"):
+        fetch(TeacherSection(source="hf://owner/net"))
 
 
 @pytest.fixture
