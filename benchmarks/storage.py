@@ -10,6 +10,7 @@ each object, ask the server what arrived, and check every byte that comes back.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -25,7 +26,7 @@ from minio import Minio
 
 from pipeline.embedded_storage import BUCKET, Server
 from resprout.files import write_atomically
-from resprout.storage import ObjectAddress, Storage
+from resprout.storage import ObjectAddress, Storage, folders
 
 RESULT = Path(__file__).resolve().parent / "results" / "storage-loopback.json"
 LARGE_MEGABYTES = 200
@@ -42,6 +43,7 @@ class Bench:
         self.raw = Minio(server.settings.address, access_key, secret_key, secure=False)
         self.large = folder / "large"
         self.large.write_bytes(os.urandom(LARGE_MEGABYTES * 10**6))
+        self.puts = itertools.count()
         self.small = folder / "small"
         self.small.mkdir()
         for index in range(SMALL_FILES):
@@ -70,11 +72,11 @@ class Bench:
             ),
             "small_up": (
                 raw_small_up,
-                lambda: self.ours.upload_folder(self.small, ObjectAddress(BUCKET, "ours/small")),
+                lambda: folders.put(self.ours, self.small, ObjectAddress(BUCKET, f"ours/small-{next(self.puts)}")),
             ),
             "small_down": (
                 raw_small_down,
-                lambda: self.ours.download_any(ObjectAddress(BUCKET, "ours/small"), here),
+                lambda: folders.fetch(self.ours, ObjectAddress(BUCKET, "ours/small-0"), here, lambda done, total: None),
             ),
         }
 

@@ -38,12 +38,16 @@ def setup(
 def put(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A file or a folder.", show_default=False)],
     address: Annotated[
-        str, typer.Argument(metavar="s3://BUCKET/KEY", help="Where nothing lies yet.", show_default=False)
+        str, typer.Argument(metavar="s3://BUCKET/KEY", help="Where nothing else lies.", show_default=False)
     ],
     verbose: Verbose = False,
 ) -> None:
-    """Store a teacher or a test set where the stages of a cluster find it; nothing is overwritten."""
+    """Store a teacher or a test set where the stages of a cluster find it; nothing is overwritten.
+
+    Where it was cut off, the same again stores what is missing.
+    """
     from resprout import storage
+    from resprout.storage import folders
 
     with errors_told(verbose):
         if not path.exists():
@@ -52,10 +56,5 @@ def put(
         if not target.key:
             raise StorageError(f"{address} names a bucket alone", now="write it as s3://BUCKET/KEY")
         server.check(target.bucket)
-        if server.facts(target) is not None or next(server.list(target), None) is not None:
-            raise StorageError(f"{target} exists", why="nothing is overwritten", now="give another address")
-        if path.is_dir():
-            server.upload_folder(path, target)
-        else:
-            server.upload(path, target)
+        folders.put(server, path, target)
         typer.echo(f"stored {path} as {target}")

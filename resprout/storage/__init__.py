@@ -6,7 +6,7 @@ Nothing here needs torch, so that what only looks things up starts at once; `che
 from pathlib import Path
 
 from resprout.progress import Progress, Report
-from resprout.storage import identities
+from resprout.storage import folders, identities
 from resprout.storage.client import ObjectAddress, ObjectFacts, Storage
 from resprout.storage.publishing import (
     Publication,
@@ -29,10 +29,13 @@ def stored(source: str, folder: Path, report: Report) -> Path:
         The file or the folder.
 
     Raises:
-        StorageError: no storage is configured, it cannot be reached, or there is no such thing.
+        StorageError: no storage is configured, it cannot be reached, there is no such thing, or only a part of it.
     """
-    return Storage(required()).download_any(
-        ObjectAddress.parse(source), folder, lambda done, total: report(Progress("teacher", done, total, "bytes"))
+    return folders.fetch(
+        Storage(required()),
+        ObjectAddress.parse(source),
+        folder,
+        lambda done, total: report(Progress("teacher", done, total, "bytes")),
     )
 
 

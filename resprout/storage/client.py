@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
-from typing import BinaryIO
+from tempfile import TemporaryDirectory
 
 import certifi
 import urllib3
@@ -20,18 +19,14 @@ from tenacity import retry_if_exception_type
 
 from resprout.errors import StorageError
 from resprout.files import sha256_of, write_atomically
-from resprout.storage.failures import translated
+from resprout.storage.failures import is_there_already, translated
+from resprout.storage.parts import ONCE, PARALLEL_PARTS, PART_BYTES, TransferWatch, put
 from resprout.storage.patience import Patience, PatientPool
 from resprout.storage.settings import StorageSettings
 
-PART_BYTES = 8 * 2**20
-PARALLEL_PARTS = 4
 PARALLEL_FILES = 8
 DIGEST_HEADER = "x-amz-meta-sha256"
 _JSON = {"Content-Type": "application/json"}
-
-TransferWatch = Callable[[int, int], None]
-"""Is told how many bytes of how many have gone through."""
 
 
 def _unwatched(done: int, total: int) -> None:
@@ -66,12 +61,16 @@ class ObjectAddress:
 
 @dataclass(frozen=True)
 class ObjectFacts:
-    """What a server says of an object; `sha256` is there if we stored it, or whoever did left the digest with it."""
+    """What a server says of an object; `sha256` is there if we stored it, or whoever did left the digest with it.
+
+    `version` is which of those that were stored under its name, where that was asked for.
+    """
 
     address: ObjectAddress
     size: int
     etag: str
     sha256: str | None
+    version: str | None = None
 
 
 class Storage:
@@ -142,6 +141,30 @@ class Storage:
         headers = {name.lower(): value for name, value in (found.metadata or {}).items()}
         return ObjectFacts(address, int(found.size or 0), found.etag or "", headers.get(DIGEST_HEADER))
 
+    def firsts(self, address: ObjectAddress) -> dict[str, ObjectFacts]:
+        """What was stored first under each name below an address.
+
+        In a bucket that keeps versions this stays the same, whoever overwrites or removes an object; in another it is
+        what lies there now.
+
+        Returns:
+            Key -> object, with its version.
+        """
+        found: dict[str, ObjectFacts] = {}
+        try:
+            with translated(f"cannot list the versions of what lies below {address}", self.endpoint):
+                prefix = f"{address.key}/" if address.key else ""
+                for item in self._client.list_objects(address.bucket, prefix, recursive=True, include_version=True):
+                    if not item.is_delete_marker:  # of each name, the newest come first
+                        key, size = item.object_name or "", int(item.size or 0)
+                        place = ObjectAddress(address.bucket, key)
+                        found[key] = ObjectFacts(place, size, item.etag or "", None, item.version_id)
+        except StorageError as error:
+            if not isinstance(error.__cause__, S3Error) or error.__cause__.code != "NotImplemented":
+                raise
+            return {each.address.key: each for each in self.list(address)}  # a server that keeps none
+        return found
+
     def file(self, address: ObjectAddress) -> ObjectFacts | None:
         """What `facts` knows of an object that is a file; None where there is none, or a folder of that name."""
         found = self.facts(address) if address.key else None
@@ -166,45 +189,68 @@ class Storage:
         with translated(f"cannot remove {address}", self.endpoint):
             self._client.remove_object(address.bucket, address.key)
 
-    def upload(self, file: Path, address: ObjectAddress, watch: TransferWatch = _unwatched) -> str:
+    def upload(
+        self, file: Path, address: ObjectAddress, watch: TransferWatch = _unwatched, *, once: bool = False
+    ) -> str:
         """Store a file, in parts where it is large. A reader finds the whole of it, or what was there before.
+
+        Args:
+            file: what to store.
+            address: where.
+            watch: is told how far it is.
+            once: overwrite nothing; that the very same file is there already is as good.
 
         Returns:
             Its sha256, which is stored with it.
+
+        Raises:
+            StorageError: it is refused, or something else is there that would be overwritten.
         """
         digest, size = sha256_of(file), file.stat().st_size
-        with translated(f"cannot write {address}", self.endpoint, writing=True), file.open("rb") as stream:
+        # the body goes before the answer: where it is large and there already, it is not sent again
+        if once and size > PART_BYTES and self.facts(address) is not None:
+            stored = False
+        else:
+            stored = self._put(file, address, digest, watch, once=once)
+        self._confirm(address, size, digest, stored=stored)
+        return digest
+
+    def _put(self, file: Path, address: ObjectAddress, digest: str, watch: TransferWatch, *, once: bool) -> bool:
+        headers = {"Content-Type": "application/octet-stream", DIGEST_HEADER: digest}
+        with translated(f"cannot write {address}", self.endpoint, writing=True):
             try:
-                self._client.put_object(
-                    address.bucket,
-                    address.key,
-                    _Watched(stream, size, watch),  # type: ignore[arg-type]
-                    size,
-                    metadata={DIGEST_HEADER: digest},
-                    part_size=PART_BYTES,
-                    num_parallel_uploads=PARALLEL_PARTS,
-                )
+                put(self._request, address, file, headers, watch, ONCE if once else {})
             except S3Error as error:
+                if once and is_there_already(error):
+                    return False
                 # the answer to the last request was lost, and its repetition found the upload finished
                 if error.code != "NoSuchUpload":
                     raise
-        self._confirm(address, size, digest)
-        return digest
+        return True
 
-    def upload_folder(self, folder: Path, address: ObjectAddress) -> None:
+    def upload_folder(self, folder: Path, address: ObjectAddress, *, once: bool = False) -> None:
         """Store every file of a folder below an address, under its name; what else lies there stays."""
         files = sorted(path for path in folder.rglob("*") if path.is_file())
-        with ThreadPoolExecutor(PARALLEL_FILES) as pool:
-            list(pool.map(lambda file: self.upload(file, address / file.relative_to(folder).as_posix()), files))
 
-    def _confirm(self, address: ObjectAddress, size: int, digest: str) -> None:
+        def store(file: Path) -> None:
+            self.upload(file, address / file.relative_to(folder).as_posix(), once=once)
+
+        with ThreadPoolExecutor(PARALLEL_FILES) as pool:
+            list(pool.map(store, files))
+
+    def _confirm(self, address: ObjectAddress, size: int, digest: str, *, stored: bool) -> None:
         found = self.facts(address)
-        if found is None or (found.size, found.sha256) != (size, digest):
+        if found is not None and (found.size, found.sha256) == (size, digest):
+            return
+        if found is not None and not stored:
             raise StorageError(
-                f"cannot write {address}",
-                why=f"{self.endpoint} took {size:,} bytes and now has {found.size if found else 0:,}, or another's",
-                now="run the same again; if it stays, look at the server",
+                f"{address} holds something else", why="nothing is overwritten", now="give another address"
             )
+        raise StorageError(
+            f"cannot write {address}",
+            why=f"{self.endpoint} took {size:,} bytes and now has {found.size if found else 0:,}, or another's",
+            now="run the same again; if it stays, look at the server",
+        )
 
     def claim(self, address: ObjectAddress, content: bytes) -> bool:
         """Store a small object unless there is one; of several who try at once, one succeeds.
@@ -212,38 +258,60 @@ class Storage:
         Returns:
             Whether this call stored it.
         """
-        answer = self.send("PUT", address, body=content, headers={"If-None-Match": "*", **_JSON}, refusals=(409, 412))
-        return answer.status == 200
+        with translated(f"cannot write {address}", self.endpoint, writing=True):
+            try:
+                self._request("PUT", address, {}, content, {**ONCE, **_JSON})
+            except S3Error as error:
+                if is_there_already(error):
+                    return False
+                raise
+        return True
 
     def send(
-        self,
-        method: str,
-        address: ObjectAddress,
-        query: Mapping[str, str] | None = None,
-        *,
-        body: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-        refusals: Sequence[int] = (),
+        self, method: str, address: ObjectAddress, query: Mapping[str, str], *, body: bytes | None = None
     ) -> urllib3.BaseHTTPResponse:
-        """Make a request that the SDK has no method for, or to which it adds no headers of the caller's.
+        """Make a request that the SDK has no method for.
 
         Args:
             query: of the address, as S3's API names it.
-            refusals: status codes of answers that are returned, too.
         """
-        query_params = {**query} if query else None
         with translated(f"cannot write {address}", self.endpoint, writing=True):
-            url = self._client.get_presigned_url(
-                method,
-                address.bucket,
-                address.key,
-                timedelta(minutes=10),
-                extra_query_params=query_params,  # type: ignore[arg-type]
+            return self._request(method, address, query, body, {})
+
+    def _request(
+        self,
+        method: str,
+        address: ObjectAddress,
+        query: Mapping[str, str],
+        body: bytes | None,
+        headers: Mapping[str, str],
+    ) -> urllib3.BaseHTTPResponse:
+        # what the SDK's own methods call: no public one takes headers and signs them, and a signature in the address
+        # would be in a proxy's log
+        return self._client._execute(
+            method, address.bucket, address.key, body=body, headers={**headers}, query_params={**query}
+        )
+
+    def read(self, found: ObjectFacts, most: int) -> bytes:
+        """An object's bytes.
+
+        Args:
+            found: the object, as `facts` or `firsts` found it.
+            most: how many bytes it may have.
+
+        Raises:
+            StorageError: it is larger, or not what was stored.
+        """
+        if found.size > most:
+            raise StorageError(
+                f"{found.address} is {found.size:,} bytes long",
+                why=f"what Resprout writes under that name has at most {most:,}",
+                now="it was not written by Resprout",
             )
-            answer = self._http.request(method, url, body=body, headers={**headers} if headers else None)
-            if answer.status in (200, 204, *refusals):
-                return answer
-            raise S3Error.fromxml(answer)
+        with TemporaryDirectory(prefix="resprout-") as folder:
+            file = Path(folder) / "object"
+            self.fetch(found, file)
+            return file.read_bytes()
 
     def download(
         self, address: ObjectAddress, file: Path, *, sha256: str | None = None, watch: TransferWatch = _unwatched
@@ -266,53 +334,21 @@ class Storage:
                 why=f"there is no such object ({self.endpoint})",
                 now="check the address; `resprout models ls` lists what was published",
             )
+        return self.fetch(found, file, sha256=sha256, watch=watch)
+
+    def fetch(
+        self, found: ObjectFacts, file: Path, *, sha256: str | None = None, watch: TransferWatch = _unwatched
+    ) -> str:
+        """`download` of what was found already, which may be a version that was overwritten since."""
         with write_atomically(file) as unfinished:
             digest, expected = self._fetch(found, unfinished, watch), sha256 or found.sha256
             if expected and digest != expected:
                 raise StorageError(
-                    f"{address} is not what was stored",
+                    f"{found.address} is not what was stored",
                     why=f"its sha256 is {digest}, and should be {expected}",
                     now="publish it again; if it was changed on purpose, give it a new version",
                 )
         return digest
-
-    def download_any(self, address: ObjectAddress, folder: Path, watch: TransferWatch = _unwatched) -> Path:
-        """Fetch an object, or all that lie below an address, into a folder; of a bucket alone, all that it holds.
-
-        Args:
-            watch: is told of all objects' bytes together.
-
-        Returns:
-            The file, or the folder that holds the objects under their names.
-
-        Raises:
-            StorageError: there is nothing, or an object's name would lie outside the folder.
-        """
-        target = folder / (address.key.rpartition("/")[2] or address.bucket)
-        if self.file(address) is not None:
-            self.download(address, target, watch=watch)
-            return target
-        below = list(self.list(address))
-        if not below:
-            raise self.nothing_at(address)
-        start = f"{address.key}/" if address.key else ""
-        files = [target / found.address.key.removeprefix(start) for found in below]
-        for found, file in zip(below, files, strict=True):
-            if not file.resolve().is_relative_to(target.resolve()):
-                raise StorageError(f"cannot read {address}", why=f"{found.address} would lie outside its folder")
-            file.parent.mkdir(parents=True, exist_ok=True)
-        done, total = dict.fromkeys(files, 0), sum(found.size for found in below)
-
-        def fetch(found: ObjectFacts, file: Path) -> None:
-            def count(of_this: int, _: int) -> None:
-                done[file] = of_this
-                watch(sum(done.values()), total)
-
-            self.download(found.address, file, watch=count)
-
-        with ThreadPoolExecutor(PARALLEL_FILES) as pool:
-            list(pool.map(fetch, below, files))
-        return target
 
     def nothing_at(self, address: ObjectAddress) -> StorageError:
         """The error where neither an object nor a folder is."""
@@ -344,7 +380,12 @@ class Storage:
     def _copy(self, found: ObjectFacts, start: int, length: int, file: int) -> None:
         address = found.address
         answer = self._client.get_object(
-            address.bucket, address.key, start, length, request_headers={"If-Match": f'"{found.etag}"'}
+            address.bucket,
+            address.key,
+            start,
+            length,
+            request_headers={"If-Match": f'"{found.etag.strip(chr(34))}"'},
+            version_id=found.version,
         )
         try:
             position = start
@@ -355,17 +396,3 @@ class Storage:
             answer.release_conn()
         if position - start != length:
             raise urllib3.exceptions.ProtocolError(f"{position - start:,} of {length:,} bytes came")
-
-
-class _Watched:
-    """A stream that says how much of it has been read."""
-
-    def __init__(self, stream: BinaryIO, size: int, watch: TransferWatch) -> None:
-        self._stream, self._size, self._watch, self._done = stream, size, watch, 0
-
-    def read(self, count: int = -1) -> bytes:
-        block = self._stream.read(count)
-        self._done += len(block)
-        if block:
-            self._watch(self._done, self._size)
-        return block

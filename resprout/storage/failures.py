@@ -72,6 +72,11 @@ def translated(action: str, endpoint: str, *, writing: bool = False) -> Iterator
         raise kind(action, **_unreachable(reason, endpoint)) from error
 
 
+def is_there_already(error: S3Error) -> bool:
+    """Whether a request to store something unless it is there was refused because it is, or another's is under way."""
+    return error.response.status in (409, 412)
+
+
 def _status(error: S3Error | InvalidResponseError | ServerError) -> int:
     """The HTTP status that an error of the SDK stands for."""
     if isinstance(error, S3Error):

@@ -6,6 +6,7 @@ import hashlib
 import json
 
 from resprout.storage.client import ObjectAddress, ObjectFacts, Storage
+from resprout.storage.folders import whole
 
 
 def identity(storage: Storage, address: ObjectAddress) -> str:
@@ -18,15 +19,13 @@ def identity(storage: Storage, address: ObjectAddress) -> str:
         One word without spaces, as in `sha256:5d41…`.
 
     Raises:
-        StorageError: there is nothing, or it cannot be asked.
+        StorageError: there is nothing, or not all that was put there, or it cannot be asked.
     """
     found = storage.file(address)
     if found is not None:
         return f"sha256:{found.sha256}" if found.sha256 else f"etag:{_etag(found)}"
     start = len(address.key) + 1 if address.key else 0
-    below = sorted((each.address.key[start:], _etag(each)) for each in storage.list(address))
-    if not below:
-        raise storage.nothing_at(address)
+    below = sorted((each.address.key[start:], _etag(each)) for each in whole(storage, address))
     return f"folder:{hashlib.sha256(json.dumps(below).encode()).hexdigest()}"
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from pipeline.cli import app
-from resprout import artifacts, storage
+from resprout import artifacts, datasets, storage
+from resprout.errors import StorageAwayError, StorageError
+from resprout.recipe import EvaluationSection
 from resprout.types import Teacher
 
 pytestmark = pytest.mark.usefixtures("storage_configured")
@@ -59,6 +63,33 @@ def test_nothing_is_overwritten(tmp_path: Path, address: str) -> None:
     assert "nothing is overwritten" in output
     fetched = storage.stored(address, tmp_path / "fetched", lambda progress: None)
     assert (fetched / "file").read_text() == "first"
+
+
+def test_half_a_test_set_is_not_judged_on(
+    tiny_teacher: Teacher, tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in tiny_teacher.info.class_names:
+        for number in range(2):
+            (tmp_path / "set" / name).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (16, 16)).save(tmp_path / "set" / name / f"{number}.png")
+    upload, left = storage.Storage.upload, iter(range(3))
+
+    def cut_off(*given: Any, **how: Any) -> str:
+        if next(left, None) is None:
+            raise StorageAwayError("the machine went to sleep")
+        return upload(*given, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage.Storage, "upload", cut_off)
+        assert put(tmp_path / "set", address)[0] == 1
+    section = EvaluationSection(data=address)
+
+    with pytest.raises(StorageError, match="is not whole"):
+        datasets.fetch(section, info=tiny_teacher.info, stored=storage.stored)
+    assert put(tmp_path / "set", address)[0] == 0
+    images = datasets.fetch(section, info=tiny_teacher.info, stored=storage.stored)
+    assert images is not None
+    assert len(images.labels) == 8
 
 
 @pytest.mark.parametrize(

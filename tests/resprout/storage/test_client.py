@@ -22,8 +22,9 @@ from pydantic import SecretStr
 from pipeline.embedded_storage import BUCKET, Server
 from resprout import storage as storages
 from resprout.errors import StorageError
-from resprout.storage import ObjectAddress, ObjectFacts, Storage, StorageSettings
-from resprout.storage.client import DIGEST_HEADER, PART_BYTES
+from resprout.storage import ObjectAddress, ObjectFacts, Storage, StorageSettings, folders
+from resprout.storage.client import DIGEST_HEADER
+from resprout.storage.parts import PART_BYTES
 
 
 def random_file(path: Path, size: int) -> Path:
@@ -34,6 +35,10 @@ def random_file(path: Path, size: int) -> Path:
             file.write(block[:left])
             left -= len(block)
     return path
+
+
+def unwatched(done: int, total: int) -> None:
+    return None
 
 
 def raw_client(server: Server) -> Minio:
@@ -80,12 +85,12 @@ def test_what_only_marks_a_folder_is_no_object_of_it(storage: Storage, place: Ob
     for marker in ("set/", "set/cat/", "set/dog/", "set/cat_$folder$"):
         storage.sdk.put_object(place.bucket, f"{place.key}/{marker}", BytesIO(b""), 0)
 
-    fetched = storage.download_any(place / "set", tmp_path / "to")
+    fetched = folders.fetch(storage, place / "set", tmp_path / "to", unwatched)
 
     assert [path.relative_to(fetched) for path in fetched.rglob("*")] == [Path("cat"), Path("cat/a.png")]
     assert storages.identity(str(place / "set")) == before
     with pytest.raises(StorageError, match="nor one below it"):
-        storage.download_any(place / "set" / "dog", tmp_path / "to")
+        folders.fetch(storage, place / "set" / "dog", tmp_path / "to", unwatched)
 
 
 def test_an_empty_object_with_others_below_it_is_their_folder(
@@ -109,7 +114,7 @@ def test_a_bucket_alone_is_a_folder(own_server: Server, tmp_path: Path) -> None:
     storage = Storage(own_server.settings)
     storage.upload(random_file(tmp_path / "file", 10), ObjectAddress(BUCKET, "set/cat/a.png"))
     for address in (f"s3://{BUCKET}", f"s3://{BUCKET}/"):
-        fetched = storage.download_any(ObjectAddress.parse(address), tmp_path / "to")
+        fetched = folders.fetch(storage, ObjectAddress.parse(address), tmp_path / "to", unwatched)
         assert (fetched / "set" / "cat" / "a.png").read_bytes() == (tmp_path / "file").read_bytes()
 
 
