@@ -8,34 +8,45 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from minio.commonconfig import ENABLED, Filter
+from minio.commonconfig import ENABLED, GOVERNANCE, Filter
 from minio.error import S3Error
-from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
+from minio.lifecycleconfig import AbortIncompleteMultipartUpload, Expiration, LifecycleConfig, Rule
+from minio.objectlockconfig import DAYS, ObjectLockConfig
+from minio.versioningconfig import VersioningConfig
 from minio.xml import marshal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from resprout.errors import StorageError
 from resprout.storage import policies
-from resprout.storage.client import Storage
+from resprout.storage.client import ObjectAddress, Storage
 from resprout.storage.failures import translated
-from resprout.storage.trial import TRIAL_NAME, round_trip
+from resprout.storage.trial import try_writing
 
 OUR_RULES = "resprout-"
 """How the names of the lifecycle rules begin that are ours to change."""
+_LACKING = ("NotImplemented", "MethodNotAllowed", "InvalidBucketState", "InvalidRequest")
+"""What servers answer that do not know versions or Object Lock, or not for a bucket that was made without."""
+
+Days = Annotated[int, Field(ge=1, le=36_500)]
 
 
 class Bucket(BaseModel):
-    """One bucket: what it is called, what expires in it, who may do what.
+    """One bucket: what it is called, what expires in it, what stays in it, who may do what.
 
     Args:
         expire_days: prefix -> days after which objects below it are removed; "" is all of the bucket.
+        abort_days: after how many days the parts of an upload that never ended are removed.
+        keep_days: for how many days each version of an object is kept from everyone who may not bypass the bucket's
+            governance: versioning and Object Lock. None leaves what is there.
         policy: an S3 bucket policy, which replaces any other; none leaves what is there.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
-    expire_days: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    expire_days: dict[str, Days] = Field(default_factory=dict)
+    abort_days: Days | None = None
+    keep_days: Days | None = None
     policy: dict[str, Any] | None = None
 
 
@@ -67,25 +78,31 @@ def set_up(storage: Storage, buckets: tuple[Bucket, ...]) -> Iterator[str]:
     """Make what is missing and change what differs; a second time, nothing is left to do. Then try each bucket.
 
     Yields:
-        What was done or found, a line for each bucket into which an object could be written, and read from there.
+        What was done or found, a line for each bucket that a little could be written to.
 
     Raises:
         StorageAwayError: there is no room in one.
         StorageError: the server refuses it.
     """
     for bucket in buckets:
-        done = ["made"] if make_bucket(storage, bucket.name) else []
-        if set_lifecycle(storage, bucket.name, bucket.expire_days):
+        done = ["made"] if make_bucket(storage, bucket.name, locked=bucket.keep_days is not None) else []
+        if bucket.keep_days is not None:
+            done += set_keeping(storage, bucket.name, bucket.keep_days)
+        if set_lifecycle(storage, bucket.name, bucket.expire_days, bucket.abort_days):
             done.append("lifecycle set")
         if bucket.policy is not None and set_policy(storage, bucket.name, bucket.policy):
             done.append("policy set")
-        if not round_trip(storage, bucket.name):
-            done.append(f"{TRIAL_NAME} stays, as nothing may be removed")
+        try_writing(storage, ObjectAddress(bucket.name, ""))
         yield f"s3://{bucket.name}  {', '.join(done) or 'as it should be'}"
 
 
-def make_bucket(storage: Storage, bucket: str) -> bool:
+def make_bucket(storage: Storage, bucket: str, *, locked: bool = False) -> bool:
     """Make a bucket unless there is one.
+
+    Args:
+        storage: the server.
+        bucket: its name.
+        locked: whether it is made for Object Lock, which some servers allow only then.
 
     Returns:
         Whether this call made it.
@@ -94,7 +111,7 @@ def make_bucket(storage: Storage, bucket: str) -> bool:
         if storage.sdk.bucket_exists(bucket):
             return False
         try:
-            storage.sdk.make_bucket(bucket)
+            storage.sdk.make_bucket(bucket, object_lock=locked)
         except S3Error as error:
             if error.code != "BucketAlreadyOwnedByYou":  # another who did the same at once
                 raise
@@ -102,13 +119,47 @@ def make_bucket(storage: Storage, bucket: str) -> bool:
     return True
 
 
-def set_lifecycle(storage: Storage, bucket: str, expire_days: Mapping[str, int]) -> bool:
+def set_keeping(storage: Storage, bucket: str, days: int) -> list[str]:
+    """Let a bucket keep every version of its objects, and let nobody remove one for some days.
+
+    Returns:
+        What had to be changed, and what the server has not got.
+    """
+    done = []
+    with translated(f"cannot let s3://{bucket} keep versions", storage.endpoint):
+        try:
+            if storage.sdk.get_bucket_versioning(bucket).status != ENABLED:
+                storage.sdk.set_bucket_versioning(bucket, VersioningConfig(ENABLED))
+                done.append("versioning set")
+            if _kept_days(storage, bucket) != days:
+                storage.sdk.set_object_lock_config(bucket, ObjectLockConfig(GOVERNANCE, days, DAYS))
+                done.append(f"versions kept for {days:,} days")
+        except S3Error as error:
+            if error.code not in _LACKING:
+                raise
+            what = "Object Lock" if done else "versioning"
+            done.append(f"NO {what}: {error.message} ({error.code}); what is published can be overwritten or removed")
+    return done
+
+
+def _kept_days(storage: Storage, bucket: str) -> int | None:
+    try:
+        found = storage.sdk.get_object_lock_config(bucket)
+    except S3Error as error:
+        if error.code != "ObjectLockConfigurationNotFoundError":
+            raise
+        return None
+    return int(found.duration or 0) if (found.mode, found.duration_unit) == (GOVERNANCE, DAYS) else None
+
+
+def set_lifecycle(storage: Storage, bucket: str, expire_days: Mapping[str, int], abort_days: int | None = None) -> bool:
     """Let objects of a bucket expire. Rules whose names do not begin with `resprout-` stay as they are.
 
     Args:
         storage: the server.
         bucket: its name.
         expire_days: prefix -> days after which what lies below it is removed.
+        abort_days: after how many days the parts of an upload that never ended are removed.
 
     Returns:
         Whether anything had to be changed.
@@ -117,7 +168,7 @@ def set_lifecycle(storage: Storage, bucket: str, expire_days: Mapping[str, int])
         found = storage.sdk.get_bucket_lifecycle(bucket)
         before: Sequence[Rule] = found.rules if found else ()
         others = [rule for rule in before if not (rule.rule_id or "").startswith(OUR_RULES)]
-        wanted = [*others, *map(_expiry, expire_days.items())]
+        wanted = [*others, *map(_expiry, expire_days.items()), *([_abort(abort_days)] if abort_days else [])]
         if _as_set(before) == _as_set(wanted):
             return False
         if wanted:
@@ -150,6 +201,15 @@ def _expiry(after: tuple[str, int]) -> Rule:
     prefix, days = after
     name = f"{OUR_RULES}expire-{prefix.strip('/').replace('/', '-')}".rstrip("-")
     return Rule(ENABLED, rule_filter=Filter(prefix=prefix), rule_id=name, expiration=Expiration(days=days))
+
+
+def _abort(days: int) -> Rule:
+    return Rule(
+        ENABLED,
+        rule_filter=Filter(prefix=""),
+        rule_id=f"{OUR_RULES}abort",
+        abort_incomplete_multipart_upload=AbortIncompleteMultipartUpload(days),
+    )
 
 
 def _as_set(rules: Sequence[Rule]) -> set[bytes]:

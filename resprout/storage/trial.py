@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 import secrets
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from resprout.errors import StorageAwayError, StorageError
+from resprout.errors import StorageError
 from resprout.storage.client import ObjectAddress, Storage
+from resprout.storage.parts import upload_id
 
 TRIAL_BYTES = 64 * 2**10
 """More than a server may keep beside an object's name instead of where objects lie."""
@@ -28,36 +26,11 @@ def try_writing(storage: Storage, prefix: ObjectAddress) -> None:
     """
     address = prefix / f"{TRIAL_NAME}-{secrets.token_hex(4)}"
     begun = storage.send("POST", address, {"uploads": ""})
-    found = re.search(rb"<UploadId>([^<]+)</UploadId>", begun.data)
-    if found is None:
-        raise StorageError(f"cannot write {address}", why=f"{storage.endpoint} begins no upload, but does not say why")
-    upload = {"uploadId": found[1].decode()}
+    try:
+        upload = {"uploadId": upload_id(begun)}
+    except ValueError as error:
+        raise StorageError(f"cannot write {address}", why=f"{storage.endpoint}: {error}") from error
     try:
         storage.send("PUT", address, {"partNumber": "1", **upload}, body=os.urandom(TRIAL_BYTES))
     finally:
         storage.send("DELETE", address, upload)
-
-
-def round_trip(storage: Storage, bucket: str) -> bool:
-    """Write a small object into a bucket, read it, and remove it.
-
-    Returns:
-        Whether it was removed: where the bucket's policy forbids that, it stays, and the next time replaces it.
-
-    Raises:
-        StorageAwayError: there is no room, or no server.
-        StorageError: writing or reading is refused, or something else is read than was written.
-    """
-    address = ObjectAddress(bucket, TRIAL_NAME)
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / TRIAL_NAME
-        file.write_bytes(os.urandom(TRIAL_BYTES))
-        digest = storage.upload(file, address)
-        storage.download(address, file, sha256=digest)
-    try:
-        storage.remove(address)
-    except StorageAwayError:
-        raise
-    except StorageError:
-        return False
-    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from minio import Minio
 from minio.commonconfig import ENABLED, Filter
+from minio.error import S3Error
 from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
 from typer.testing import CliRunner
 
@@ -17,7 +19,6 @@ from pipeline.embedded_storage import BUCKET, Server
 from resprout.errors import StorageAwayError, StorageError
 from resprout.storage import ObjectAddress, Storage, buckets, policies
 from resprout.storage.buckets import Bucket
-from resprout.storage.trial import TRIAL_NAME
 
 pytestmark = pytest.mark.usefixtures("storage_configured")
 
@@ -122,15 +123,32 @@ def test_a_bucket_is_left_as_empty_as_it_was_found(storage: Storage):
     assert list(storage.list(ObjectAddress("left-empty", ""))) == []
 
 
-def test_what_may_not_be_removed_stays_once(storage: Storage):
-    everything = {"Effect": "Deny", "Principal": "*", "Action": "s3:DeleteObject", "Resource": "arn:aws:s3:::kept/*"}
-    kept = Bucket(name="kept", policy={"Version": "2012-10-17", "Statement": [everything]})
+def test_what_is_to_stay_is_kept_in_every_version(storage: Storage, client: Minio):
+    kept = Bucket(name="kept", keep_days=7, abort_days=3)
 
-    first, second = set_up(storage, kept), set_up(storage, kept)
+    assert set_up(storage, kept) == ["made, versions kept for 7 days, lifecycle set"]
+    assert set_up(storage, kept) == ["as it should be"]
+    assert list(storage.list(ObjectAddress("kept", ""))) == []
+    first = client.put_object("kept", "a", io.BytesIO(b"first"), 5).version_id
+    client.put_object("kept", "a", io.BytesIO(b"later"), 5)
+    with pytest.raises(S3Error, match="Access Denied"):
+        client.remove_object("kept", "a", version_id=first)
+    assert storage.read(storage.firsts(ObjectAddress("kept", ""))["a"], 5) == b"first"
+    (rule,) = client.get_bucket_lifecycle("kept").rules
+    assert rule.abort_incomplete_multipart_upload.days_after_initiation == 3
 
-    assert first == [f"made, policy set, {TRIAL_NAME} stays, as nothing may be removed"]
-    assert second == [f"{TRIAL_NAME} stays, as nothing may be removed"]
-    assert [str(found.address) for found in storage.list(ObjectAddress("kept", ""))] == [f"s3://kept/{TRIAL_NAME}"]
+
+def test_a_bucket_that_is_there_keeps_from_now_on_what_is_in_it(storage: Storage, client: Minio):
+    client.make_bucket("from-before")
+    client.put_object("from-before", "a", io.BytesIO(b"first"), 5)
+
+    told = set_up(storage, Bucket(name="from-before", keep_days=7))
+    client.put_object("from-before", "a", io.BytesIO(b"later"), 5)
+
+    assert told == ["versioning set, versions kept for 7 days"]
+    assert set_up(storage, Bucket(name="from-before", keep_days=8)) == ["versions kept for 8 days"]
+    assert set_up(storage, Bucket(name="from-before")) == ["as it should be"], "none given: left alone"
+    assert storage.read(storage.firsts(ObjectAddress("from-before", ""))["a"], 5) == b"first"
 
 
 AS_GIVEN: dict[str, Any] = {
