@@ -314,13 +314,16 @@ def list_models(
 def get_model(
     address: Annotated[str, typer.Argument(metavar="s3://BUCKET/PREFIX/NAME/VERSION", help="A published version.")],
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is not there yet.")],
+    sha256: Annotated[
+        str | None, typer.Option(metavar="DIGEST", help="The model's digest, as somebody told you; another is refused.")
+    ] = None,
     verbose: Verbose = False,
 ) -> None:
     """Fetch a published version; every file is checked against the digest it was published with."""
     from pipeline import publications
 
     with errors_told(verbose):
-        publications.get(address, directory)
+        publications.get(address, directory, sha256)
 
 
 @models_app.command(name="show")

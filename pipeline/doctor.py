@@ -121,11 +121,12 @@ def _storage(bucket: str) -> Finding:
         settings = storage.required()
         server = storage.Storage(settings.model_copy(update={"retries": 1}))
         place = storage.ObjectAddress.parse(f"s3://{bucket.removeprefix('s3://')}")
-        server.check(place.bucket)
+        next(server.list(place), None)
         storage.try_writing(server, place)
+        storage.try_keeping(server, place)
     except ResproutError as error:
         return Finding("storage", "", str(error))
-    return Finding("storage", f"{settings.endpoint}, {place} can be listed and written to")
+    return Finding("storage", f"{settings.endpoint}, {place} can be listed and written to, and keeps what is there")
 
 
 def _cluster() -> Finding:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from resprout import storage
+from resprout import manifest, storage
 from resprout.errors import StorageError
 from resprout.storage import ObjectAddress, Publication, Storage
 from resprout.wording import printable
@@ -28,22 +28,49 @@ def list_all(prefix: str) -> None:
     _say("\n".join(lines) if found else f"nothing is published below {address}")
 
 
-def get(address: str, directory: Path) -> None:
+def get(address: str, directory: Path, sha256: str | None = None) -> None:
     """Fetch a published version into a folder, whole or not at all.
 
+    Args:
+        address: of the version.
+        directory: the folder.
+        sha256: what the model's digest must be, as it is known from elsewhere than the bucket.
+
     Raises:
-        StorageError: there is no such version, a file of it was changed, or the folder exists.
+        StorageError: there is no such version, it is another model, a file of it was changed, or the folder exists.
+        ArtifactError: its model is not what its manifest says.
     """
     if directory.exists():
         raise StorageError(f"{directory} exists", why="nothing is overwritten", now="name a folder that does not")
     server = _server()
     publication = _find(server, address)
+    if sha256 not in (None, publication.model_digest):
+        raise StorageError(
+            f"{address} holds the model {publication.model_digest or 'of no digest'}, not {sha256}",
+            why="it is not the model that was agreed on",
+            now="ask whoever gave you the digest, and whoever runs the storage",
+        )
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as unfinished:
         fetched = Path(unfinished) / "fetched"
         storage.fetch(server, publication, fetched)
+        if publication.model_digest:
+            _check_model(publication, fetched / "model")
         fetched.rename(directory)
-    _say(f"wrote {directory}: {len(publication.files)} files, model {publication.about['digest']}")
+    _say(f"wrote {directory}: {len(publication.files)} files, model {publication.model_digest or 'none'}")
+
+
+def _check_model(publication: Publication, folder: Path) -> None:
+    listed = manifest.check(folder, sha256=publication.model_digest).files
+    strays = {name for name in publication.files if name.startswith("model/")} - {
+        f"model/{name}" for name in (manifest.MANIFEST, *listed)
+    }
+    if strays:
+        raise StorageError(
+            f"{publication.address} holds {min(strays)}, which its model's manifest does not list",
+            why="nothing says where it comes from",
+            now="ask whoever published it",
+        )
 
 
 def show(address: str) -> None:
@@ -56,7 +83,7 @@ def show(address: str) -> None:
     server = _server()
     publication = _find(server, address)
     lines = [f"{publication.address}", ""]
-    lines += [f"{name:<32} {value}" for name, value in sorted(publication.about["metrics"].items())]
+    lines += [f"{name:<32} {value}" for name, value in sorted(publication.metrics.items())]
     with tempfile.TemporaryDirectory() as folder:
         storage.fetch(server, publication, Path(folder))
         from pipeline import inspection  # brings torch, which a list of what is published needs not
@@ -71,8 +98,7 @@ def metrics(address: str) -> dict[str, float]:
     Raises:
         StorageError: there is no such version.
     """
-    found: dict[str, float] = _find(_server(), address).about["metrics"]
-    return found
+    return dict(_find(_server(), address).metrics)
 
 
 def _find(server: Storage, text: str) -> Publication:
@@ -85,7 +111,7 @@ def _find(server: Storage, text: str) -> Publication:
 
 
 def _row(publication: Publication) -> tuple[str, ...]:
-    metrics = publication.about["metrics"]
+    metrics = publication.metrics
     shares = (metrics.get("recovered.top1"), metrics.get("recovered.agreement"))
     figures = ("" if share is None else f"{100 * share:.1f} %" for share in shares)
     return (publication.name, publication.version, *figures, str(publication.address))

@@ -19,7 +19,7 @@ from resprout.storage.publishing import (
     save_publication,
 )
 from resprout.storage.settings import StorageSettings, from_environment, required, write_secrets
-from resprout.storage.trial import try_writing
+from resprout.storage.trial import try_keeping, try_writing
 
 
 def stored(source: str, folder: Path, report: Report) -> Path:
@@ -65,6 +65,7 @@ __all__ = [
     "required",
     "save_publication",
     "stored",
+    "try_keeping",
     "try_writing",
     "write_secrets",
 ]

@@ -13,6 +13,7 @@ from pipeline.cli import app
 from pipeline.embedded_storage import BUCKET, Server
 from resprout import __version__
 from tests.pipeline.cluster.fake_kfp import serving
+from tests.resprout.storage.gateway import ignoring
 
 
 def invoke(*words: str) -> tuple[int, str, str]:
@@ -48,6 +49,16 @@ def test_storage_without_room(full: Server, monkeypatch: pytest.MonkeyPatch):
 
     assert exit_code == 1
     assert "has no room for it" in errors
+
+
+@pytest.mark.usefixtures("storage_configured")
+def test_storage_that_overwrites_what_it_is_asked_to_keep(monkeypatch: pytest.MonkeyPatch):
+    with ignoring() as gateway:
+        monkeypatch.setenv("RESPROUT_STORAGE_ENDPOINT", gateway.settings.endpoint)
+        exit_code, _, errors = invoke("--bucket", "models/published")
+
+    assert exit_code == 1
+    assert "it ignores If-None-Match" in errors
 
 
 @pytest.mark.usefixtures("storage_configured")

@@ -134,16 +134,18 @@ def test_a_stage_that_refuses_is_told_in_three_lines(
 
 @pytest.mark.usefixtures("storage_configured")
 def test_a_result_that_cannot_be_published_is_kept(recipe: Path, tmp_path: Path, server: Server):
-    prefix = ObjectAddress("resprout", f"tests/{tmp_path.name}")
-    claim = json.dumps({"files": {"model/manifest.json": "another's"}}).encode()
-    assert Storage(server.settings).claim(prefix / "tiny" / "1" / "claim.json", claim)
+    prefix, sdk = ObjectAddress("unfinished", "models"), Storage(server.settings).sdk
+    sdk.make_bucket(prefix.bucket)
+    resource = f"arn:aws:s3:::{prefix.bucket}/*/published.json"
+    refusing = {"Effect": "Deny", "Principal": "*", "Action": "s3:PutObject", "Resource": resource}
+    sdk.set_bucket_policy(prefix.bucket, json.dumps({"Version": "2012-10-17", "Statement": [refusing]}))
     quick = ("--set", "synthesis.iterations=2", "--set", "recovery.epochs=1")
     where = ("--set", f"publishing.to={prefix}", "--set", "publishing.version='1'")
 
     exit_code, output = run_warm(recipe, "--output", tmp_path / "out", *quick, *where)
 
     assert exit_code == 1
-    assert "tiny/1 is being published with other files" in output
+    assert "cannot write s3://unfinished/models/tiny/1/published.json" in output
     assert output.rstrip().endswith(f"kept: the result, which is in {tmp_path / 'out'}")
     assert artifacts.load_student(tmp_path / "out" / "model").mask.sparsity == pytest.approx(0.6, abs=1e-3)
     assert (tmp_path / "out" / "report.html").exists()

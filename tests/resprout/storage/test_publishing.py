@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import json
+import shutil
 import threading
+from collections.abc import Callable
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +15,11 @@ from pipeline.embedded_storage import Server
 from resprout.artifacts import digest_of, read_manifest, save_artifact, sha256_of
 from resprout.errors import ArtifactError, StorageAwayError, StorageError
 from resprout.recipe import PublishingSection
-from resprout.storage import ObjectAddress, Storage, check_free, fetch, find, publish, published
+from resprout.storage import ObjectAddress, Storage, buckets, check_free, fetch, find, publish, published
+from resprout.storage.buckets import Bucket
 from resprout.storage.models import publish_model
+from resprout.storage.trial import TRIAL_NAME
+from tests.resprout.storage.gateway import ignoring
 
 
 def files(folder: Path, text: str = "weights") -> dict[str, Path]:
@@ -71,7 +78,7 @@ def test_what_publishing_would_be_refused_is_refused_before_the_work(
 ) -> None:
     check_free(storage, place, "resnet", "1.0")
     check_free(storage, place, "resnet", None)
-    assert list(storage.list(place)) == [], "nothing is left behind"
+    assert [found.address for found in storage.list(place)] == [place / TRIAL_NAME], "a small object, once"
 
     publish(storage, place, "resnet", "1.0", files(tmp_path / "in"), about={})
     check_free(storage, place, "resnet", "1.1")
@@ -101,9 +108,150 @@ def test_a_publisher_that_was_killed_comes_back_and_finishes(
     assert published(storage, place) == [], "half a version is none"
     with pytest.raises(StorageError, match="is not published"):
         find(storage, place, "resnet", "1.0")
-    with pytest.raises(StorageError, match="is being published with other files"):
-        publish(storage, place, "resnet", "1.0", files(tmp_path / "other", "else"), about={})
     assert publish(storage, place, "resnet", "1.0", own, about={}) == find(storage, place, "resnet", "1.0")
+
+
+@pytest.mark.parametrize("killed_at", ["metrics.json", "model/weights.safetensors", "published.json"])
+def test_a_publisher_that_died_is_in_nobodys_way(
+    storage: Storage, place: ObjectAddress, tmp_path: Path, killed_at: str
+) -> None:
+    def die(name: str, done: int, total: int) -> None:
+        if name == killed_at:
+            raise _KilledError
+
+    class Dying(Storage):
+        def claim(self, address: ObjectAddress, content: bytes) -> bool:
+            die(address.key.rpartition("/")[2], 0, 0)
+            return super().claim(address, content)
+
+    dead = files(tmp_path / "dead", "weights that were measured once")
+    with pytest.raises(_KilledError):
+        publish(Dying(storage._settings), place, "resnet", "1.0", dead, about={}, watch=die)
+    made = publish(storage, place, "resnet", "1.0", files(tmp_path / "in"), about={})
+
+    with pytest.raises(StorageError, match="is published with other files"):
+        publish(storage, place, "resnet", "1.0", dead, about={})
+    assert find(storage, place, "resnet", "1.0") == made
+    fetch(storage, made, tmp_path / "out")
+    assert (tmp_path / "out" / "model" / "weights.safetensors").read_text() == "weights"
+
+
+@pytest.fixture
+def keeping(storage: Storage) -> ObjectAddress:
+    """Where a bucket keeps versions."""
+    list(buckets.set_up(storage, (Bucket(name="keeping", keep_days=1),)))
+    return ObjectAddress("keeping", "models")
+
+
+def test_what_was_published_stays_whatever_is_stored_or_removed_later(
+    storage: Storage, keeping: ObjectAddress, tmp_path: Path
+) -> None:
+    made = publish(storage, keeping, "resnet", "1.0", files(tmp_path / "in"), about={"digest": "a" * 64})
+    other = publish(storage, keeping, "resnet", "2.0", files(tmp_path / "other", "with a back door"), about={})
+    for name in ("published.json", f"{made.folder}/model/weights.safetensors"):
+        theirs = (other.address / name.replace(made.folder, other.folder)).key
+        content = storage.sdk.get_object(keeping.bucket, theirs).data.replace(b"2.0", b"1.0")
+        storage.sdk.put_object(keeping.bucket, (made.address / name).key, BytesIO(content), len(content))
+    storage.remove(made.files_at / "metrics.json")
+
+    for _ in range(2):
+        assert find(storage, keeping, "resnet", "1.0") == made
+        assert published(storage, keeping) == [made, other]
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        fetch(storage, made, tmp_path / "out")
+        assert (tmp_path / "out" / "model" / "weights.safetensors").read_text() == "weights"
+        storage.remove(made.address / "published.json")
+    with pytest.raises(StorageError, match="is published with other files"):
+        publish(storage, keeping, "resnet", "1.0", files(tmp_path / "third", "retrained"), about={})
+    with pytest.raises(StorageError, match=r"publishing.version 1.0 exists"):
+        check_free(storage, keeping, "resnet", "1.0")
+
+
+def test_nothing_is_published_where_it_could_be_overwritten(tmp_path: Path) -> None:
+    place = ObjectAddress("bucket", "models")
+    with ignoring() as gateway:
+        storage = Storage(gateway.settings)
+        with pytest.raises(StorageError, match="it was asked not to") as caught:
+            check_free(storage, place, "resnet", None)
+        assert "If-None-Match" in caught.value.why
+        for text in ("one", "two"):
+            with pytest.raises(StorageError, match="it was asked not to"):
+                publish(storage, place, "resnet", "1.0", files(tmp_path / text, text), about={})
+        assert list(gateway.objects) == [f"models/{TRIAL_NAME}"]
+
+
+def test_versions_of_earlier_releases_are_still_there(storage: Storage, place: ObjectAddress, tmp_path: Path) -> None:
+    digests = {}
+    for name, path in files(tmp_path / "in").items():
+        digests[name] = storage.upload(path, place / "resnet" / "0.9" / name)
+    record = {"schema_version": 1, "name": "resnet", "version": "0.9", "files": digests, "about": {}}
+    assert storage.claim(place / "resnet" / "0.9" / "published.json", json.dumps(record).encode())
+
+    (found,) = published(storage, place)
+    fetch(storage, found, tmp_path / "out")
+    assert (tmp_path / "out" / "model" / "weights.safetensors").read_text() == "weights"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"files": {}},
+        {"files": {"../escaped": "0" * 64}},
+        {"files": {"/etc/passwd": "0" * 64}},
+        {"files": {"metrics.json": "abc"}},
+        {"files": ["metrics.json"]},
+        {"name": "another"},
+        {"version": "../1"},
+        {"folder": "a/b"},
+        {"about": {"metrics": {"recovered.top1": "0.99"}}},
+        {"about": {"metrics": {"\x1b]0;owned": 1.0}}},
+        {"about": {"digest": "short"}},
+        {"about": None},
+        {"schema_version": 3},
+        {"more": 1},
+    ],
+    ids=[
+        "no files",
+        "a file above",
+        "a file elsewhere",
+        "no digest",
+        "a list",
+        "another name",
+        "another place",
+        "a deep folder",
+        "text for a figure",
+        "control characters",
+        "no model",
+        "no facts",
+        "of later",
+        "something more",
+    ],
+)
+def test_one_record_that_is_none_hides_no_other(
+    storage: Storage,
+    place: ObjectAddress,
+    tmp_path: Path,
+    said: Callable[[], list[str]],
+    change: dict[str, Any],
+) -> None:
+    made = publish(storage, place, "resnet", "1.0", files(tmp_path / "in"), about={})
+    record = json.loads(storage.sdk.get_object(place.bucket, (made.address / "published.json").key).data)
+    address = place / "resnet" / "0.9"
+    assert storage.claim(address / "published.json", json.dumps({**record, "version": "0.9", **change}).encode())
+
+    assert published(storage, place) == [made]
+    assert str(address) in said()[-1]
+    with pytest.raises(StorageError, match=r"published\.json"):
+        find(storage, place, "resnet", "0.9")
+    with pytest.raises(StorageError, match=r"published\.json"):
+        publish(storage, place, "resnet", "0.9", files(tmp_path / "in"), about={})
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"[" * 10**5, b'{"name": 1, "name": 2}', b" " * (2**20 + 1)])
+def test_a_record_that_is_no_json_object_is_refused(storage: Storage, place: ObjectAddress, content: bytes) -> None:
+    assert storage.claim(place / "resnet" / "1" / "published.json", content)
+    with pytest.raises(StorageError, match=r"published\.json"):
+        find(storage, place, "resnet", "1")
 
 
 @pytest.mark.parametrize(("name", "version"), [("", "1"), ("a/b", "1"), ("a", ".."), ("a", "")])
