@@ -24,8 +24,8 @@ from resprout.storage.trial import try_writing
 
 OUR_RULES = "resprout-"
 """How the names of the lifecycle rules begin that are ours to change."""
-_LACKING = ("NotImplemented", "MethodNotAllowed", "InvalidBucketState", "InvalidRequest")
-"""What servers answer that do not know versions or Object Lock, or not for a bucket that was made without."""
+_LACKING = ("NotImplemented", "MethodNotAllowed", "InvalidBucketState", "InvalidArgument", "MalformedXML")
+"""What servers answer that do not know versions, Object Lock or such a rule, or not for a bucket that was made so."""
 
 Days = Annotated[int, Field(ge=1, le=36_500)]
 
@@ -88,8 +88,7 @@ def set_up(storage: Storage, buckets: tuple[Bucket, ...]) -> Iterator[str]:
         done = ["made"] if make_bucket(storage, bucket.name, locked=bucket.keep_days is not None) else []
         if bucket.keep_days is not None:
             done += set_keeping(storage, bucket.name, bucket.keep_days)
-        if set_lifecycle(storage, bucket.name, bucket.expire_days, bucket.abort_days):
-            done.append("lifecycle set")
+        done += set_lifecycle(storage, bucket.name, bucket.expire_days, bucket.abort_days)
         if bucket.policy is not None and set_policy(storage, bucket.name, bucket.policy):
             done.append("policy set")
         try_writing(storage, ObjectAddress(bucket.name, ""))
@@ -131,15 +130,22 @@ def set_keeping(storage: Storage, bucket: str, days: int) -> list[str]:
             if storage.sdk.get_bucket_versioning(bucket).status != ENABLED:
                 storage.sdk.set_bucket_versioning(bucket, VersioningConfig(ENABLED))
                 done.append("versioning set")
+        except S3Error as error:
+            return [_lacking(error, "versions: what is there can be overwritten")]
+        try:
             if _kept_days(storage, bucket) != days:
                 storage.sdk.set_object_lock_config(bucket, ObjectLockConfig(GOVERNANCE, days, DAYS))
                 done.append(f"versions kept for {days:,} days")
         except S3Error as error:
-            if error.code not in _LACKING:
-                raise
-            what = "Object Lock" if done else "versioning"
-            done.append(f"NO {what}: {error.message} ({error.code}); what is published can be overwritten or removed")
+            done.append(_lacking(error, "Object Lock: a version can be removed by who may remove it"))
     return done
+
+
+def _lacking(error: S3Error, what: str) -> str:
+    """What to say of a server, or a bucket, that has no such thing; any other error is raised again."""
+    if error.code not in _LACKING:
+        raise error
+    return f"NO {what} ({error.code}: {error.message})"
 
 
 def _kept_days(storage: Storage, bucket: str) -> int | None:
@@ -152,7 +158,9 @@ def _kept_days(storage: Storage, bucket: str) -> int | None:
     return int(found.duration or 0) if (found.mode, found.duration_unit) == (GOVERNANCE, DAYS) else None
 
 
-def set_lifecycle(storage: Storage, bucket: str, expire_days: Mapping[str, int], abort_days: int | None = None) -> bool:
+def set_lifecycle(
+    storage: Storage, bucket: str, expire_days: Mapping[str, int], abort_days: int | None = None
+) -> list[str]:
     """Let objects of a bucket expire. Rules whose names do not begin with `resprout-` stay as they are.
 
     Args:
@@ -162,20 +170,30 @@ def set_lifecycle(storage: Storage, bucket: str, expire_days: Mapping[str, int],
         abort_days: after how many days the parts of an upload that never ended are removed.
 
     Returns:
-        Whether anything had to be changed.
+        What had to be changed, and what the server has not got.
     """
+    expiring = list(map(_expiry, expire_days.items()))
     with translated(f"cannot set the lifecycle of s3://{bucket}", storage.endpoint):
-        found = storage.sdk.get_bucket_lifecycle(bucket)
-        before: Sequence[Rule] = found.rules if found else ()
-        others = [rule for rule in before if not (rule.rule_id or "").startswith(OUR_RULES)]
-        wanted = [*others, *map(_expiry, expire_days.items()), *([_abort(abort_days)] if abort_days else [])]
-        if _as_set(before) == _as_set(wanted):
-            return False
-        if wanted:
-            storage.sdk.set_bucket_lifecycle(bucket, LifecycleConfig(wanted))
-        else:
-            storage.sdk.delete_bucket_lifecycle(bucket)
-    return True
+        if abort_days is None:
+            return _set_rules(storage, bucket, expiring)
+        try:
+            return _set_rules(storage, bucket, [*expiring, _abort(abort_days)])
+        except S3Error as error:
+            lacking = _lacking(error, "abort_days: what is left of an upload stays as long as the server keeps it")
+            return [*_set_rules(storage, bucket, expiring), lacking]
+
+
+def _set_rules(storage: Storage, bucket: str, ours: Sequence[Rule]) -> list[str]:
+    found = storage.sdk.get_bucket_lifecycle(bucket)
+    before: Sequence[Rule] = found.rules if found else ()
+    wanted = [*(rule for rule in before if not (rule.rule_id or "").startswith(OUR_RULES)), *ours]
+    if _as_set(before) == _as_set(wanted):
+        return []
+    if wanted:
+        storage.sdk.set_bucket_lifecycle(bucket, LifecycleConfig(wanted))
+    else:
+        storage.sdk.delete_bucket_lifecycle(bucket)
+    return ["lifecycle set"]
 
 
 def set_policy(storage: Storage, bucket: str, policy: Mapping[str, Any]) -> bool:
