@@ -38,7 +38,7 @@ def publish(
         print(outcome.told("publish", {"address": None}))
         return
     made = publish_model(
-        storage.Storage(storage.required()),
+        storage.Storage(storage.required().for_publishing()),
         settings,
         model=recovered.path,
         evaluation=evaluation.path,

@@ -92,16 +92,18 @@ known() {
         "install Kubeflow Pipelines first, or make the profile: docs/install.md"
 }
 
+users="resprout-storage resprout-publishing resprout-checkpoints"
+
 apply() {
     known
     for labels in "$here"/namespaces/*.yaml; do
         if grep -qx "  name: $namespace" "$labels"; then label --filename "$labels"; fi
     done
     if [ "$(basename "$overlay")" = dev ]; then
-        for name in resprout-storage-admin resprout-storage resprout-checkpoints; do secret "$name"; done
+        for name in resprout-storage-admin $users; do secret "$name"; done
     fi
     mentioned=$(kubectl kustomize "$folder" | sed -n 's/.*secretName: *//p')
-    for name in $(printf '%s\n' "$mentioned" resprout-storage resprout-checkpoints | sort -u); do
+    for name in $(printf '%s\n' "$mentioned" $users | sort -u); do
         kubectl get secret "$name" --namespace "$namespace" >/dev/null 2>&1 ||
             echo "note: the secret $name is not there yet: docs/install.md" >&2
     done

@@ -120,8 +120,9 @@ class _Graph:
 
     def begin(self, **inputs: Any) -> Any:
         """What each stage is told; looked up anew in each run."""
-        task = plan(kind=self._kind, **inputs)
-        return self._placed(task, secret=self._placement.storage_secret).set_caching_options(False)
+        task, section = plan(kind=self._kind, **inputs), self._placement
+        publishing = section.publishing_secret if self._kind != "scan" else None
+        return placed(task, section, secret=section.storage_secret, publishing=publishing).set_caching_options(False)
 
     def compress(self, planned: Any, seed: Any) -> None:
         """From the teacher to the published result."""
@@ -178,7 +179,7 @@ class _Graph:
         publishing = publish(
             **found, recovered=recovered["recovered"], report=evaluated["report"], section=said["publishing"]
         ).after(judging.set_caching_options(False))
-        self._placed(publishing, secret=self._placement.storage_secret).set_caching_options(False)
+        self._placed(publishing, secret=self._placement.publishing_secret).set_caching_options(False)
 
     def scan(self, planned: Any, seed: Any) -> None:
         """From the teacher to a page that shows its layers."""

@@ -186,13 +186,16 @@ class Containers:
         if given and Path(given).exists():
             mounts.append(mount(Path(given).resolve(), os.path.abspath(given)))
         if self._needs_storage(call.task.name) and self._settings:
-            mounts.append(mount(self._secrets(), placement.SECRETS_FOLDER))
+            publishes = call.task.name == "publish"
+            settings = self._settings.for_publishing() if publishes else self._settings
+            folder = self._secrets(settings, "publishing-secrets" if publishes else "secrets")
+            mounts.append(mount(folder, placement.SECRETS_FOLDER))
         return mounts
 
-    def _secrets(self) -> Path:
-        folder = self._root / "secrets"
-        if self._settings and not folder.exists():
-            storage.write_secrets(self._settings, folder)
+    def _secrets(self, settings: StorageSettings, name: str) -> Path:
+        folder = self._root / name
+        if not folder.exists():
+            storage.write_secrets(settings, folder)
             _hand_over(folder, *_user())
         return folder
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kfp.dsl import PipelineTask
 
 SECRETS_FOLDER = "/var/run/secrets/resprout-storage"
+PUBLISHING_FOLDER = "/var/run/secrets/resprout-publishing"
 GPU_NODE_LABEL = "nvidia.com/gpu.present"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 # cores and memory of the stages that only look at numbers and move bytes
@@ -39,6 +40,7 @@ def placed(
     *,
     gpus: str | None = None,
     secret: str | None = None,
+    publishing: str | None = None,
 ) -> PipelineTask:
     """Say where a stage runs.
 
@@ -48,6 +50,7 @@ def placed(
         planned: the task `plan`, of whose outputs a stage with a GPU takes what it asks for.
         gpus: the output that says how many; None: the stage gets none.
         secret: what it reaches object storage with; None: it does not.
+        publishing: what it tries with whether a result can be published; None: it does not.
     """
     from kfp import kubernetes
 
@@ -66,11 +69,18 @@ def placed(
     kubernetes.set_security_context(task, run_as_user=65532, run_as_group=65532, run_as_non_root=True)
     if section.image_pull_secrets:
         kubernetes.set_image_pull_secrets(task, list(section.image_pull_secrets))
+    _mount(task, secret, SECRETS_FOLDER, "RESPROUT_STORAGE_SECRETS")
+    _mount(task, publishing, PUBLISHING_FOLDER, "RESPROUT_STORAGE_PUBLISHING_SECRETS")
+    return task
+
+
+def _mount(task: PipelineTask, secret: str | None, folder: str, variable: str) -> None:
+    from kfp import kubernetes
+
     if secret:
         # it may be missing where no address needs it
-        kubernetes.use_secret_as_volume(task, secret, SECRETS_FOLDER, optional=True)
-        task.set_env_variable("RESPROUT_STORAGE_SECRETS", SECRETS_FOLDER)
-    return task
+        kubernetes.use_secret_as_volume(task, secret, folder, optional=True)
+        task.set_env_variable(variable, folder)
 
 
 def _on_cpu(task: PipelineTask, section: PlacementSection) -> None:

@@ -83,8 +83,11 @@ class PlacementSection(Section):
     gpu_image: Image | None = None
     """The image of stages with a GPU, likewise."""
     storage_secret: str = "resprout-storage"  # noqa: S105 - a name
-    """The secret with which addresses are looked up, teachers fetched and models published: files endpoint, accesskey,
-    secretkey, and where needed region, sessiontoken, ca.crt."""
+    """The secret with which addresses are looked up, and teachers and images fetched: files endpoint, accesskey,
+    secretkey, and where needed region, sessiontoken, ca.crt. It need write nowhere."""
+    publishing_secret: str = "resprout-publishing"  # noqa: S105
+    """The secret with which models are published; it need reach nothing but what is published. The stages that read
+    what strangers wrote do not have it."""
     checkpoint_secret: str = "resprout-checkpoints"  # noqa: S105
     """The secret with which stages keep their checkpoints; it need reach no bucket but theirs."""
     image_pull_secrets: tuple[str, ...] = ()

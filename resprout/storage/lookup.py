@@ -18,5 +18,5 @@ def plan(recipe: Recipe) -> planning.Plan:
     section = recipe.publishing
     if section.to is not None:
         prefix = ObjectAddress.parse(section.to)
-        check_free(Storage(required()), prefix, section.name or recipe.name, section.version)
+        check_free(Storage(required().for_publishing()), prefix, section.name or recipe.name, section.version)
     return made

@@ -43,6 +43,8 @@ class StorageSettings(BaseSettings):
     secrets: Path | None = Field(default=None, validation_alias=_variables("SECRETS"))
     """A folder with the files `accesskey` and `secretkey`, and where needed `sessiontoken`, `endpoint`, `region` and
     `ca.crt`, as Kubernetes mounts a secret; used where a variable says nothing."""
+    publishing_secrets: Path | None = Field(default=None, validation_alias=_variables("PUBLISHING_SECRETS"))
+    """Such a folder, of the user that publishes; none: it is the same user."""
     ca_file: Path | None = Field(default=None, validation_alias=_variables("CA_FILE", "AWS_CA_BUNDLE"))
     """Certificates to trust, PEM; none: the usual authorities."""
     path_style: bool | None = Field(default=None, validation_alias=_variables("PATH_STYLE"))
@@ -56,13 +58,9 @@ class StorageSettings(BaseSettings):
     @classmethod
     def _fill_in_from_files(cls, fields: dict[str, Any]) -> dict[str, Any]:
         folder = next((Path(fields[name]) for name in _names(cls, "secrets") if fields.get(name)), None)
-        for name, file in (("endpoint", "endpoint"), ("region", "region"), ("ca_file", "ca.crt")):
-            if folder is None or any(fields.get(given) for given in _names(cls, name)):
-                continue
-            if (folder / file).is_file():
-                value = str(folder / file) if name == "ca_file" else (folder / file).read_text().strip()
-                fields = {**fields, name: value}
-        return fields
+        given = {name for name in _IN_FILES if any(fields.get(known) for known in _names(cls, name))}
+        found = _read_files(folder) if folder else {}
+        return {**fields, **{name: value for name, value in found.items() if name not in given}}
 
     @field_validator("endpoint")
     @classmethod
@@ -82,6 +80,14 @@ class StorageSettings(BaseSettings):
         if value is not None and not value.is_file():
             raise ValueError(f"{value} is not a file")
         return value
+
+    def for_publishing(self) -> StorageSettings:
+        """The settings of the user that publishes: where one is named, nothing else says what its keys are."""
+        if self.publishing_secrets is None:
+            return self
+        keys = dict.fromkeys(("access_key", "secret_key", "session_token"))
+        found = {**_read_files(self.publishing_secrets), **keys, "secrets": self.publishing_secrets}
+        return self.model_copy(update=found)
 
     @property
     def secure(self) -> bool:
@@ -117,6 +123,15 @@ class StorageSettings(BaseSettings):
             return value.get_secret_value()
         path = self.secrets / file if self.secrets else None
         return path.read_text().strip() if path and path.is_file() else None
+
+
+_IN_FILES = {"endpoint": "endpoint", "region": "region", "ca_file": "ca.crt"}
+"""What else than keys a folder of secrets may hold, and in which file."""
+
+
+def _read_files(folder: Path) -> dict[str, str | Path]:
+    there = {name: folder / file for name, file in _IN_FILES.items() if (folder / file).is_file()}
+    return {name: path if name == "ca_file" else path.read_text().strip() for name, path in there.items()}
 
 
 def _names(settings: type[BaseSettings], field: str) -> list[str]:

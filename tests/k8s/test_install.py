@@ -132,9 +132,9 @@ def test_dev_gets_keys_that_nobody_has_seen_and_keeps_them(cluster: Cluster):
     done = cluster.install("dev")
     made = cluster.secrets()
 
-    assert set(made) == {"resprout-storage-admin", "resprout-storage", "resprout-checkpoints"}
+    assert set(made) == {"resprout-storage-admin", "resprout-storage", "resprout-publishing", "resprout-checkpoints"}
     keys = [secret[name] for secret in made.values() for name in ("accesskey", "secretkey")]
-    assert len(set(keys)) == 6
+    assert len(set(keys)) == 8
     assert all(len(key) >= 20 for key in keys)
     shown = done.stdout + done.stderr + "".join(cluster.asked())
     assert not any(key in shown for key in keys)
@@ -147,8 +147,8 @@ def test_no_other_overlay_makes_secrets_it_says_which_are_missing(cluster: Clust
     done = cluster.install("byo-minio")
 
     assert not cluster.secrets()
-    for name in ("resprout-storage", "resprout-checkpoints", "resprout-storage-admin", "resprout-pipeline-root"):
-        assert f"note: the secret {name} is not there yet" in done.stderr
+    for name in ("storage", "publishing", "checkpoints", "storage-admin", "pipeline-root"):
+        assert f"note: the secret resprout-{name} is not there yet" in done.stderr
 
 
 def test_labels_that_others_set_stay(cluster: Cluster):

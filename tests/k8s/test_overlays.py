@@ -157,7 +157,8 @@ def names(objects: list[Object], kind: str) -> set[str]:
 def test_secrets_that_the_pipeline_names_have_an_example():
     examples = of_kind(load(K8S / "examples"), "ExternalSecret")
     keys = {it["metadata"]["name"]: {key["secretKey"] for key in it["spec"]["data"]} for it in examples}
-    for name in (PlacementSection().storage_secret, PlacementSection().checkpoint_secret):
+    section = PlacementSection()
+    for name in (section.storage_secret, section.publishing_secret, section.checkpoint_secret):
         assert keys[name] == {"endpoint", "accesskey", "secretkey"}
 
 

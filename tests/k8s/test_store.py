@@ -23,10 +23,10 @@ from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
 
 from pipeline.embedded_storage import PATIENCE_SECONDS, _free_ports
 from resprout.errors import StorageError
-from resprout.storage import ObjectAddress, Storage, StorageSettings, publish, try_writing
+from resprout.storage import ObjectAddress, Publication, Storage, StorageSettings, fetch, find, publish, try_writing
 from tests.k8s.rendering import Object, named, pods
 
-NAMES = ("resprout-storage-admin", "resprout-storage", "resprout-checkpoints")
+NAMES = ("resprout-storage-admin", "resprout-storage", "resprout-publishing", "resprout-checkpoints")
 WEED = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 
 
@@ -162,9 +162,12 @@ def test_the_job_does_nothing_twice(set_up: Callable[[], str]):
 @pytest.mark.usefixtures("set_up")
 def test_checkpoints_expire_and_published_models_do_not(store: Store):
     admin = store.client("resprout-storage-admin")
-    (rule,) = admin.get_bucket_lifecycle("resprout-checkpoints").rules
-    assert (rule.status, rule.rule_filter.prefix, rule.expiration.days) == ("Enabled", "", 14)
-    assert admin.get_bucket_lifecycle("resprout-models") is None
+    expiring, aborting = admin.get_bucket_lifecycle("resprout-checkpoints").rules
+    assert (expiring.status, expiring.rule_filter.prefix, expiring.expiration.days) == ("Enabled", "", 14)
+    (other,) = admin.get_bucket_lifecycle("resprout-models").rules
+    assert other.expiration is None
+    for rule in (aborting, other):
+        assert rule.abort_incomplete_multipart_upload.days_after_initiation == 7
 
 
 def put(bucket: str, key: str) -> Callable[[Minio], Any]:
@@ -184,8 +187,8 @@ def remove(bucket: str, key: str) -> Callable[[Minio], Any]:
     return lambda client: client.remove_object(bucket, key)
 
 
-def listing(bucket: str) -> Callable[[Minio], Any]:
-    return lambda client: list(client.list_objects(bucket))
+def listing(bucket: str, prefix: str = "") -> Callable[[Minio], Any]:
+    return lambda client: list(client.list_objects(bucket, prefix))
 
 
 MODELS, CHECKPOINTS = "resprout-models", "resprout-checkpoints"
@@ -197,8 +200,10 @@ MODELS, CHECKPOINTS = "resprout-models", "resprout-checkpoints"
     [
         (get(MODELS, "teachers/a"), {"resprout-storage"}),
         (listing(MODELS), {"resprout-storage"}),
-        (put(MODELS, "models/a/1/new"), {"resprout-storage"}),
-        (in_parts(MODELS, "models/a/1/large"), {"resprout-storage"}),
+        (get(MODELS, "models/a/1/model"), {"resprout-storage", "resprout-publishing"}),
+        (listing(MODELS, "models/"), {"resprout-storage", "resprout-publishing"}),
+        (put(MODELS, "models/a/1/new"), {"resprout-publishing"}),
+        (in_parts(MODELS, "models/a/1/large"), {"resprout-publishing"}),
         (put(MODELS, "teachers/a"), set()),
         (remove(MODELS, "models/a/1/model"), set()),
         (get(CHECKPOINTS, "a"), {"resprout-checkpoints"}),
@@ -213,6 +218,8 @@ MODELS, CHECKPOINTS = "resprout-models", "resprout-checkpoints"
     ids=[
         "read a teacher",
         "list teachers and models",
+        "read a model",
+        "list models",
         "publish",
         "publish in parts",
         "change a teacher",
@@ -248,38 +255,58 @@ def is_allowed(action: Callable[[Minio], Any], client: Minio) -> bool:
 def test_what_is_published_stays_for_administrators_too(store: Store):
     admin = store.client("resprout-storage-admin")
     put(MODELS, "models/b/1/model")(admin)
+    (version,) = (it.version_id for it in admin.list_objects(MODELS, "models/b/1/model", include_version=True))
     assert not is_allowed(remove(MODELS, "models/b/1/model"), admin)
+    assert not is_allowed(lambda client: client.remove_object(MODELS, "models/b/1/model", version), admin)
 
 
 @pytest.mark.usefixtures("set_up")
-def test_the_publishing_stage_can_publish(store: Store, tmp_path: Path):
-    storage = opened(store, "resprout-storage")
-    (tmp_path / "metrics.json").write_text("{}")
-    made = publish(
-        storage,
-        ObjectAddress.parse(f"s3://{MODELS}/models"),
-        name="tiny",
-        version="1",
-        files={"metrics.json": tmp_path / "metrics.json"},
-        about={},
-    )
-    assert made.address.key == "models/tiny/1"
+def test_what_is_published_is_read_by_others_whoever_writes_over_it(store: Store, tmp_path: Path):
+    prefix = ObjectAddress.parse(f"s3://{MODELS}/models")
+
+    def published(version: str, text: str) -> Publication:
+        (tmp_path / "weights").write_text(text)
+        about = {"metrics": {"recovered.top1": 0.5}}
+        return publish(
+            opened(store, "resprout-publishing"),
+            prefix,
+            "tiny",
+            version,
+            {"model/w": tmp_path / "weights"},
+            about=about,
+        )
+
+    made, theirs = published("1", "weights"), published("2", "another model, with a back door")
+    attacker = store.client("resprout-publishing")
+    for name in ("published.json", f"{made.folder}/model/w"):
+        key = (theirs.address / name.replace(made.folder, theirs.folder)).key
+        content = attacker.get_object(MODELS, key).data.replace(b'"2"', b'"1"').replace(b"0.5", b"0.99")
+        attacker.put_object(MODELS, (made.address / name).key, io.BytesIO(content), len(content))
+
+    reader = opened(store, "resprout-storage")
+    assert find(reader, prefix, "tiny", "1") == made
+    fetch(reader, made, tmp_path / "out")
+    assert (tmp_path / "out" / "model" / "w").read_text() == "weights"
+    with pytest.raises(StorageError, match="may not do that"):
+        publish(reader, prefix, "tiny", "3", {"model/w": tmp_path / "weights"}, about={})
 
 
 @pytest.mark.usefixtures("set_up")
 @pytest.mark.parametrize(
     ("place", "may"),
-    [(f"s3://{MODELS}/models", "resprout-storage"), (f"s3://{CHECKPOINTS}/runs", "resprout-checkpoints")],
+    [(f"s3://{MODELS}/models", "resprout-publishing"), (f"s3://{CHECKPOINTS}/runs", "resprout-checkpoints")],
 )
 def test_whether_a_stage_may_write_is_found_out_with_its_own_rights(store: Store, place: str, may: str):
     address = ObjectAddress.parse(place)
-    (other,) = set(NAMES[1:]) - {may}
 
-    try_writing(opened(store, may), address)
-    with pytest.raises(StorageError, match="may not do that"):
-        try_writing(opened(store, other), address)
+    for name in NAMES[1:]:
+        if name == may:
+            try_writing(opened(store, name), address)
+            continue
+        with pytest.raises(StorageError, match="may not do that"):
+            try_writing(opened(store, name), address)
 
-    assert not [it for it in opened(store, NAMES[0]).list(address) if "write-test" in it.address.key]
+    assert not [it for it in opened(store, NAMES[0]).list(address) if "write-test-" in it.address.key]
 
 
 @pytest.mark.usefixtures("set_up")

@@ -15,7 +15,7 @@ from components._asked import affinity, asked
 from components._image import CPU_IMAGE, GPU_IMAGE
 from components.plan import Plan
 from pipeline import command
-from pipeline.placement import SECRETS_FOLDER, SMALL, compiled_in, gpu_stages
+from pipeline.placement import PUBLISHING_FOLDER, SECRETS_FOLDER, SMALL, compiled_in, gpu_stages
 from resprout import recipe as recipe_module
 from resprout.errors import RecipeError
 from resprout.recipe import PlacementSection, Recipe
@@ -38,6 +38,7 @@ OTHERWISE = {
     "gpu_tolerations": ({"key": "nvidia.com/gpu", "operator": "Exists", "tolerationSeconds": 60},),
     "queue": "team-vision",
     "storage_secret": "my-storage",
+    "publishing_secret": "my-publishing",
     "checkpoint_secret": "my-checkpoints",
     "cpu_image": f"registry.example.org:5000/team/cpu@sha256:{DIGEST}",
     "gpu_image": f"registry.example.org:5000/team/cuda@sha256:{DIGEST}",
@@ -141,20 +142,28 @@ def test_every_stage_asks_for_memory_and_cores(compiled: Compiled):
 
 def test_storage_credentials_reach_only_the_stages_that_move_bytes_in_and_out(compiled: Compiled):
     def secrets(stage: Stage) -> set[str]:
-        mounted = stage.kubernetes.get("secretAsVolume", [])
-        assert all(it["mountPath"] == SECRETS_FOLDER and it["optional"] for it in mounted)
+        mounted = {it["mountPath"]: it["secretName"] for it in stage.kubernetes.get("secretAsVolume", [])}
+        assert all(it["optional"] for it in stage.kubernetes.get("secretAsVolume", []))
+        variables = {
+            "RESPROUT_STORAGE_SECRETS": SECRETS_FOLDER,
+            "RESPROUT_STORAGE_PUBLISHING_SECRETS": PUBLISHING_FOLDER,
+        }
         environment = {it["name"]: it["value"] for it in stage.container.get("env", ())}
-        assert environment == ({"RESPROUT_STORAGE_SECRETS": SECRETS_FOLDER} if mounted else {})
+        assert environment == {name: folder for name, folder in variables.items() if folder in mounted}
+        assert set(mounted) <= set(variables.values())
         assert not stage.kubernetes.get("secretAsEnv")
-        return {it["secretName"] for it in mounted}
+        return set(mounted.values())
 
     given, there = by_component(compiled.stages, secrets), {stage.component for stage in compiled.stages}
-    moving = {"plan", "fetch-teacher", "fetch-test-set", "collect-images", "publish"}
+    reading = {"fetch-teacher", "fetch-test-set", "collect-images"}
     # these keep checkpoints, with a secret of their own that need reach nothing else
     keeping = {"synthesize", "prune", "recover"}
-    assert {name for name, found in given.items() if found == {compiled.section.storage_secret}} == moving & there
-    assert {name for name, found in given.items() if found == {compiled.section.checkpoint_secret}} == keeping & there
-    assert sum(map(bool, given.values())) == len((moving | keeping) & there)
+    section, publishes = compiled.section, "publish" in there
+    assert given["plan"] == {section.storage_secret, *([section.publishing_secret] if publishes else [])}
+    assert {name for name, found in given.items() if found == {section.publishing_secret}} == {"publish"} & there
+    assert {name for name, found in given.items() if found == {section.storage_secret}} - {"plan"} == reading & there
+    assert {name for name, found in given.items() if found == {section.checkpoint_secret}} == keeping & there
+    assert sum(map(bool, given.values())) == len(({"plan", "publish"} | reading | keeping) & there)
 
 
 def test_no_stage_runs_as_root(compiled: Compiled):

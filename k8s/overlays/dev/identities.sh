@@ -23,18 +23,22 @@ policy() { # NAME
     printf '{"name":"%s","content":"%s"}' "$1" "$(tr -d '\n' <"$POLICIES/$1.json" | sed 's/"/\\"/g')"
 }
 
+USERS="resprout-storage resprout-publishing resprout-checkpoints"
 umask 077
 {
     printf '{"identities":['
     identity resprout-storage-admin '"actions":["Admin"]'
-    for name in resprout-storage resprout-checkpoints; do
+    for name in $USERS; do
         printf ','
         identity "$name" "\"policyNames\":[\"$name\"]"
     done
     printf '],"policies":['
-    policy resprout-storage
-    printf ','
-    policy resprout-checkpoints
+    comma=
+    for name in $USERS; do
+        printf '%s' "$comma"
+        policy "$name"
+        comma=,
+    done
     printf ']}'
 } >"$CONFIG.part"
 mv "$CONFIG.part" "$CONFIG"
