@@ -20,6 +20,7 @@ from resprout import storage
 from resprout.errors import ResproutError
 from resprout.recipe import Recipe
 from resprout.storage import StorageSettings
+from resprout.storage.keys import CHECKPOINT_KEY_FILE
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -34,7 +35,7 @@ NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 @contextlib.contextmanager
 def containers(
-    recipe: Recipe, folder: Path, *, checkpoints: str, settings: StorageSettings | None
+    recipe: Recipe, folder: Path, *, checkpoints: str, key_file: Path, settings: StorageSettings | None
 ) -> Iterator[Containers]:
     """Run components in containers of the local Docker Engine while the block runs.
 
@@ -42,13 +43,14 @@ def containers(
         recipe: names the images, and what of this machine a stage needs.
         folder: the run's; containers that a killed run in it left behind are removed.
         checkpoints: a folder, or an s3:// address.
+        key_file: holds the key that seals them, in a folder that holds nothing else but them.
         settings: of object storage, for the stages that need it.
 
     Raises:
         ResproutError: there is no Docker Engine, or no such image.
     """
     with contextlib.closing(_engine()) as client:
-        yield Containers(client, recipe, folder, checkpoints, settings)
+        yield Containers(client, recipe, folder, checkpoints, key_file, settings)
 
 
 class Containers:
@@ -60,12 +62,14 @@ class Containers:
         recipe: Recipe,
         folder: Path,
         checkpoints: str,
+        key_file: Path,
         settings: StorageSettings | None,
     ) -> None:
         self._client = client
         self._recipe = recipe
         self._root = folder
         self._checkpoints = checkpoints
+        self._key_file = key_file
         self._settings = settings
         self._gpu = NVIDIA_DRIVER.exists() and recipe.placement.gpus > 0
         self._label = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
@@ -172,8 +176,9 @@ class Containers:
 
     def _environment(self, call: Call) -> Mapping[str, str]:
         threads = {name: value for name, value in os.environ.items() if name == "OMP_NUM_THREADS"}
+        key_file = {CHECKPOINT_KEY_FILE: str(self._key_file)} if call.task.name in KEEPS_CHECKPOINTS else {}
         # the working folder is the caller's, and first on the path of python -m otherwise
-        return {**threads, "PYTHONSAFEPATH": "1", **call.environment}
+        return {**threads, **key_file, "PYTHONSAFEPATH": "1", **call.environment}
 
     def _mounts(self, call: Call, writable: list[Path]) -> list[Any]:
         from docker.types import Mount
@@ -203,8 +208,9 @@ class Containers:
     def _writable(self, call: Call) -> Iterator[list[Path]]:
         """What a stage may write, the caller's again when it has ended."""
         folders = [call.folder]
-        if call.task.name in KEEPS_CHECKPOINTS and self._checkpoints and not self._needs_storage(call.task.name):
-            folders.append(Path(self._checkpoints))
+        if call.task.name in KEEPS_CHECKPOINTS:
+            on_this_machine = self._checkpoints and not self._needs_storage(call.task.name)
+            folders += {self._key_file.parent, *([Path(self._checkpoints)] if on_this_machine else [])}
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
             _hand_over(folder, *_user())

@@ -25,8 +25,10 @@ from resprout import __version__
 from resprout import recipe as recipe_module
 from resprout.errors import ArtifactError, RecipeError, ResproutError, StorageError
 from resprout.files import write_atomically
+from resprout.keys import KEY_FILE, own_key
 from resprout.recipe import PlacementSection, Recipe
 from resprout.recipe.form import kind_of, to_inputs
+from resprout.storage.keys import CHECKPOINT_KEY_FILE
 from resprout.urls import without_secrets
 
 if TYPE_CHECKING:
@@ -128,7 +130,7 @@ class RunFolder:
 
     def kept(self) -> list[str]:
         """What is there to go on from, for people: `4 groups of dreams`, `recovery's last epoch`."""
-        names = [path.name for path in self.checkpoints.glob("*.safetensors")]
+        names = [path.name for path in self.checkpoints.glob("*.checkpoint")]
         groups = sum(name.startswith("synthesis") for name in names)
         kept = [f"{groups} group{'s' if groups > 1 else ''} of dreams"] if groups else []
         if any(name.startswith("recovery") for name in names):
@@ -215,14 +217,17 @@ def _run_pipeline(
 
     kind, work = kind_of(recipe), folder.work.resolve()
     checkpoints = recipe.placement.checkpoints or str(folder.checkpoints.resolve())
+    key_file = _key_file(folder)
     with contextlib.ExitStack() as stack:
         execute: local_kfp.Executor
         if in_containers:
             from pipeline.containers import containers
 
-            execute = stack.enter_context(containers(recipe, work, checkpoints=checkpoints, settings=settings))
+            execute = stack.enter_context(
+                containers(recipe, work, checkpoints=checkpoints, key_file=key_file, settings=settings)
+            )
         else:
-            environment = _environment(settings, work / "secrets")
+            environment = {**_environment(settings, work / "secrets"), CHECKPOINT_KEY_FILE: str(key_file)}
             execute = local_kfp.subprocesses(keep_open=[lock], environment=environment)
         return local_kfp.run(
             pipeline(kind, _local(recipe.placement)),
@@ -233,6 +238,19 @@ def _run_pipeline(
             execute=execute,
             in_containers=in_containers,
         )
+
+
+def _key_file(folder: RunFolder) -> Path:
+    """Where the key is that seals what this run's stages keep: its own, in a file, so that no argument holds it."""
+    from pipeline.containers import IMAGES_USER
+
+    path = folder.checkpoints.resolve() / KEY_FILE
+    is_root = not os.getuid()
+    # a container's user owns what its stage may write, also afterwards where root's process was killed
+    own_key(path, others=(IMAGES_USER,) if is_root else ())
+    if is_root:
+        os.chown(path, 0, 0)
+    return path
 
 
 def _environment(settings: StorageSettings | None, secrets: Path) -> dict[str, str]:

@@ -1,65 +1,103 @@
 """Where a long stage keeps what it has done so far, so that a killed run goes on instead of starting over.
 
 A key names what the state belongs to: it is derived from everything that determines the result, so that a
-state from another recipe, seed or input is never picked up.
+state from another recipe, seed or input is never picked up. And a state that was not sealed by the same run
+(`resprout.sealing`) counts as none.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from pydantic import BaseModel
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from resprout.files import write_atomically
+from resprout.keys import KEY_FILE, own_key
+from resprout.sealing import Seals, State
 
-State = tuple[dict[str, Tensor], dict[str, Any]]
+T = TypeVar("T")
+SUFFIX = ".checkpoint"
 
 
 class Checkpoint(Protocol):
     """Keeps named tensors and JSON facts under a key, through a kill."""
 
-    def load(self, key: str) -> State | None:
-        """What was last saved under `key`, or None."""
+    def load(self, key: str, made_of: Callable[[State], T], *, at_most: int) -> T | None:
+        """What `made_of` makes of what was last saved under `key`; None where nothing was, or it is of no use.
+
+        Args:
+            key: that it was saved under.
+            made_of: refuses what is of no use by raising anything, and changes nothing then.
+            at_most: bytes that the tensors take.
+        """
 
     def save(self, key: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
         """Replace what is kept under `key`, whole or not at all."""
 
+    @property
+    def resumed(self) -> tuple[str, ...]:
+        """The sha256 of each state by an earlier process that went into the work, for the manifest of its result."""
+
 
 class FolderCheckpoint:
-    """Checkpoints as safetensors files in a folder, made when first needed."""
+    """Checkpoints as a file each in a folder, made when first needed.
 
-    def __init__(self, directory: str | Path) -> None:
+    Args:
+        directory: the folder.
+        key: what they are sealed with; None: a key of the folder's own.
+    """
+
+    def __init__(self, directory: str | Path, key: bytes | None = None) -> None:
         self.directory = Path(directory)
+        self._key = key
 
-    def load(self, key: str) -> State | None:
-        """See `Checkpoint`; an unreadable file counts as none, since the work can be done again."""
-        path = self._path(key)
-        if not path.is_file():
-            return None
-        try:
-            with safe_open(path, framework="pt") as file:
-                about = json.loads((file.metadata() or {})["about"])
-                return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118 - not a dict
-        except (SafetensorError, KeyError, ValueError):
-            return None
+    def load(self, key: str, made_of: Callable[[State], T], *, at_most: int) -> T | None:
+        """See `Checkpoint`."""
+        return self._seals.read(self._path(key), key, made_of, at_most=at_most)
 
     def save(self, key: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
         """See `Checkpoint`."""
-        with write_atomically(self._path(key)) as path:
-            storable = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-            save_file(storable, path, metadata={"about": json.dumps(dict(about))})
+        path = self._path(key)
+        if path.is_dir() and not path.is_symlink():  # what does not count is no obstacle, either
+            shutil.rmtree(path)
+        with write_atomically(path) as temporary:
+            self._seals.write(temporary, key, tensors, about)
+
+    @property
+    def resumed(self) -> tuple[str, ...]:
+        """See `Checkpoint`."""
+        return self._seals.resumed
+
+    @cached_property
+    def _seals(self) -> Seals:
+        return Seals(self._key or own_key(self.directory / KEY_FILE))
 
     def _path(self, key: str) -> Path:
-        return self.directory / f"{key}.safetensors"
+        return self.directory / f"{key}{SUFFIX}"
+
+
+def check_like(found: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that are not the ones expected, or hold numbers that are none.
+
+    Raises:
+        ValueError: names, shapes or dtypes differ, or one holds NaN or infinity; the message names the first.
+    """
+    if found.keys() != like.keys():
+        raise ValueError(f"it holds {min(found.keys() ^ like.keys())}, or lacks it")
+    for name, tensor in found.items():
+        if (tensor.shape, tensor.dtype) != (like[name].shape, like[name].dtype):
+            raise ValueError(f"{name} is {tensor.dtype} {list(tensor.shape)}")
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{name} holds NaN or infinity")
 
 
 def fingerprint(*parts: Any) -> str:

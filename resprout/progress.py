@@ -45,11 +45,15 @@ _LINE = re.compile(r"progress (?P<stage>\S+) (?P<done>\d+)/(?P<total>\d+) (?P<un
 RESUMPTION = re.compile(r"goes on from \S+ \d+ of \d+$")
 
 
-_NOTE = re.compile(r"(?:^|: )(?P<note>storage: .+)$")  # KFP's logging puts when and what before it
+# KFP's logging puts when and what before it
+_NOTE = re.compile(r"(?:^|: )(?P<note>(?:storage|checkpoints): .+)$")
 
 
 def note(line: str) -> str | None:
-    """What a stage says of object storage, at the end of a log line: why it waits, or what is not kept; else None."""
+    """What a stage says of object storage or its checkpoints, at the end of a log line; else None.
+
+    Why it waits, what is not kept, or what was kept and does not count.
+    """
     match = _NOTE.search(line)
     return match["note"] if match else None
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from torch import Tensor, nn
 from torch.nn import functional
 
 from resprout import precision
 from resprout.batchnorm import batch_norm_layers
-from resprout.checkpoints import Checkpoint
+from resprout.checkpoints import Checkpoint, check_like
 from resprout.classifier import laid_out
 from resprout.errors import DivergedError
 from resprout.heldout import with_blends
@@ -109,7 +110,8 @@ def distil(
     network = laid_out(copy.deepcopy(student).to(device)).requires_grad_(True)
     state = _State(network, _optimizer(network, dreams, section), seeded(seed, "recovery"), _snapshot(network))
     if checkpoint is not None:
-        _restore(state, checkpoint, key)
+        at_most = 4 * sum(tensor.nbytes for tensor in state.best.values())  # network, best, two moments
+        checkpoint.load(key, lambda found: _put_back(state, section.epochs, *found), at_most=at_most)
     watch(state.epoch, {})
     images, targets = dreams.training[0].to(device=device, dtype=torch.float32), _shares(dreams).to(device)
     held_out = with_blends(dreams.held_out[0]).to(device)
@@ -336,26 +338,62 @@ def _keep(state: _State, checkpoint: Checkpoint, key: str) -> None:
     checkpoint.save(key, tensors, about)
 
 
-def _restore(state: _State, checkpoint: Checkpoint, key: str) -> None:
-    found = checkpoint.load(key)
-    if found is None:
-        return
-    tensors, about = found
+class _About(BaseModel):
+    """What is kept of a training beside tensors."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    epoch: int = Field(ge=1)
+    curves: dict[str, list[FiniteFloat]]
+    best_kl: float = Field(ge=-1)  # infinite where nothing is held out, and never below 0 but for rounding
+    kept: str
+    figures: dict[str, FiniteFloat]
+
+
+def _put_back(state: _State, epochs: int, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+    """Bring a training to where it was.
+
+    Raises:
+        ValueError: this is no state of it. Nothing is changed then.
+    """
+    facts = _About.model_validate(about)
+    if facts.epoch > epochs or any(len(curve) != facts.epoch for curve in facts.curves.values()):
+        raise ValueError(f"it is no state after {facts.epoch} of {epochs} epochs")
+    moments = _moments(state.optimizer, _under("optimizer.", tensors))
+    network = state.network.state_dict()
+    like = {f"{part}{name}": tensor for part in ("network.", "best.") for name, tensor in network.items()}
+    others = {name: tensor for name, tensor in tensors.items() if not name.startswith("optimizer.")}
+    check_like(others, {**like, "generator": state.generator.get_state()})
     state.network.load_state_dict(_under("network.", tensors))
     state.best = _under("best.", tensors)
-    parameters = [each for group in state.optimizer.param_groups for each in group["params"]]
-    moments: dict[int, dict[str, Any]] = {}
-    for name, tensor in _under("optimizer.", tensors).items():
-        index, field_name = name.split(".", 1)
-        like = parameters[int(index)]
-        # The fused kernels walk memory: a moment must lie in memory as its parameter does (channels_last)
-        laid_out = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
-        moments.setdefault(int(index), {})[field_name] = laid_out
-    groups = state.optimizer.state_dict()["param_groups"]
-    state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    state.optimizer.load_state_dict({"state": moments, "param_groups": state.optimizer.state_dict()["param_groups"]})
     state.generator.set_state(tensors["generator"])
-    state.epoch, state.curves = about["epoch"], about["curves"]
-    state.best_kl, state.kept, state.figures = about["best_kl"], about["kept"], about["figures"]
+    state.epoch, state.curves = facts.epoch, facts.curves
+    state.best_kl, state.kept, state.figures = facts.best_kl, facts.kept, facts.figures
+
+
+def _moments(optimizer: torch.optim.Optimizer, named: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    """What an optimiser remembers of each parameter that had a gradient, by the parameter's number.
+
+    Args:
+        named: as `NUMBER.NAME`.
+
+    Raises:
+        ValueError: that is not what it remembers.
+    """
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    remembered = ("step", "exp_avg", "exp_avg_sq") if isinstance(optimizer, torch.optim.AdamW) else ("momentum_buffer",)
+    numbers = {int(name.partition(".")[0]) for name in named}
+    if not numbers <= set(range(len(parameters))):
+        raise ValueError(f"it remembers more than {len(parameters)} parameters")
+    moments: dict[int, dict[str, Tensor]] = {}
+    for number in sorted(numbers):
+        like = {name: torch.zeros(()) if name == "step" else parameters[number] for name in remembered}
+        found = _under(f"{number}.", named)
+        check_like(found, like)
+        # The fused kernels walk memory: a moment must lie in memory as its parameter does (channels_last)
+        moments[number] = {name: torch.empty_like(like[name]).copy_(tensor) for name, tensor in found.items()}
+    return moments
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -8,15 +8,16 @@ Brain Compression (Frantar and Alistarh, arXiv 2208.11580); there on calibration
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from resprout.channels import shrink
-from resprout.checkpoints import Checkpoint
+from resprout.checkpoints import Checkpoint, check_like
 from resprout.classifier import laid_out
 from resprout.errors import DivergedError
 from resprout.hooks import each_use
@@ -85,7 +86,7 @@ def reconstruct(
     layers, uses = _in_running_order(solved, solvable(solved, mask), images[:2].to(device))
     originals = dict((source if channels is None else shrink(source, channels)).named_parameters())
     outputs = {} if channels is None else channels.outputs
-    errors = _restore(solved, checkpoint, key)
+    errors = _restore(layers, checkpoint, key)
     for name, layer in layers.items():
         if name in errors:
             continue
@@ -109,15 +110,23 @@ def reconstruct(
     return solved.cpu(), errors
 
 
-def _restore(network: nn.Module, checkpoint: Checkpoint | None, key: str) -> dict[str, float]:
-    """Put the layers that were solved before a kill into `network`; their relative errors, none where it starts."""
-    found = checkpoint.load(key) if checkpoint is not None else None
-    if found is None:
+def _restore(layers: Mapping[str, Layer], checkpoint: Checkpoint | None, key: str) -> dict[str, float]:
+    """Put the weights that were solved before a kill into the layers; their relative errors, none where it starts."""
+    if checkpoint is None:
         return {}
-    weights, about = found
-    for name, weight in weights.items():
-        network.get_parameter(f"{name}.weight").copy_(weight)
+    at_most = sum(layer.weight.nbytes for layer in layers.values())
+    return checkpoint.load(key, lambda state: _put_back(layers, *state), at_most=at_most) or {}
+
+
+def _put_back(layers: Mapping[str, Layer], weights: dict[str, Tensor], about: dict[str, Any]) -> dict[str, float]:
     errors: dict[str, float] = about["errors"]
+    # each layer is solved for what the layers before it still get wrong
+    first = dict(list(layers.items())[: len(errors)])
+    if list(errors) != list(first) or not all(map(math.isfinite, errors.values())):
+        raise ValueError("it does not hold the layers that run first")
+    check_like(weights, {name: layer.weight for name, layer in first.items()})
+    for name, layer in first.items():
+        layer.weight.copy_(weights[name])
     return errors
 
 

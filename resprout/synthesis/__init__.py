@@ -103,7 +103,8 @@ def synthesize_shard(
         elif workers:
             _one_by_one(work, workers[0], missing, told, kept)
 
-    return shard_of(groups, run(groups, make, checkpoint, key), len(all_groups), teacher.info.num_classes)
+    results = run(groups, make, checkpoint, key, work.like)
+    return shard_of(groups, results, len(all_groups), teacher.info.num_classes)
 
 
 def groups_of(section: DeepInversionSection | PaperSynthesisSection) -> list[Group]:

@@ -57,6 +57,16 @@ def synthesize_group(
     return GroupResult(normalised(images).cpu(), targets, curves)
 
 
+def curves(section: DeepInversionSection) -> tuple[str, ...]:
+    """The names of the losses that a section asks for."""
+    weighted = {"tv": section.total_variation_weight, "l2": section.l2_weight}
+    return (
+        "bn",
+        "ce" if section.target_loss == "cross_entropy" else "entropy",
+        *(name for name, weight in weighted.items() if weight),
+    )
+
+
 def _normaliser(space: InputSpec, device: torch.device) -> Callable[[Tensor], Tensor]:
     """What brings images to normalised space, in one kernel."""
     pixels = torch.ones(1, space.shape[0], 1, 1, device=device)

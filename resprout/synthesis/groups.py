@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from resprout.checkpoints import Checkpoint
+from resprout.checkpoints import Checkpoint, check_like
 from resprout.errors import ArtifactError
 from resprout.seeding import generator
 from resprout.sharding import group_sizes
@@ -68,9 +67,15 @@ def shard(groups: Sequence[Group], index: int, num_shards: int) -> list[Group]:
     return list(groups[bounds[0] : bounds[1]])
 
 
-def run(groups: Sequence[Group], make: Make, checkpoint: Checkpoint | None, key: str) -> list[GroupResult]:
-    """Make the groups that no earlier run finished; the others come from the checkpoint."""
-    recalled = {group.index: _recall(checkpoint, f"{key}-{group.index}") for group in groups}
+def run(
+    groups: Sequence[Group], make: Make, checkpoint: Checkpoint | None, key: str, like: Callable[[Group], GroupResult]
+) -> list[GroupResult]:
+    """Make the groups that no earlier run finished; the others come from the checkpoint.
+
+    Args:
+        like: a result with the shapes, dtypes and names of curves that a group's has.
+    """
+    recalled = {group.index: _recall(checkpoint, f"{key}-{group.index}", like(group)) for group in groups}
     found = {index: result for index, result in recalled.items() if result is not None}
 
     def keep(group: Group, result: GroupResult) -> None:
@@ -148,10 +153,14 @@ def _flatten(result: GroupResult) -> dict[str, Tensor]:
     }
 
 
-def _recall(checkpoint: Checkpoint | None, key: str) -> GroupResult | None:
-    state: Any = checkpoint.load(key) if checkpoint is not None else None
-    if state is None:
+def _recall(checkpoint: Checkpoint | None, key: str, like: GroupResult) -> GroupResult | None:
+    if checkpoint is None:
         return None
-    tensors, _ = state
+    at_most = like.images.nbytes + like.targets.nbytes
+    return checkpoint.load(key, lambda state: _result(state[0], like), at_most=at_most)
+
+
+def _result(tensors: Mapping[str, Tensor], like: GroupResult) -> GroupResult:
     curves = {name.removeprefix("curve."): tensor for name, tensor in tensors.items() if name.startswith("curve.")}
+    check_like(tensors, _flatten(like))
     return GroupResult(tensors["images"], tensors["targets"], curves)

@@ -33,6 +33,15 @@ class Work:
         """How many a group takes."""
         return paper.ITERATIONS if isinstance(self.section, PaperSynthesisSection) else self.section.iterations
 
+    def like(self, group: Group) -> GroupResult:
+        """A result with the shapes, dtypes and names of curves that the group's has."""
+        images = torch.empty(group.size, *self.teacher.info.input.shape)
+        named = paper.CURVES
+        if not isinstance(self.section, PaperSynthesisSection):
+            named = deep_inversion.curves(self.section)
+        curves = dict.fromkeys(named, torch.empty(self.iterations))
+        return GroupResult(images, torch.empty(group.size, dtype=torch.int64), curves)
+
     def dtype(self, device: torch.device) -> torch.dtype:
         """What networks compute in there."""
         if isinstance(self.section, PaperSynthesisSection):

@@ -18,6 +18,7 @@ LEARNING_RATE = 0.05
 BATCH_NORM_WEIGHT = 10.0
 TOTAL_VARIATION_WEIGHT = 1e-5
 BOUND = 3.0
+CURVES: tuple[str, ...] = ("bn", "entropy", "tv")
 
 
 def synthesize_group(

@@ -59,7 +59,8 @@ class Stages:
     def __init__(self, folder: Path, recipe: Recipe, **settings: Any) -> None:
         self.folder = folder
         self.said: list[str] = []
-        self._open = containers(recipe, folder, **{"checkpoints": "", "settings": None, **settings})
+        kept_in = {"checkpoints": "", "key_file": folder / "checkpoints" / ".key"}
+        self._open = containers(recipe, folder, **{**kept_in, "settings": None, **settings})
 
     def __enter__(self) -> Stages:
         self.containers = self._open.__enter__()

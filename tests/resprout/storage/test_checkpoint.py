@@ -5,31 +5,42 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
 from torch import Tensor
 
 from pipeline.embedded_storage import BUCKET, Server
-from resprout.checkpoints import Checkpoint, FolderCheckpoint, State
+from resprout.checkpoints import Checkpoint, FolderCheckpoint
 from resprout.errors import StorageError
 from resprout.recipe import DistillationSection
 from resprout.recovery import Recovery, recover
-from resprout.storage import ObjectAddress, Storage, StorageSettings
+from resprout.sealing import State
+from resprout.storage import ObjectAddress, Storage, StorageSettings, write_secrets
 from resprout.storage.beside import Beside
 from resprout.storage.checkpoint import ObjectCheckpoint, checkpoint_at
+from resprout.storage.client import ObjectFacts
+from resprout.storage.keys import CHECKPOINT_KEY_FILE, checkpoint_key
+from resprout.storage.settings import required
 from resprout.types import DreamSet, Student, Teacher
 
 PLACE = ObjectAddress(BUCKET, "checkpoints")
+KEY = b"a key of this run's own, 32 long"
 Said = Callable[[], list[str]]
+T = TypeVar("T")
 
 
 def state(number: float) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return {"a": torch.full((2,), number)}, {"epoch": int(number)}
 
 
-def number_in(found: State | None) -> float | None:
+def kept_in(checkpoint: Checkpoint, key: str) -> State | None:
+    return checkpoint.load(key, lambda found: found, at_most=1 << 10)
+
+
+def number_in(checkpoint: Checkpoint, key: str) -> float | None:
+    found = kept_in(checkpoint, key)
     return float(found[0]["a"][0]) if found else None
 
 
@@ -54,12 +65,16 @@ class _HandedOver:
     def __init__(self, first: ObjectCheckpoint, second: ObjectCheckpoint) -> None:
         self._first, self._second = first, second
 
-    def load(self, key: str) -> State | None:
+    def load(self, key: str, made_of: Callable[[State], T], *, at_most: int) -> T | None:
         self._first.settle()
-        return self._second.load(key)
+        return self._second.load(key, made_of, at_most=at_most)
 
     def save(self, key: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
         self._second.save(key, tensors, about)
+
+    @property
+    def resumed(self) -> tuple[str, ...]:
+        return self._second.resumed
 
 
 def test_recovery_goes_on_from_a_checkpoint_in_object_storage(
@@ -72,7 +87,7 @@ def test_recovery_goes_on_from_a_checkpoint_in_object_storage(
 ) -> None:
     section = DistillationSection(epochs=4, batch_size=32, start="repaired", precision="float32")
     whole = recover(tiny_teacher, tiny_student, tiny_dreams, section, seed=0).recovered.network.state_dict()
-    killed, on_another_machine = ObjectCheckpoint(storage, place), ObjectCheckpoint(storage, place)
+    killed, on_another_machine = ObjectCheckpoint(storage, place, KEY), ObjectCheckpoint(storage, place, KEY)
     resumed, seen = recovered_in_two_goes(section, killed, _HandedOver(killed, on_another_machine))
     assert seen == [2, 3, 4]
     assert all(torch.equal(tensor, whole[name]) for name, tensor in resumed.recovered.network.state_dict().items())
@@ -84,21 +99,21 @@ def test_a_checkpoint_is_the_same_in_a_folder_and_in_object_storage(
     storage: Storage, place: ObjectAddress, tmp_path: Path
 ) -> None:
     tensors, about = {"a": torch.arange(6.0).view(2, 3)}, {"epoch": 3}
-    stored = ObjectCheckpoint(storage, place)
+    stored = ObjectCheckpoint(storage, place, KEY)
     kept: list[Checkpoint] = [FolderCheckpoint(tmp_path), stored]
     for checkpoint in kept:
-        assert checkpoint.load("key") is None
+        assert kept_in(checkpoint, "key") is None
         checkpoint.save("key", tensors, about)
-    early = stored.load("key")
+    early = kept_in(stored, "key")
     stored.settle()
-    loaded = [kept[0].load("key"), early, ObjectCheckpoint(storage, place).load("key")]
+    loaded = [kept_in(kept[0], "key"), early, kept_in(ObjectCheckpoint(storage, place, KEY), "key")]
     assert all(found is not None and torch.equal(found[0]["a"], tensors["a"]) for found in loaded)
     assert [found[1] for found in loaded if found] == [about] * 3
 
 
 @pytest.mark.usefixtures("storage_configured")
 def test_a_stages_checkpoints_go_when_it_ends_well(storage: Storage, place: ObjectAddress) -> None:
-    of_another = ObjectCheckpoint(storage, place)
+    of_another = ObjectCheckpoint(storage, place, KEY)
     of_another.save("of another", *state(0))
     of_another.settle()
 
@@ -112,10 +127,11 @@ def test_a_stages_checkpoints_go_when_it_ends_well(storage: Storage, place: Obje
 
     with pytest.raises(_KilledError):
         stage(fails=True)
-    assert number_in(ObjectCheckpoint(storage, place).load("state")) == 19, "what was saved last"
+    again = ObjectCheckpoint(storage, place, checkpoint_key(required()))
+    assert number_in(again, "state") == 19, "what was saved last"
     assert len(list(storage.list(place))) == 2
     stage(fails=False)
-    assert [found.address for found in storage.list(place)] == [place / "of another.safetensors"]
+    assert [found.address for found in storage.list(place)] == [place / "of another.checkpoint"]
 
 
 class _KilledError(Exception):
@@ -126,31 +142,31 @@ def test_a_folders_checkpoints_stay_for_the_next_run(tmp_path: Path) -> None:
     with checkpoint_at(str(tmp_path)) as checkpoint:
         assert checkpoint is not None
         checkpoint.save("state", *state(1))
-        assert FolderCheckpoint(tmp_path).load("state") is not None, "at once: it is this machine's disk"
+        assert number_in(FolderCheckpoint(tmp_path), "state") == 1, "at once: it is this machine's disk"
     with checkpoint_at("") as checkpoint:
         assert checkpoint is None
 
 
 def test_saving_waits_for_nobody_and_what_was_saved_last_is_what_is_kept(own_server: Server, said: Said) -> None:
     pause = Pause()
-    checkpoint = ObjectCheckpoint(Storage(own_server.settings, sleep=pause), PLACE)
+    checkpoint = ObjectCheckpoint(Storage(own_server.settings, sleep=pause), PLACE, KEY)
     own_server.stop()
     checkpoint.save("state", *state(1))
     assert pause.reached.wait(60)
     for epoch in (2, 3):
         checkpoint.save("state", *state(epoch))
-    assert number_in(checkpoint.load("state")) == 3
+    assert number_in(checkpoint, "state") == 3
     own_server.start()
     pause.over.set()
     checkpoint.settle()
 
-    assert number_in(ObjectCheckpoint(hasty(own_server.settings), PLACE).load("state")) == 3
+    assert number_in(ObjectCheckpoint(hasty(own_server.settings), PLACE, KEY), "state") == 3
     assert said() == []
 
 
 def test_what_is_handed_over_is_a_copy(own_server: Server) -> None:
     pause = Pause()
-    checkpoint = ObjectCheckpoint(Storage(own_server.settings, sleep=pause), PLACE)
+    checkpoint = ObjectCheckpoint(Storage(own_server.settings, sleep=pause), PLACE, KEY)
     own_server.stop()
     tensors, about = state(1)
     checkpoint.save("state", tensors, about)
@@ -161,40 +177,120 @@ def test_what_is_handed_over_is_a_copy(own_server: Server) -> None:
     pause.over.set()
     checkpoint.settle()
 
-    found = ObjectCheckpoint(hasty(own_server.settings), PLACE).load("state")
+    found = kept_in(ObjectCheckpoint(hasty(own_server.settings), PLACE, KEY), "state")
     assert found is not None
-    assert (number_in(found), found[1]) == (1, {"epoch": 1})
+    assert (float(found[0]["a"][0]), found[1]) == (1, {"epoch": 1})
 
 
 def test_a_store_that_is_gone_during_the_work_costs_a_line_and_no_more(own_server: Server, said: Said) -> None:
-    checkpoint = ObjectCheckpoint(hasty(own_server.settings), PLACE)
+    checkpoint = ObjectCheckpoint(hasty(own_server.settings), PLACE, KEY)
     checkpoint.check()
     own_server.stop()
     for epoch in range(3):
         checkpoint.save(f"group-{epoch}", *state(epoch))
     checkpoint.settle()
     (line,) = said()
-    assert line.startswith(f"storage: the state of this stage is not kept: cannot write {PLACE}/group-0.safetensors")
+    assert line.startswith(f"storage: the state of this stage is not kept: cannot write {PLACE}/group-0.checkpoint")
     assert "does not answer" in line
 
     own_server.start()
     checkpoint.save("group-3", *state(3))
     checkpoint.settle()
     assert said()[1:] == [f"storage: the state of this stage is kept again in {PLACE}"]
-    assert number_in(ObjectCheckpoint(hasty(own_server.settings), PLACE).load("group-3")) == 3
+    assert number_in(ObjectCheckpoint(hasty(own_server.settings), PLACE, KEY), "group-3") == 3
+
+
+class _Emptied(Storage):
+    """Another stage removes what it kept, just after one has seen that it is there."""
+
+    def facts(self, address: ObjectAddress) -> ObjectFacts | None:
+        found = super().facts(address)
+        self.remove(address)
+        return found
+
+
+def replace_by(storage: Storage, address: ObjectAddress, content: bytes, folder: Path) -> None:
+    (folder / "planted").write_bytes(content)
+    storage.upload(folder / "planted", address)
+
+
+def test_whatever_is_wrong_with_an_object_it_counts_as_none_and_the_stage_goes_on(
+    storage: Storage,
+    server: Server,
+    place: ObjectAddress,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    address = place / "state.checkpoint"
+
+    def kept() -> None:
+        checkpoint = ObjectCheckpoint(storage, place, KEY)
+        checkpoint.save("state", *state(1))
+        checkpoint.settle()
+
+    def looked_for(key: bytes = KEY, at: Storage = storage) -> float | None:
+        checkpoint = ObjectCheckpoint(at, place, key)
+        found = number_in(checkpoint, "state")
+        assert bool(checkpoint.resumed) == (found is not None)
+        return found
+
+    kept()
+    assert looked_for() == 1
+    assert looked_for(b"of another run") is None
+    (sealed := tmp_path / "sealed").write_bytes(b"")
+    storage.download(address, sealed)
+    content = sealed.read_bytes()
+    for planted in (b"", b"not sealed", content[:-1], content[:-1] + b"x", bytes(len(content))):
+        replace_by(storage, address, planted, tmp_path)
+        assert looked_for() is None
+    kept()
+    assert looked_for() == 1, "what does not count is overwritten"
+    assert looked_for(at=_Emptied(server.settings)) is None
+    kept()
+    monkeypatch.setattr("resprout.storage.checkpoint.BESIDE_TENSORS", -1 << 9)
+    monkeypatch.setattr(Storage, "download", lambda *_: pytest.fail("it would fill a disk"))
+    assert looked_for() is None
+    reasons = [record.getMessage().split(": ")[2] for record in caplog.records if "does not count" in record.message]
+    assert len(reasons) == 8
+    assert reasons[-1] == "it is larger than such a state can be; its work is done again"
+
+
+def test_the_key_of_a_run_goes_before_that_of_the_secret_and_no_server_sees_either(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(CHECKPOINT_KEY_FILE, raising=False)
+    write_secrets(server.settings, tmp_path)
+    mounted = server.settings.model_copy(update={"secrets": tmp_path})
+    derived = checkpoint_key(mounted)
+    assert derived == checkpoint_key(server.settings)
+    assert derived not in (b"", server.settings.credentials()[1].encode())
+
+    (tmp_path / "checkpointkey").write_text("a" * 64 + "\n")
+    given = checkpoint_key(mounted)
+    assert given != derived
+    (tmp_path / "checkpointkey").write_text("short")
+    with pytest.raises(StorageError, match="holds 5 characters") as refused:
+        checkpoint_key(mounted)
+    assert "openssl rand -hex 32" in str(refused.value)
+
+    monkeypatch.setenv(CHECKPOINT_KEY_FILE, str(tmp_path / "own"))
+    own = checkpoint_key(mounted)
+    assert own == checkpoint_key(server.settings) == (tmp_path / "own").read_bytes()
+    assert own not in (given, derived)
 
 
 def test_a_full_store_costs_a_line_and_no_more(full: Server, said: Said) -> None:
-    checkpoint = ObjectCheckpoint(hasty(full.settings), ObjectAddress("second", ""))
+    checkpoint = ObjectCheckpoint(hasty(full.settings), ObjectAddress("second", ""), KEY)
     checkpoint.check()
-    assert checkpoint.load("state") is None
+    assert kept_in(checkpoint, "state") is None
     checkpoint.save("state", *state(1))
     checkpoint.settle()
     checkpoint.clear()
 
     before, during = said()
     assert "has no room for it" in before
-    assert "the state of this stage is not kept: cannot write s3://second/state.safetensors" in during
+    assert "the state of this stage is not kept: cannot write s3://second/state.checkpoint" in during
 
 
 def configure(monkeypatch: pytest.MonkeyPatch, settings: StorageSettings, **others: str) -> None:
@@ -212,7 +308,7 @@ def test_a_stage_whose_store_is_away_from_beginning_to_end_ends_well(
 
     with checkpoint_at(str(PLACE)) as checkpoint:
         assert checkpoint is not None
-        assert [checkpoint.load(f"group-{number}") for number in range(3)] == [None] * 3
+        assert [kept_in(checkpoint, f"group-{number}") for number in range(3)] == [None] * 3
         checkpoint.save("group-0", *state(0))
 
     assert any("nothing is kept there while that is so" in line for line in said())
@@ -253,7 +349,7 @@ def test_what_will_never_do_is_told_before_the_work(
 
 def test_the_end_of_a_stage_waits_for_a_while_alone(own_server: Server, said: Said) -> None:
     pause = Pause()
-    checkpoint = ObjectCheckpoint(Storage(own_server.settings, sleep=pause), PLACE, patience_seconds=0)
+    checkpoint = ObjectCheckpoint(Storage(own_server.settings, sleep=pause), PLACE, KEY, patience_seconds=0)
     own_server.stop()
     checkpoint.save("state", *state(0))
     assert pause.reached.wait(60)
