@@ -55,7 +55,8 @@ def plan(recipe: Recipe, identity: Identity) -> Plan:
         identity: looks up what lies in object storage.
 
     Raises:
-        RecipeError: the dreams cannot be shared among so many shards; the gate asks for what is not measured.
+        RecipeError: the dreams cannot be shared among so many shards; the gate asks for what is not measured; it
+            would be judged on the images that it learnt from.
         StorageError: there is nothing at an address, or storage does not answer.
         ArtifactError: there is no such repository, or it cannot be reached.
     """
@@ -66,11 +67,18 @@ def plan(recipe: Recipe, identity: Identity) -> Plan:
     refuse_unmeasured(recipe)
     teacher = _pinned(recipe.teacher)
     publishing = recipe.publishing.model_copy(update={"name": recipe.publishing.name or recipe.name})
+    images, test_set = stored(recipe.training_data), stored(recipe.evaluation.data)
+    if images and images == test_set:
+        raise RecipeError(
+            f"synthesis.data: {recipe.training_data} holds the very bytes of evaluation.data, {recipe.evaluation.data}",
+            why="accuracy on images that a network learnt from says little about others",
+            now="name training images in synthesis.data, or leave evaluation.data out",
+        )
     return Plan(
         recipe=recipe.model_copy(update={"teacher": teacher, "publishing": publishing}),
         teacher=stored(teacher.source),
-        test_set=stored(recipe.evaluation.data),
-        images=stored(recipe.training_data),
+        test_set=test_set,
+        images=images,
         shards=shares(recipe.synthesis, recipe.placement.num_shards),
     )
 

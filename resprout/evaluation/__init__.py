@@ -18,6 +18,7 @@ from resprout.evaluation.scores import (
 from resprout.evaluation.summary import SummaryRow, percent, summary_of, summary_rows, table, verdict
 from resprout.heldout import with_blends
 from resprout.latency import measure_latency
+from resprout.overlap import refuse_overlap
 from resprout.precision import best_device, frozen_copy, strict_float32
 from resprout.progress import Progress, Report, silent
 from resprout.types import (
@@ -64,12 +65,13 @@ def evaluate(
         masks cover, for the teacher too; what a student lost with its channels counts as gone.
 
     Raises:
-        DatasetError: the test set is empty, or does not fit the teacher.
+        DatasetError: the test set is empty, does not fit the teacher, or holds images that the students learnt from.
     """
     if "teacher" in students:
         raise ValueError("a student cannot be called 'teacher'")
     if data is not None:
         _check_fit(data, teacher.info)
+        refuse_overlap(data, dreams, teacher.info.input)
     if latency_batch_size is not None and "recovered" not in students:
         raise ValueError("there is no student 'recovered' to time")
     device = device or best_device()

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from kfp import dsl
+from PIL import Image
 
 from components.collect_images import collect_images
-from resprout import artifacts
+from resprout import artifacts, datasets
+from resprout.errors import DatasetError
 from resprout.progress import remark
 from resprout.types import Teacher
 from tests.components.stages import (
     IMAGES,
     Stage,
+    evaluated,
     labelled,
+    pruned,
     save_images,
 )
 
@@ -44,6 +50,28 @@ def test_real_images_take_the_place_of_dreams(stage: Stage, tiny_images: Any, ti
     assert manifest.section["method"] == "images"
     assert manifest.seed == 0
     assert not manifest.inputs, "read from outside"
+
+
+@pytest.mark.parametrize("twin", ["copy", "link", "folder"])
+def test_nobody_is_judged_on_what_was_learnt_from_under_another_name(
+    stage: Stage, tiny_images: Any, tiny_teacher: Teacher, twin: str
+):
+    test_real_images_take_the_place_of_dreams(stage, tiny_images, tiny_teacher)
+    train, other = stage.folder / "train.safetensors", stage.folder / f"{twin}.safetensors"
+    if twin == "folder":
+        written = datasets.load_labelled(train, info=tiny_teacher.info)
+        for index, (image, label) in enumerate(zip(written.images, written.labels.tolist(), strict=True)):
+            folder = other / written.class_names[label]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{index}.bmp")
+    else:
+        (shutil.copy if twin == "copy" else os.symlink)(train, other)
+    test_set = labelled(stage, {"data": str(other)})
+    student, _ = pruned(stage)
+    students = dict.fromkeys(("student", "repaired", "recovered"), student)
+
+    with pytest.raises(DatasetError, match="32 of 256 test images are also among the images trained on"):
+        evaluated(stage, students, test_set, {})
 
 
 def test_how_classes_were_matched_is_printed(

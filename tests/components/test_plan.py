@@ -183,12 +183,16 @@ def test_images_are_those_that_were_planned(
     storage: Storage, place: ObjectAddress, stage: Stage, tiny_images: Any, tiny_teacher: Teacher
 ):
     save_images(stage.folder / "data.safetensors", tiny_images, tiny_teacher)
-    for name in ("train", "test"):
-        storage.upload(stage.folder / "data.safetensors", place / f"{name}.safetensors")
+    storage.upload(stage.folder / "data.safetensors", place / "train.safetensors")
+    save_images(stage.folder / "test.safetensors", [some[:32] for some in tiny_images], tiny_teacher)
+    storage.upload(stage.folder / "test.safetensors", place / "test.safetensors")
     address = {name: f"{place}/{name}.safetensors" for name in ("train", "test")}
     numbers = {"num_images": 24.0, "num_held_out": 8.0}
     made = planned("compress-images", images=address["train"], test_set=address["test"], recipe={"synthesis": numbers})
-    assert made.images_identity == made.test_set_identity != ""
+    assert "" != made.images_identity != made.test_set_identity != ""
+    storage.upload(stage.folder / "data.safetensors", place / "twin.safetensors")
+    with pytest.raises(ResproutError, match=r"synthesis\.data: .*train\.safetensors holds the very bytes of .*twin"):
+        planned("compress-images", images=address["train"], test_set=f"{place}/twin.safetensors")
 
     def collect(identity: str) -> None:
         collect_images.python_func(
@@ -210,8 +214,8 @@ def test_images_are_those_that_were_planned(
             test_set=stage(dsl.Dataset, "test_set"),
         )
 
-    for call in (collect, fetch):
-        call(made.images_identity)
+    for call, identity in ((collect, made.images_identity), (fetch, made.test_set_identity)):
+        call(identity)
         with pytest.raises(ArtifactError, match="has changed since the run was planned"):
             call("sha256:of-others")
 
