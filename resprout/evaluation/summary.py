@@ -118,7 +118,7 @@ def _compare(evaluation: Evaluation, measure: Callable[[ModelScore], float | Non
 
 
 def _read(evaluation: Evaluation) -> str:
-    return "real images were learnt from, not dreams" if evaluation.images_source else "no training image was read"
+    return "real images were learnt from, not dreams" if evaluation.images_source else "training was given dreams only"
 
 
 def _regained(lost: int, regained: int, kind: str) -> str:

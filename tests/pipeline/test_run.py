@@ -63,7 +63,7 @@ def test_a_run_says_what_happens_and_ends_with_the_verdict(unbroken: tuple[Path,
     assert stages == [*before, "dreams", "pruning", "recovery", "evaluation", "publishing"]
     assert re.search(r"^resprout \S+   recipe tiny   seed 0   \d+ CPU cores?, \w+   ", output)
     assert re.search(r"^recovered +\d+\.\d %   \d+\.\d %$", output, flags=re.MULTILINE)
-    assert "no training image was read" in output
+    assert "training was given dreams only" in output
     assert f"digest  {digests(runs)['model']}" in output
     assert "KFP" not in output
     assert "Warning" not in output

@@ -267,7 +267,7 @@ def evaluation(**top1: float | None) -> Evaluation:
 )  # fmt: skip
 def test_the_verdict_on_top1(teacher: float, pruned: float, repaired: float, recovered: float, expected: str) -> None:
     result = evaluation(teacher=teacher, pruned=pruned, repaired=repaired, recovered=recovered)
-    assert verdict(result) == f"{expected}; no training image was read."
+    assert verdict(result) == f"{expected}; training was given dreams only."
 
 
 def by_agreement(pruned: float, recovered: float) -> Evaluation:
@@ -278,11 +278,11 @@ def by_agreement(pruned: float, recovered: float) -> Evaluation:
 def test_the_verdict_without_data_is_about_agreement() -> None:
     assert verdict(by_agreement(0.68, 0.963)) == (
         "28.3 of the 32.0 points of agreement with the teacher on held-out dreams that pruning cost are back; "
-        "no training image was read."
+        "training was given dreams only."
     )
     assert verdict(by_agreement(1.0, 1.0)) == (
         "Pruning cost nothing (measured as agreement with the teacher on held-out dreams), "
-        "and the recovered network ends level with the teacher; no training image was read."
+        "and the recovered network ends level with the teacher; training was given dreams only."
     )
 
 
@@ -308,7 +308,7 @@ def test_networks_that_do_not_answer_alike_are_not_called_level() -> None:
     apart = replace(level, scores=tuple(replace(score, agreement=0.031) for score in level.scores))
     assert verdict(apart) == (
         "Top-1 hardly fell, and yet the recovered network agrees with its teacher on only 3.1 % of held-out dreams: "
-        "they do not answer alike; no training image was read."
+        "they do not answer alike; training was given dreams only."
     )
 
 
