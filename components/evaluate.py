@@ -17,6 +17,7 @@ def evaluate(
     test_set: dsl.Input[dsl.Dataset],
     digests: dict,
     test_set_digests: dict,
+    fetched_from: str,
     section: dict,
     gpus: str,
     evaluation: dsl.Output[dsl.Artifact],
@@ -37,6 +38,7 @@ def evaluate(
         test_set: labelled images, or none; no other stage is given them.
         digests: of the artifacts that it reads.
         test_set_digests: the test set's.
+        fetched_from: where the teacher was, beside what its folder claims.
         section: the recipe's evaluation section.
         gpus: how many it has asked for; "0" computes with what is there.
         evaluation: every score, also as metrics.json.
@@ -91,7 +93,7 @@ def evaluate(
         # one without images is no input
         inputs=[record for record in inputs if data is not None or record["name"] != "test_set"],
         computed_on=computed_on([device]),
-        summary=stage.summary_of(result),
+        summary={**stage.summary_of(result), "teacher_fetched_from": fetched_from},
     )
     record = provenance.record_of("evaluation", evaluation.path, sha256=digest)
     page = pages.render(
@@ -104,6 +106,7 @@ def evaluate(
         mask=students["recovered"].kept,
         recovery_curves=provenance.recovery_curves(recovered.path, sha256=expected["recovered"]),
         provenance=record,
+        fetched_from=fetched_from,
         choice=provenance.sparsity_choice(student.path, sha256=expected["student"]),
     )
     Path(report.path).write_text(page, encoding="utf-8")

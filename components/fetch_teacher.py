@@ -1,15 +1,23 @@
 """Component: the teacher, from wherever the recipe says it is, checked and as an artifact."""
 
+from typing import NamedTuple
+
 from kfp import dsl
 
-from components._digests import Digests
 from components._image import on_cpu
+
+
+class Fetched(NamedTuple):
+    """The teacher's digest by its name, as of `Digests`; and where it was fetched from."""
+
+    digests: dict
+    fetched_from: str
 
 
 @on_cpu()
 def fetch_teacher(
     section: dict, identity: str, teacher: dsl.Output[dsl.Model], metrics: dsl.Output[dsl.Metrics]
-) -> Digests:
+) -> Fetched:
     """Fetch the teacher and refuse what cannot be worked with.
 
     Args:
@@ -29,4 +37,4 @@ def fetch_teacher(
     made = artifacts.save_teacher(fetched, teacher.path, section=settings)
     teacher.metadata.update(figures.name_of_teacher(fetched))
     log(metrics, figures.of_teacher(fetched))
-    return Digests({"teacher": made})
+    return Fetched({"teacher": made}, sources.fetched_from(settings))

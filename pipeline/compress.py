@@ -169,6 +169,7 @@ class _Graph:
             test_set=tested["test_set"],
             digests=recovered["digests"],
             test_set_digests=tested["digests"],
+            fetched_from=fetched["fetched_from"],
             section=said["evaluation"],
             gpus=said["gpus"] if self._placement.evaluate_on_gpu else "0",
         )

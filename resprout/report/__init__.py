@@ -37,6 +37,7 @@ def render(
     mask: PruningMask,
     recovery_curves: Mapping[str, Tensor],
     provenance: Mapping[str, Any],
+    fetched_from: str = "",
     sensitivity: Sensitivity | None = None,
     choice: SparsityChoice | None = None,
     title: str = "Recovery report",
@@ -56,6 +57,7 @@ def render(
         recovery_curves: name -> shape (epochs,); whatever names there are.
         provenance: the evaluation's record, `{name, kind, sha256, inputs, section, seed, about}`, whose inputs are
             such records; empty when unknown.
+        fetched_from: where the teacher was fetched from, where that is known.
         sensitivity: how much each layer alone can spare, where it was scanned.
         choice: what was tried for `sparsity: auto`, where the recipe gave no number.
         title: of the page.
@@ -90,6 +92,7 @@ def render(
             recipe=_yaml(recipe),
             steps=steps,
             arcs=arcs(steps),
+            fetched_from=fetched_from,
             row_height=ROW,
             test_set=_test_set(recipe, provenance),
         )

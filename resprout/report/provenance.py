@@ -97,7 +97,7 @@ def arcs(steps: Sequence[Step]) -> tuple[Arc, ...]:
 
 
 def _names(record: Mapping[str, Any]) -> dict[str, str]:
-    """What each artifact is called nearest to the report: one stage's `student` is the report's `pruned`."""
+    """What each artifact is called nearest to the report."""
     names: dict[str, str] = {}
     level: list[Mapping[str, Any]] = [record]
     while level:

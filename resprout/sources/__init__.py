@@ -23,6 +23,7 @@ from resprout.sources.norms import notes_on_norms
 from resprout.types import InputSpec, ModelInfo, Stored, Teacher
 from resprout.urls import without_secrets
 
+CLAIMED = "claimed by the folder: "
 _PROBE = 7919  # a number of classes that no layer has by chance
 
 _HUBS = {"torchvision": from_torchvision, "timm": from_timm}
@@ -43,7 +44,7 @@ def fetch(
 
     Returns:
         The teacher: in evaluation mode, its weights frozen, its source free of secrets and of this machine's
-        paths, and the sha256 of the weights file that was read.
+        paths, and the sha256 of the weights file that was read. What a folder says of its source begins with `CLAIMED`.
 
     Raises:
         RecipeError: the section does not say enough (input, architecture, sha256), or names no such source.
@@ -52,6 +53,11 @@ def fetch(
             or no BatchNorm statistics to synthesize from.
     """
     return rehearse(_judged(_open(section, Path(base), report, stored), section), report=report)
+
+
+def fetched_from(section: TeacherSection) -> str:
+    """Where a teacher is fetched from, without secrets, and of this machine's paths the last name alone."""
+    return without_secrets(section.source) if "://" in section.source else Path(section.source).resolve().name
 
 
 def _open(section: TeacherSection, base: Path, report: Report, stored: Stored | None) -> Candidate:
@@ -98,7 +104,9 @@ def _from_folder(path: Path, section: TeacherSection) -> Candidate:
             now="correct teacher.source or teacher.sha256",
         )
     info = teacher.info
-    source = teacher.source or path.resolve().name
+    # whoever wrote the folder may have named any source
+    claim = f"{CLAIMED}{teacher.source.removeprefix(CLAIMED)}"
+    source = claim if teacher.source else path.resolve().name
     state = teacher.network.state_dict()
     names = info.class_names if info.named else None
     return Candidate(state, source, digest, info.architecture, info.arguments, info.input, names)

@@ -164,6 +164,7 @@ def evaluated(
         test_set=test_set,
         digests={**stage.digests("teacher", "statistics", "dreams"), **made},
         test_set_digests=stage.digests("test_set"),
+        fetched_from="s3://bucket/teachers/net",
         section=section,
         gpus="0",
         **students,

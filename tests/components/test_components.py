@@ -51,10 +51,11 @@ def test_fetch_teacher_hands_on_the_same_weights(tmp_path: Path, tiny_teacher: T
     teacher, metrics = Stage(tmp_path)(dsl.Model, "teacher"), Stage(tmp_path).metrics()
 
     section = {"source": str(tmp_path / "source")}
-    fetch_teacher.python_func(section=section, identity="", teacher=teacher, metrics=metrics)
+    handed_on = fetch_teacher.python_func(section=section, identity="", teacher=teacher, metrics=metrics)
 
     fetched = artifacts.load_teacher(teacher.path).network.state_dict()
     assert all(torch.equal(fetched[name], weights) for name, weights in tiny_teacher.network.state_dict().items())
+    assert handed_on == ({"teacher": artifacts.digest_of(teacher.path)}, "source")
     assert metrics.metadata["batchnorm_layers"] == 9
     assert teacher.metadata == {
         "display_name": "teacher, cifar_resnet8",
@@ -179,6 +180,9 @@ def test_recover_and_evaluate_leave_students_scores_and_pages(stage: Stage, tiny
     assert named["evaluation"] == "scores of teacher and students"
     assert (named["report"], named["summary"]) == ("report", "summary")
     assert "<html" in (stage.folder / "report").read_text().lower()
+    summary = json.loads((stage.folder / "evaluation" / "summary.json").read_text())
+    assert summary["teacher_fetched_from"] == "s3://bucket/teachers/net"
+    assert '<span class="mono">s3://bucket/teachers/net</span>' in (stage.folder / "report").read_text()
     assert f"| recovered | {100 * top1:.1f} % |" in (stage.folder / "summary").read_text()
 
 

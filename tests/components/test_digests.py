@@ -61,7 +61,9 @@ class Chain:
         recovered = self._ran(recover, digests=pruned, **read, section={**RECOVERY, "epochs": 1.0}, checkpoints="")
         read |= {"statistics": dsl.Artifact, "test_set": dsl.Dataset, "evaluation": dsl.Artifact, "report": dsl.HTML}
         pages = {"confusion": dsl.ClassificationMetrics, "summary": dsl.Markdown}
-        evaluated = self._ran(evaluate, digests=recovered, test_set_digests=tested, **read, **pages, section={})
+        evaluated = self._ran(
+            evaluate, digests=recovered, test_set_digests=tested, fetched_from="", **read, **pages, section={}
+        )
         self._ran(gate, digests=evaluated, evaluation=dsl.Artifact, verdict=dsl.Markdown, section={})
         section = {"to": f"s3://resprout/tests/{folder.name}", "name": "tiny"}
         taken = {"recovered": dsl.Model, "evaluation": dsl.Artifact, "report": dsl.HTML, "publication": dsl.Artifact}

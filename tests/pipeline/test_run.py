@@ -51,7 +51,7 @@ def test_the_teacher_and_the_result_go_through_the_runs_own_object_store(unbroke
     assert publication["address"].startswith("s3://resprout/models/tiny/")
     assert stored == {f"model/{path.name}": artifacts.sha256_of(path) for path in (folder / "model").iterdir()}
     assert re.search(r"^teacher: progress teacher (\d+)/\1 bytes", (folder / "log.txt").read_text(), re.MULTILINE)
-    assert artifacts.load_teacher(folder / "teacher").source == "tests", "where it was before"
+    assert artifacts.load_teacher(folder / "teacher").source == "claimed by the folder: tests"
 
 
 def test_a_run_says_what_happens_and_ends_with_the_verdict(unbroken: tuple[Path, Path, str]):

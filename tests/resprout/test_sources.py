@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from resprout import artifacts, models
 from resprout.errors import ArtifactError, RecipeError, UnsupportedModelError
 from resprout.recipe import InputSection, TeacherSection
-from resprout.sources import fetch
+from resprout.sources import fetch, fetched_from
 from resprout.types import Teacher
 
 INPUT = InputSection(shape=(3, 16, 16), mean=(0.5, 0.45, 0.4), std=(0.25, 0.2, 0.3))
@@ -84,8 +84,30 @@ def test_a_folder_of_ours_needs_nothing_else(tiny_teacher: Teacher, tmp_path: Pa
     teacher = fetch(TeacherSection(source="teacher"), base=tmp_path)
     check_is(teacher, tiny_teacher)
     assert teacher.info == tiny_teacher.info
-    assert teacher.source == "tests"
+    assert teacher.source == "claimed by the folder: tests"
     assert teacher.digest == artifacts.sha256_of(tmp_path / "teacher" / "weights.safetensors")
+
+
+def test_what_a_folder_says_of_its_source_is_called_a_claim_and_but_once(tiny_teacher: Teacher, tmp_path: Path) -> None:
+    claim = "torchvision://resnet50?weights=IMAGENET1K_V2"
+    folder = tmp_path / "teacher"
+    for _ in range(2):
+        artifacts.save_teacher(replace(tiny_teacher, source=claim), folder)
+        claim = fetch(TeacherSection(source=str(folder))).source
+        assert claim == "claimed by the folder: torchvision://resnet50?weights=IMAGENET1K_V2"
+    artifacts.save_teacher(replace(tiny_teacher, source=""), folder)
+    assert fetch(TeacherSection(source=str(folder))).source == "teacher", "it claims nothing"
+
+
+def test_where_a_teacher_is_fetched_from_is_told_without_secrets_and_paths() -> None:
+    for source, told in {
+        "runs/mine/teacher": "teacher",
+        "/home/me/net.pt": "net.pt",
+        "s3://bucket/net": "s3://bucket/net",
+        "torchvision://resnet18?weights=DEFAULT": "torchvision://resnet18?weights=DEFAULT",
+        "https://me:pass@host/net.pt?signature=x": "https://host/net.pt",
+    }.items():
+        assert fetched_from(TeacherSection(source=source)) == told
 
 
 def test_the_recipe_goes_before_the_source(tiny_teacher: Teacher, tmp_path: Path) -> None:

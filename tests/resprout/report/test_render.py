@@ -210,6 +210,18 @@ def test_dreams_that_hardly_came_to_match_the_statistics_are_told_of(make_run: M
     assert "hardly fell" not in render(**run)
 
 
+def test_what_a_folder_claims_of_itself_stands_beside_where_it_was(make_run: MakeRun) -> None:
+    run = make_run()
+    claimed = "claimed by the folder: torchvision://resnet50"
+    teacher = run["provenance"]["inputs"][0]
+    teacher["about"] = {**teacher["about"], "source": claimed}
+    words = Page(render(**run, fetched_from="s3://bucket/net")).words
+    assert f"teacher from s3://bucket/net , {claimed} weights sha256" in words
+    teacher["about"]["source"] = "hf://owner/net@1"
+    words = Page(render(**run, fetched_from="hf://owner/net@1")).words
+    assert "teacher from hf://owner/net@1 weights sha256" in words
+
+
 def test_no_dreams_no_curves_and_no_provenance_are_no_error(make_run: MakeRun) -> None:
     run = make_run(labelled=False, num_held_out=0)
     run["dreams"] = DreamSet(torch.zeros(0, 3, 32, 32).half(), torch.zeros(0, dtype=torch.int64), 0, 10)

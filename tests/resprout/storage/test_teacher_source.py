@@ -31,7 +31,8 @@ def test_a_teacher_folder_in_object_storage(
     seen: list[Progress] = []
     fetched = sources.fetch(TeacherSection(source=f"{place}/teacher"), stored=stored, report=seen.append)
     assert same_weights(fetched, tiny_teacher)
-    assert fetched.source == tiny_teacher.source  # a folder of ours knows where its weights come from
+    # a folder of ours says itself where its weights come from
+    assert fetched.source == f"claimed by the folder: {tiny_teacher.source}"
     assert fetched.info == tiny_teacher.info
     assert (seen[0].stage, seen[0].unit) == ("teacher", "bytes")
 
