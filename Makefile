@@ -3,10 +3,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Nothing but the files that constraints.txt has the hashes of, to build with too.
+INSTALL := $(BIN)/uv pip install --python $(BIN)/python --preview-features build-dependency-hashes \
+	--require-build-hashes --build-constraints constraints.txt
 READY := $(VENV)/.ready
 # Committed, so that they can be uploaded in the KFP UI as they are.
 COMPILED := compress compress-images scan
-EXTRAS := pipeline,storage,embedded,docker,timm,hub,transformers,structured,signing,dev
 # Processes that share the tests by file: whole runs mostly wait for one stage's start after another.
 WORKERS ?= 2
 # The pair that the committed results were measured with; the newest release is often not there for both.
@@ -64,9 +66,10 @@ image-cpu image-cuda image-submit: image-%: $(READY)
 cifar10: $(READY) ## fetch all of CIFAR-10 (150 MB) for the benchmarks
 	$(BIN)/python examples/resnet20-cifar10/fetch_cifar10.py
 
-constraints: $(READY) ## resolve constraints.txt again (all newest: make constraints UPGRADE=--upgrade)
+constraints: $(READY) ## resolve constraints.txt again, with hashes (all newest: make constraints UPGRADE=--upgrade)
 	printf '%s\n' $(TORCH) | $(BIN)/uv pip compile pyproject.toml --constraints - --all-extras --universal \
-		--python-version 3.10 --no-annotate --no-header --no-emit-index-url --quiet $(UPGRADE) --output-file constraints.txt
+		--python-version 3.10 --generate-hashes --no-annotate --no-header --no-emit-index-url --quiet $(UPGRADE) \
+		--output-file constraints.txt
 
 clean: ## remove the environment and what the tools leave behind; runs/ and data/ stay
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
@@ -81,7 +84,7 @@ $(READY): pyproject.toml constraints.txt
 		echo "error: '$(PYTHON)' cannot make virtual environments"; \
 		echo "  now: install its venv package, on Debian: apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt uv
-	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python \
-		--constraints constraints.txt --build-constraints constraints.txt --editable '.[$(EXTRAS)]'
+	sed -n '/^uv==/,/[^\]$$/p' constraints.txt | $(BIN)/pip install --quiet --require-hashes --requirement /dev/stdin
+	$(INSTALL) --require-hashes --requirement constraints.txt
+	$(INSTALL) --no-deps --compile-bytecode --editable .
 	@touch $@

@@ -2,8 +2,8 @@
 # Build one image, tag it by version and by git revision, and write its bill of materials beside it:
 #   docker/build.sh cpu|cuda|submit
 # Environment: IMAGES (default resprout): what its name starts with, as registry.example.org/team/resprout.
-#   BASE_IMAGE: a mirror's python:3.11-slim. UV_DEFAULT_INDEX: a mirror of PyPI. UV_INDEX: one more index, as
-#   PyTorch's of builds without CUDA. DOCKER (default docker). SYFT (default syft): none where it is missing.
+#   BASE_IMAGE: a mirror's python:3.11-slim. UV_DEFAULT_INDEX: a mirror of PyPI. UV_TORCH_BACKEND: cpu, for PyTorch's
+#   builds without CUDA. DOCKER (default docker). SYFT (default syft): none where it is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 variant=$1
@@ -13,7 +13,7 @@ revision=$(git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null |
 name=${IMAGES:-resprout}/$variant
 
 arguments=()
-for argument in BASE_IMAGE UV_DEFAULT_INDEX UV_INDEX; do
+for argument in BASE_IMAGE UV_DEFAULT_INDEX UV_TORCH_BACKEND; do
     if [ -n "${!argument:-}" ]; then arguments+=(--build-arg "$argument=${!argument}"); fi
 done
 export DOCKER_BUILDKIT=1

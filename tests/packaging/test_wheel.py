@@ -69,8 +69,8 @@ def test_the_wheel_installs_the_command(wheel: zipfile.ZipFile):
 
 
 def constraints() -> list[Requirement]:
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
-    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+    lines = (ROOT / "constraints.txt").read_text().replace("\\\n", " ").splitlines()
+    return [Requirement(line.partition(" --hash=")[0]) for line in lines]
 
 
 def requirements() -> list[Requirement]:
