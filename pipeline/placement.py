@@ -61,6 +61,14 @@ def placed(
     else:
         task.set_container_image(gpu_image)
         _on_gpu(task, section, planned, gpus)
+    kubernetes.set_timeout(task, section.timeout_seconds)
+    task.set_retry(
+        section.retries,
+        backoff_duration=f"{section.retry_pause_seconds}s",
+        backoff_factor=2.0,
+        # Argo counts it from the first try's start: a shorter one would keep a stage that died late from another
+        backoff_max_duration=f"{(section.retries + 1) * section.timeout_seconds}s",
+    )
     # for network policies and quotas
     kubernetes.add_pod_label(task, "app.kubernetes.io/part-of", "resprout")
     kubernetes.add_pod_label(task, "app.kubernetes.io/component", task.component_spec.name)
@@ -101,7 +109,7 @@ def _as_keywords(toleration: Any) -> dict[str, Any]:
 
 
 def _on_gpu(task: PipelineTask, section: PlacementSection, planned: PipelineTask, gpus: str) -> None:
-    """Give a stage GPUs, on a node that has them, and another try when the node is taken away."""
+    """Give a stage GPUs, on a node that has them."""
     from kfp import kubernetes
 
     said = planned.outputs
@@ -113,14 +121,6 @@ def _on_gpu(task: PipelineTask, section: PlacementSection, planned: PipelineTask
     kubernetes.add_toleration_json(task, said["gpu_tolerations"])
     kubernetes.add_node_affinity_json(task, said["gpu_affinity"])
     kubernetes.empty_dir_mount(task, "dshm", "/dev/shm", medium="Memory", size_limit=section.shared_memory)  # noqa: S108
-    kubernetes.set_timeout(task, section.timeout_seconds)
-    task.set_retry(
-        section.retries,
-        backoff_duration=f"{section.retry_pause_seconds}s",
-        backoff_factor=2.0,
-        # Argo counts it from the first try's start: a shorter one would keep a stage that died late from another
-        backoff_max_duration=f"{(section.retries + 1) * section.timeout_seconds}s",
-    )
 
 
 def compiled_in(section: PlacementSection) -> PlacementSection:

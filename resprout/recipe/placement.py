@@ -72,12 +72,13 @@ class PlacementSection(Section):
     queue: str | None = Field(default=None, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
     """The LocalQueue of Kueue that stages wait in; none: the scheduler alone decides."""
     retries: int = Field(default=2, ge=0, le=10)
-    """How often a GPU stage is tried again whose pod was deleted, or lost with its node, after twice the last pause; it
-    goes on from its checkpoints. As Kubeflow Pipelines sets Argo up, one that failed by itself is not tried again."""
+    """How often a stage is tried again whose pod was deleted, or lost with its node, after twice the last pause; one
+    with checkpoints goes on from them. As Kubeflow Pipelines sets Argo up, one that failed by itself is not tried
+    again, nor one whose node ran out of memory or disk."""
     retry_pause_seconds: int = Field(default=30, ge=0)
     """The first of these pauses."""
     timeout_seconds: int = Field(default=86_400, ge=60)
-    """How long a GPU stage may take."""
+    """How long each try of a stage may take."""
     cpu_image: Image | None = None
     """The image of stages without a GPU, with a digest or a tag other than latest; none: Resprout's of this version."""
     gpu_image: Image | None = None

@@ -106,15 +106,20 @@ def test_what_places_gpu_stages_is_what_plan_says():
     assert (said["gpus"], said["synthesis_gpus"], said["gpu_type"]) == ("1", "1", "nvidia.com/gpu")
 
 
-def test_gpu_stages_come_back_after_they_were_taken_off_their_node(compiled: Compiled):
+def test_every_stage_comes_back_after_it_was_taken_off_its_node_and_none_runs_for_ever(compiled: Compiled):
     section = compiled.section
-    for stage in compiled.with_gpu():
+    for stage in compiled.stages:
         retry, pause = stage.task["retryPolicy"], section.retry_pause_seconds
         assert retry["maxRetryCount"] == section.retries
         assert (retry["backoffDuration"], retry["backoffFactor"]) == (f"{pause}s", 2.0)
         # from the first try's start: a stage that died in its last minute is tried again too
         assert int(retry["backoffMaxDuration"].rstrip("s")) > section.retries * section.timeout_seconds
         assert stage.kubernetes["activeDeadlineSeconds"] == str(section.timeout_seconds)
+
+
+def test_gpu_stages_have_shared_memory(compiled: Compiled):
+    section = compiled.section
+    for stage in compiled.with_gpu():
         (memory,) = stage.kubernetes["emptyDirMounts"]
         assert (memory["mountPath"], memory["medium"]) == ("/dev/shm", "Memory")
         assert memory["sizeLimit"] == section.shared_memory
