@@ -73,7 +73,8 @@ class TeacherSection(Section):
     input: InputSection | None = None
     """The images it expects, where the source does not say."""
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    """The weights file's sha256; required for https://, checked wherever given."""
+    """The weights file's sha256; required for https://, checked wherever given. Of a folder of ours better its digest,
+    which `resprout models show` prints: that names the input, the class names and the architecture too."""
     allow_custom_code: bool = False
     """Allow `architecture` to name your own package.module:function, which runs with your rights."""
 

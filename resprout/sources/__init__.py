@@ -8,9 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from resprout import models
-from resprout.artifacts import MANIFEST, load_teacher
+from resprout.artifacts import MANIFEST, digest_of, load_teacher, read_manifest
 from resprout.errors import ArtifactError, RecipeError, UnsupportedModelError
-from resprout.files import sha256_of
 from resprout.progress import Report, silent
 from resprout.recipe import TeacherSection
 from resprout.rehearsal import rehearse
@@ -24,6 +23,11 @@ from resprout.types import InputSpec, ModelInfo, Stored, Teacher
 from resprout.urls import without_secrets
 
 CLAIMED = "claimed by the folder: "
+_WEIGHTS = "weights.safetensors"
+_OF_WEIGHTS_ALONE = (
+    "teacher.sha256 names the weights alone: architecture, input and class names are what the folder says. "
+    "Its digest, {}, names them too."
+)
 _PROBE = 7919  # a number of classes that no layer has by chance
 
 _HUBS = {"torchvision": from_torchvision, "timm": from_timm}
@@ -95,21 +99,24 @@ def _from_path(path: Path, section: TeacherSection) -> Candidate:
 
 
 def _from_folder(path: Path, section: TeacherSection) -> Candidate:
-    teacher = load_teacher(path, allow_custom_code=section.allow_custom_code)
-    digest = sha256_of(path / "weights.safetensors")
-    if section.sha256 not in (None, digest):
+    folder = digest_of(path)
+    weights = read_manifest(path, "teacher", sha256=folder).files.get(_WEIGHTS, "")
+    if section.sha256 not in (None, folder, weights):
         raise ArtifactError(
-            f"the weights of teacher {path} have sha256 {digest}, but the recipe says {section.sha256}",
-            why="these are not the weights that were agreed on",
-            now="correct teacher.source or teacher.sha256",
+            f"neither teacher {path} nor its weights have the sha256 that the recipe says: {section.sha256}",
+            why="this is not the teacher that was agreed on",
+            now="correct teacher.source, or teacher.sha256 once you know that this folder is right: "
+            "`resprout models show` gives its digest",
         )
+    teacher = load_teacher(path, sha256=folder, allow_custom_code=section.allow_custom_code)
+    notes = (_OF_WEIGHTS_ALONE.format(folder),) if section.sha256 == weights else ()
     info = teacher.info
     # whoever wrote the folder may have named any source
     claim = f"{CLAIMED}{teacher.source.removeprefix(CLAIMED)}"
     source = claim if teacher.source else path.resolve().name
     state = teacher.network.state_dict()
     names = info.class_names if info.named else None
-    return Candidate(state, source, digest, info.architecture, info.arguments, info.input, names)
+    return Candidate(state, source, weights, info.architecture, info.arguments, info.input, names, notes=notes)
 
 
 def _from_https(section: TeacherSection, report: Report) -> Candidate:
@@ -132,7 +139,9 @@ def _judged(candidate: Candidate, section: TeacherSection) -> Teacher:
     )
     network, notes = fitted(written, candidate.content, candidate.source, info.architecture)
     network = network.eval().requires_grad_(False)
-    return Teacher(info, network, candidate.source, candidate.digest, (*notes, *notes_on_norms(network)))
+    return Teacher(
+        info, network, candidate.source, candidate.digest, (*candidate.notes, *notes, *notes_on_norms(network))
+    )
 
 
 def _info(candidate: Candidate, section: TeacherSection) -> ModelInfo:

@@ -41,6 +41,7 @@ class Candidate:
         digest: the weights file's sha256.
         architecture, arguments, input, class_names: None where the source does not say.
         input_problem: why there is no input, where the source says one that cannot be.
+        notes: what the reader of a report should know of how it was read, a sentence each.
     """
 
     content: Any
@@ -51,6 +52,7 @@ class Candidate:
     input: InputSpec | None = None
     class_names: tuple[str, ...] | None = None
     input_problem: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def read_weights(path: Path, name: str, *, sha256: str | None = None) -> tuple[Any, str]:

@@ -211,7 +211,7 @@ def test_a_digest_that_differs_is_refused_before_anything_is_parsed(tmp_path: Pa
 
 def test_a_folder_whose_digest_differs_is_refused(tiny_teacher: Teacher, tmp_path: Path) -> None:
     artifacts.save_teacher(tiny_teacher, tmp_path / "teacher")
-    with pytest.raises(ArtifactError, match="but the recipe says " + "0" * 64):
+    with pytest.raises(ArtifactError, match="that the recipe says: " + "0" * 64):
         fetch(TeacherSection(source="teacher", sha256="0" * 64), base=tmp_path)
 
 
