@@ -17,9 +17,10 @@ from resprout.artifacts.described import About, described
 from resprout.artifacts.folder import load_artifact, pack_bits, save_artifact, unpack_bits
 from resprout.artifacts.plans import pack_plan, unpack_plan
 from resprout.channels import shrink, whole_mask
-from resprout.errors import ArtifactError
+from resprout.errors import ArtifactError, DivergedError
 from resprout.manifest import read_manifest
 from resprout.types import ChannelPlan, ModelInfo, PruningMask, Student, Teacher
+from resprout.wording import listed
 
 STUDENT_KINDS = ("student", "repaired", "recovered", "model")
 
@@ -50,7 +51,11 @@ def save_teacher(teacher: Teacher, directory: str | Path, *, section: Section = 
     """Write a teacher; returns the artifact's digest.
 
     The section's `source` is replaced by the teacher's own, which holds no secret and no path.
+
+    Raises:
+        DivergedError: a weight or a statistic is NaN or infinite.
     """
+    _check_finite(teacher.network, "teacher")
     fields = plain_section(section)
     if "source" in fields:
         fields["source"] = teacher.source
@@ -120,10 +125,12 @@ def save_student(
 
     Raises:
         ArtifactError: a weight that the mask removes is not zero.
+        DivergedError: a weight or a statistic is NaN or infinite.
         ValueError: the kind is unknown.
     """
     if kind not in STUDENT_KINDS:
         raise ValueError(f"kind '{kind}' is none of {', '.join(STUDENT_KINDS)}")
+    _check_finite(student.network, kind)
     _check_mask(student.network, student.mask, directory)
     mask, kept = _stored_mask(student), student.kept
     plan, plan_sizes = pack_plan(student.channels)
@@ -222,6 +229,16 @@ def _network(
             why="the architecture changed, or the folder was put together by hand",
         ) from None
     return network.eval().requires_grad_(False)
+
+
+def _check_finite(network: nn.Module, kind: str) -> None:
+    state = network.state_dict()
+    if broken := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
+        raise DivergedError(
+            f"the {kind} holds NaN or infinity in {len(broken)} of {len(state)} tensors ({listed(broken)})",
+            why="whatever it computes is no number",
+            now="lower the learning rate of the stage that made it",
+        )
 
 
 def _stored_mask(student: Student) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 import torch
 
 from resprout import artifacts, provenance
-from resprout.errors import ArtifactError, ResproutError, UnsupportedModelError
+from resprout.artifacts.networks import STUDENT_KINDS
+from resprout.errors import ArtifactError, DivergedError, ResproutError, UnsupportedModelError
 from resprout.types import (
     DreamSet,
     PruningMask,
@@ -197,3 +199,18 @@ def test_what_a_student_says_of_its_making_is_as_strict(written: Path, curves: o
     if choice is not None:
         with pytest.raises(ArtifactError, match="does not describe"):
             provenance.sparsity_choice(written / "student")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["conv1.weight", "bn1.running_var", "fc.bias"])
+def test_a_network_that_is_no_numbers_is_never_saved(
+    tiny_teacher: Teacher, tiny_student: Student, tmp_path: Path, name: str, value: float
+) -> None:
+    for network in (tiny_teacher.network, tiny_student.network):
+        network.state_dict()[name].view(-1)[0] = value
+    for kind in STUDENT_KINDS:
+        with pytest.raises(DivergedError, match=rf"the {kind} holds NaN or infinity in 1 of \d+ tensors \({name}\)"):
+            artifacts.save_student(tiny_student, tmp_path / "it", kind=kind)
+    with pytest.raises(DivergedError, match="the teacher holds NaN"):
+        artifacts.save_teacher(tiny_teacher, tmp_path / "it")
+    assert not (tmp_path / "it").exists()
