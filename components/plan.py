@@ -55,6 +55,8 @@ def plan(
         sparsity: the share of weights that go.
         publish_to: where the result is published.
     """
+    import os
+
     from components._asked import asked
     from resprout.recipe import form, sections_of
     from resprout.storage import lookup
@@ -69,7 +71,10 @@ def plan(
         "recipe": recipe,
         "placement": placement,
     }
-    made = lookup.plan(form.from_inputs(kind, inputs))
+    read = form.from_inputs(kind, inputs)
+    if "KFP_POD_NAME" in os.environ:  # on a cluster; whatever was typed into KFP's form is recorded there
+        form.refuse_secrets(read)
+    made = lookup.plan(read)
     print(made.as_text())
     sections = sections_of(made.recipe)
     return Plan(

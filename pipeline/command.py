@@ -24,7 +24,7 @@ from resprout import recipe as recipe_module
 from resprout.errors import ResproutError
 from resprout.files import check_writable, write_atomically
 from resprout.recipe import ImagesSection, PlacementSection, Recipe, TeacherSection
-from resprout.recipe.form import refuse_placeholders, to_inputs
+from resprout.recipe.form import refuse_placeholders, refuse_secrets, to_inputs
 
 HEADER = """# The compression pipeline, to upload in the KFP UI. Made by `resprout compile`.
 # What each input means is said below, at root.inputDefinitions.
@@ -49,9 +49,10 @@ def compile_to(path: Path, recipe: Recipe, kind: str) -> None:
         kind: compress, compress-images or scan.
 
     Raises:
-        RecipeError: it holds {{, which a cluster would fill in.
+        RecipeError: it holds {{, which a cluster would fill in, or an address with a secret.
     """
     refuse_placeholders(recipe)
+    refuse_secrets(recipe)
     compiler = _kfp().compiler
     from pipeline.compress import pipeline
 

@@ -21,7 +21,6 @@ from resprout.errors import ArtifactError, RecipeError, StorageAwayError, Unsupp
 from resprout.recipe import Recipe
 from resprout.recipe.form import KINDS, to_inputs
 from resprout.storage import lookup
-from resprout.urls import without_secrets
 
 # the name of each kind of pipeline
 PIPELINES = {kind: f"resprout-{kind}" for kind in KINDS}
@@ -56,7 +55,7 @@ def check_for_cluster(recipe: Recipe) -> None:
     """Refuse what only this machine has, before anything is sent.
 
     Raises:
-        RecipeError: the teacher or labelled images are a path, or an address that holds a secret.
+        RecipeError: the teacher or labelled images are a path.
     """
     named = {
         "teacher.source": recipe.teacher.source,
@@ -71,12 +70,6 @@ def check_for_cluster(recipe: Recipe) -> None:
                 why="the stages run in pods of the cluster, which do not see it",
                 now=f"resprout storage put {source} s3://BUCKET/KEY, in storage that the cluster reaches, then "
                 f"--set {field}=s3://BUCKET/KEY",
-            )
-        if source is not None and without_secrets(source) != source:
-            raise RecipeError(
-                f"{field} holds a password, or a query that may be a signature: {without_secrets(source)}",
-                why="Kubeflow Pipelines keeps a run's inputs, and shows them to whoever may see the run",
-                now="leave it out where it is not needed, or store the file: resprout storage put FILE s3://BUCKET/KEY",
             )
 
 

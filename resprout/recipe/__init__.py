@@ -55,6 +55,7 @@ from resprout.recipe.sections import (
     TeacherSection,
 )
 from resprout.recipe.texts import mended, texts_in, typed
+from resprout.urls import secret_in, without_secrets
 from resprout.wording import is_plain
 
 
@@ -184,7 +185,7 @@ def validate(kind: Any, fields: Mapping[str, Any], where: str, texts: Any = None
     if where in SECTIONS:
         where = f"recipe section {where}"
     try:
-        _refuse_unshowable(fields)
+        _check_texts(fields)
         return TypeAdapter(kind).validate_python(fields)
     except ValidationError as error:
         if (again := mended(fields, texts, error)) is not None:
@@ -198,13 +199,20 @@ def validate(kind: Any, fields: Mapping[str, Any], where: str, texts: Any = None
         raise RecipeError(f"{where}, {error.what}", why=error.why, now=error.now) from None
 
 
-def _refuse_unshowable(fields: Mapping[str, Any]) -> None:
+def _check_texts(fields: Mapping[str, Any]) -> None:
     for field, text in texts_in(fields):
         if not is_plain(text):
             raise RecipeError(
                 f"{field}: holds what cannot be shown on one line, {text!a:.200}",
                 why="a terminal, a page or a file would take it for something else",
                 now="write it in plain characters",
+            )
+        if (secret := secret_in(text)) and not text.startswith("https://"):
+            raise RecipeError(
+                f"{field}: holds {secret}, {without_secrets(text)}",
+                why="recipes and addresses are recorded with each result",
+                now="leave it out: credentials of object storage come from the environment, on a cluster from a "
+                "secret, those of the Hugging Face Hub from `hf auth login`",
             )
 
 

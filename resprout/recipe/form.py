@@ -14,6 +14,7 @@ from resprout.recipe import ImagesSection, PlacementSection, PruningSection, Rec
 from resprout.recipe.names import name_made_of
 from resprout.recipe.placement import AT_SUBMIT
 from resprout.recipe.texts import texts_in
+from resprout.urls import secret_in, without_secrets
 
 # the input, and the section and field that it stands for
 FIELDS = {
@@ -47,6 +48,7 @@ def fitting(recipe: Recipe, kind: str) -> Recipe:
         RecipeError: this pipeline cannot do what the recipe says, or a cluster would read something else.
     """
     refuse_placeholders(recipe)
+    refuse_secrets(recipe)
     return from_inputs(kind, to_inputs(recipe, kind))
 
 
@@ -62,6 +64,21 @@ def refuse_placeholders(recipe: Recipe) -> None:
                 f"{field}: holds {{{{, in {text!r}",
                 why="on a cluster, Kubeflow Pipelines puts values of its own in the place of {{…}}",
                 now="write it without; `resprout run` takes it as it is",
+            )
+
+
+def refuse_secrets(recipe: Recipe) -> None:
+    """Refuse addresses with a password, a signature or a token, where they would be recorded as a run's inputs.
+
+    Raises:
+        RecipeError: with the field, and what may be shown of the address.
+    """
+    for field, text in texts_in(recipe.model_dump(mode="json")):
+        if secret := secret_in(text):
+            raise RecipeError(
+                f"{field} holds {secret}: {without_secrets(text)}",
+                why="Kubeflow Pipelines keeps a run's inputs, and shows them to whoever may see the run or its pods",
+                now="leave it out where it is not needed, or store the file: resprout storage put FILE s3://BUCKET/KEY",
             )
 
 

@@ -9,6 +9,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from resprout.recipe.names import name_made_of
+from resprout.urls import without_secrets
 
 
 def problem(detail: Mapping[str, Any], kind: Any) -> str:
@@ -29,7 +30,8 @@ def problem(detail: Mapping[str, Any], kind: Any) -> str:
     if detail["type"] == "string_type" and detail["input"] is None:
         return f"{field}: is empty, where text belongs; put null or ~ in quotes where that is the text"
     message = detail["msg"][0].lower() + detail["msg"][1:]
-    return f"{field}: {message}, got {detail['input']!r:.200}{_remedy(detail, field)}"
+    got = without_secrets(detail["input"]) if isinstance(detail["input"], str) else detail["input"]
+    return f"{field}: {message}, got {got!r:.200}{_remedy(detail, field)}"
 
 
 def _remedy(detail: Mapping[str, Any], field: str) -> str:

@@ -80,7 +80,7 @@ def _open(section: TeacherSection, base: Path, report: Report, stored: Stored | 
             candidate = _from_path(fetched, section)
             # a folder of ours says itself where its weights come from, wherever it has been since
             ours = (fetched / MANIFEST).exists()
-            return candidate if ours else replace(candidate, source=section.source)
+            return candidate if ours else replace(candidate, source=without_secrets(section.source))
     raise RecipeError(
         f"teacher.source: {scheme}:// is not a source" + (" (plain http is not safe)" if scheme == "http" else ""),
         now="give a path, torchvision://NAME?weights=W, timm://NAME, hf://OWNER/REPO, s3://BUCKET/KEY or https://…",

@@ -16,6 +16,7 @@ from resprout.recipe import TeacherSection
 from resprout.sources.files import Candidate, read_weights
 from resprout.sources.hubs import check_cached, named, timm_candidate, weights_of
 from resprout.types import InputSpec
+from resprout.urls import without_secrets
 
 _MAX_CONFIG_BYTES = 1 << 24  # ImageNet's 21,841 classes, named there and back, take a quarter of it
 
@@ -24,10 +25,11 @@ _MAX_SIDE = 2048  # twice what classifiers take; three images of it are tried
 
 def from_hub(section: TeacherSection) -> Candidate:
     """`hf://OWNER/REPO` or `hf://OWNER/REPO@REVISION`: a repository of timm's or of transformers'."""
+    source = without_secrets(section.source)
     repository, _, revision = section.source.removeprefix("hf://").partition("@")
     if repository.count("/") != 1 or "?" in section.source:
-        raise RecipeError(f"teacher.source: '{section.source}' is not hf://OWNER/REPO or hf://OWNER/REPO@REVISION")
-    return _candidate(partial(hub_file, repository, revision=revision or None), section.source, section)
+        raise RecipeError(f"teacher.source: '{source}' is not hf://OWNER/REPO or hf://OWNER/REPO@REVISION")
+    return _candidate(partial(hub_file, repository, revision=revision or None), source, section)
 
 
 def from_folder(path: Path, section: TeacherSection) -> Candidate:
