@@ -15,9 +15,9 @@ MAX_LENGTH = 200
 """Of a text: the names of layers, activations and model types are shorter."""
 MAX_VALUES = 10_000
 """In all: the longest configurations of networks list some hundred."""
-MAX_NUMBER = 2**63
-"""What torch counts with."""
-_WANTED = f"not a number, true, false, text of up to {MAX_LENGTH} plain characters, or a list of these"
+MAX_COUNT = 1 << 20
+"""Of whole numbers, which count channels, layers or words: a vocabulary has a quarter of it."""
+_WANTED = f"not a number up to a million, true, false, text of up to {MAX_LENGTH} plain characters, or a list of these"
 _DEPTH = 4  # lists in lists: LeViT's configuration has two
 # whose value would be opened, fetched or run; by timm, torchvision, transformers and torch.hub
 _REFUSED = frozenset(
@@ -69,4 +69,4 @@ def _is_data(value: Any) -> bool:
         return is_plain(value) and len(value) <= MAX_LENGTH
     if isinstance(value, bool) or value is None:
         return True
-    return isinstance(value, int | float) and math.isfinite(value) and abs(value) < MAX_NUMBER
+    return abs(value) <= MAX_COUNT if isinstance(value, int) else isinstance(value, float) and math.isfinite(value)

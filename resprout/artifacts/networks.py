@@ -19,6 +19,7 @@ from resprout.artifacts.plans import pack_plan, unpack_plan
 from resprout.channels import shrink, whole_mask
 from resprout.errors import ArtifactError, DivergedError
 from resprout.manifest import read_manifest
+from resprout.models.bounds import no_larger_than
 from resprout.types import ChannelPlan, ModelInfo, PruningMask, Student, Teacher
 from resprout.wording import listed
 
@@ -92,7 +93,8 @@ def load_teacher(directory: str | Path, *, sha256: str | None = None, allow_cust
     """
     tensors, manifest = load_artifact(directory, "teacher", sha256=sha256)
     about = described(AboutTeacher, manifest, directory)
-    network = _network(about.model, tensors, directory, allow_custom_code, None)
+    with no_larger_than(tensors.get("weights", {}).values()):
+        network = _network(about.model, tensors, directory, allow_custom_code, None)
     return Teacher(about.model, network, about.source, about.digest, about.notes)
 
 

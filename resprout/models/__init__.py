@@ -15,6 +15,7 @@ from torch import nn
 from resprout.arguments import problem_of
 from resprout.errors import ResproutError, UnsupportedModelError
 from resprout.models import cifar, hugging_face
+from resprout.models.bounds import bounded
 from resprout.models.own import own
 from resprout.models.plain import plain
 
@@ -59,8 +60,8 @@ def build(
 
     Raises:
         UnsupportedModelError: the name is unknown (the nearest known one is suggested), the arguments do not suit it or
-            are more than plain values, timm is needed and missing, it is custom code that was not allowed or fails, or
-            its layers cannot be made plain.
+            are more than plain values, timm is needed and missing, it is custom code that was not allowed or fails, its
+            layers cannot be made plain, or it becomes larger than any classifier.
     """
     network, _ = plain(as_written(architecture, num_classes, arguments, input_shape, allow_custom_code))
     return network
@@ -77,7 +78,7 @@ def as_written(
     channels = input_shape[0] if input_shape else 3
     keywords = dict(arguments or {})
     check_arguments(architecture, keywords)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), bounded():
         torch.default_generator.manual_seed(0)  # torch.manual_seed would seed GPUs too
         try:
             if is_custom(architecture):

@@ -10,10 +10,12 @@ from pathlib import Path
 from resprout import models
 from resprout.artifacts import MANIFEST, digest_of, load_teacher, read_manifest
 from resprout.errors import ArtifactError, RecipeError, UnsupportedModelError
+from resprout.models.bounds import no_larger_than
 from resprout.progress import Report, silent
 from resprout.recipe import TeacherSection
 from resprout.rehearsal import rehearse
 from resprout.sources import checks, hugging_face
+from resprout.sources.contents import entries_of
 from resprout.sources.download import downloaded
 from resprout.sources.files import Candidate, read_weights
 from resprout.sources.fitting import check_numbers, fitted, matched
@@ -133,10 +135,11 @@ def _from_https(section: TeacherSection, report: Report) -> Candidate:
 
 
 def _judged(candidate: Candidate, section: TeacherSection) -> Teacher:
-    info = _info(candidate, section)
-    written = models.as_written(
-        info.architecture, info.num_classes, info.arguments, info.input.shape, section.allow_custom_code
-    )
+    with no_larger_than(entry.tensor for entry in entries_of(candidate.content).values()):
+        info = _info(candidate, section)
+        written = models.as_written(
+            info.architecture, info.num_classes, info.arguments, info.input.shape, section.allow_custom_code
+        )
     network, notes = fitted(written, candidate.content, candidate.source, info.architecture)
     network = network.eval().requires_grad_(False)
     return Teacher(

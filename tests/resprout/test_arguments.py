@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import resource
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +145,37 @@ def test_plain_values_pass_and_so_does_what_is_turned_off() -> None:
     given = {"width": 8, "rate": 0.5, "act": "relu", "aa": True, "none": None, "stages": [[3, "s", 1.5], [4]]}
     assert problem_of(given) is None
     assert problem_of({"pretrained": False, "checkpoint_path": "", "weights": None, "pretrained_cfg": None}) is None
+
+
+@pytest.mark.parametrize(
+    ("architecture", "arguments"),
+    [
+        ("cifar_resnet8", {"width": 1 << 20}),
+        ("cifar_resnet8", {"width": 20_000}),
+        ("timm:resnet10t", {"layers": [1 << 20, 1, 1, 1]}),
+        ("timm:resnet10t", {"stem_width": 1 << 20}),
+        ("resnet18", {"width_per_group": 1 << 20}),
+    ],
+)
+def test_a_network_out_of_proportion_is_never_built(
+    tiny_teacher: Teacher, tmp_path: Path, architecture: str, arguments: dict[str, Any]
+) -> None:
+    save_file(tiny_teacher.network.state_dict(), tmp_path / "net.safetensors")
+    section = TeacherSection(
+        source=str(tmp_path / "net.safetensors"), architecture=architecture, arguments=arguments, input=INPUT
+    )
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UnsupportedModelError) as refusal:
+        fetch(section)
+    assert "teacher.arguments" in refusal.value.now
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20, "KiB"
+
+
+def test_a_teachers_folder_is_no_larger_than_its_weights(tiny_teacher: Teacher, tmp_path: Path) -> None:
+    info = replace(tiny_teacher.info, arguments={"width": 20_000})
+    artifacts.save_teacher(replace(tiny_teacher, info=info), tmp_path / "teacher")
+    with pytest.raises(UnsupportedModelError, match="the network has more than"):
+        artifacts.load_teacher(tmp_path / "teacher")
 
 
 @pytest.mark.parametrize("architecture", ["timm:resnet10t", "cifar_vgg11_bn", "resnet18"])
