@@ -69,7 +69,7 @@ END
 random() { head -c "$1" /dev/urandom | od -An -tx1 | tr -d ' \n'; }
 
 # For dev alone: keys that nobody has seen, through a pipe and in no argument. What is there stays.
-secret() { # NAME
+secret() { # NAME [FIELD]
     if kubectl get secret "$1" --namespace "$namespace" >/dev/null 2>&1; then return; fi
     kubectl create --filename - <<END
 apiVersion: v1
@@ -79,6 +79,7 @@ stringData:
   endpoint: http://resprout-store.$namespace.svc.cluster.local:8333
   accesskey: $(random 10)
   secretkey: $(random 20)
+  ${2:-}
 END
 }
 
@@ -100,7 +101,8 @@ apply() {
         if grep -qx "  name: $namespace" "$labels"; then label --filename "$labels"; fi
     done
     if [ "$(basename "$overlay")" = dev ]; then
-        for name in resprout-storage-admin $users; do secret "$name"; done
+        for name in resprout-storage-admin resprout-storage resprout-publishing; do secret "$name"; done
+        secret resprout-checkpoints "checkpointkey: $(random 32)"
     fi
     mentioned=$(kubectl kustomize "$folder" | sed -n 's/.*secretName: *//p')
     for name in $(printf '%s\n' "$mentioned" $users | sort -u); do

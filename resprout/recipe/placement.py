@@ -90,7 +90,8 @@ class PlacementSection(Section):
     """The secret with which models are published; it need reach nothing but what is published. The stages that read
     what strangers wrote do not have it."""
     checkpoint_secret: str = "resprout-checkpoints"  # noqa: S105
-    """The secret with which stages keep their checkpoints; it need reach no bucket but theirs."""
+    """The secret with which stages keep their checkpoints; it need reach no bucket but theirs. Its file checkpointkey
+    holds what seals them."""
     image_pull_secrets: tuple[str, ...] = ()
     """Secrets of the registry that the images come from."""
 

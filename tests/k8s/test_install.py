@@ -135,6 +135,8 @@ def test_dev_gets_keys_that_nobody_has_seen_and_keeps_them(cluster: Cluster):
     assert set(made) == {"resprout-storage-admin", "resprout-storage", "resprout-publishing", "resprout-checkpoints"}
     keys = [secret[name] for secret in made.values() for name in ("accesskey", "secretkey")]
     assert len(set(keys)) == 8
+    assert [name for name, secret in made.items() if "checkpointkey" in secret] == ["resprout-checkpoints"]
+    keys.append(made["resprout-checkpoints"]["checkpointkey"])
     assert all(len(key) >= 20 for key in keys)
     shown = done.stdout + done.stderr + "".join(cluster.asked())
     assert not any(key in shown for key in keys)
