@@ -61,6 +61,7 @@ def prune(
             inputs=inputs,
             about=figures.of_choice(pruned.choice),
             computed_on=computed_on([device]),
+            resumed=checkpoint.resumed if checkpoint else (),
         )
     print_notes(pruned.student.notes)
     named, made_in = figures.name_of_student("pruned", pruned.student), getattr(settings, "rounds", 1)

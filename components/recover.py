@@ -63,6 +63,7 @@ def recover(
             "seed": seed,
             "inputs": inputs,
             "computed_on": computed_on([device]),
+            "resumed": checkpoint.resumed if checkpoint else (),
         }
         about = {"curves": figures.of_curves(result.curves)}
         students = {

@@ -62,6 +62,7 @@ def synthesize(
             seed=seed,
             inputs=inputs,
             computed_on=computed_on(used),
+            resumed=checkpoint.resumed if checkpoint else (),
         )
     shard.metadata.update(figures.name_of_shard(shard_index, num_shards))
     return Digests({**digests, "shard": digest})

@@ -52,6 +52,8 @@ def describe(directory: Path) -> Iterator[str]:
     yield ""
     if manifest.computed_on:
         yield f"computed on {manifest.computed_on}"
+    for digest_of_state in manifest.resumed:
+        yield f"went on from a checkpoint of its own run, {digest_of_state}"
     yield f"digest      {digest}  (every file matches its own)"
     yield from _provenance(manifest)
 

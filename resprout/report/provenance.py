@@ -17,7 +17,7 @@ class Step:
         name, kind: what it is called nearest to the report, and what it is.
         digest: its sha256; empty where the record has none.
         parents: the indices of the steps that it was made from.
-        seed, section, about, computed_on: as its manifest says.
+        seed, section, about, computed_on, resumed: as its manifest says.
     """
 
     name: str
@@ -28,6 +28,7 @@ class Step:
     section: Mapping[str, Any] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
     computed_on: str = ""
+    resumed: Sequence[str] = ()
 
     @property
     def is_source(self) -> bool:
@@ -55,8 +56,8 @@ def chain(record: Mapping[str, Any]) -> tuple[Step, ...]:
     """Every artifact behind a nested record, each once (by digest), inputs before what was made of them.
 
     Args:
-        record: `{name, kind, sha256, inputs, section, seed, about, computed_on}`; `inputs` holds such records. What is
-            missing is left out. An empty record gives no steps.
+        record: `{name, kind, sha256, inputs, section, seed, about, computed_on, resumed}`; `inputs` holds such records.
+            What is missing is left out. An empty record gives no steps.
     """
     if not record:
         return ()
@@ -77,6 +78,7 @@ def chain(record: Mapping[str, Any]) -> tuple[Step, ...]:
             section=part.get("section") or {},
             about=part.get("about") or {},
             computed_on=str(part.get("computed_on") or ""),
+            resumed=part.get("resumed") or (),
         )
         steps[key] = (len(steps), step)
         return steps[key][0]

@@ -75,7 +75,11 @@ def planned(kind: str = "compress", **inputs: Any) -> Plan:
 
 
 def pruned(
-    stage: Stage, section: dict[str, Any] = PRUNING, recovery: dict[str, Any] = RECOVERY, seed: int = 0
+    stage: Stage,
+    section: dict[str, Any] = PRUNING,
+    recovery: dict[str, Any] = RECOVERY,
+    seed: int = 0,
+    checkpoints: str = "",
 ) -> tuple[dsl.Model, dsl.Metrics]:
     student, metrics = stage(dsl.Model, "student"), stage.metrics()
     prune.python_func(
@@ -86,14 +90,16 @@ def pruned(
         recovery=recovery,
         seed=seed,
         gpus="0",
-        checkpoints="",
+        checkpoints=checkpoints,
         student=student,
         metrics=metrics,
     )
     return student, metrics
 
 
-def dreamt(stage: Stage, section: dict[str, Any] = SYNTHESIS, num_shards: int = 1) -> dsl.Metrics:
+def dreamt(
+    stage: Stage, section: dict[str, Any] = SYNTHESIS, num_shards: int = 1, checkpoints: str = ""
+) -> dsl.Metrics:
     shards, made = [], []
     for index in range(num_shards):
         shards.append(stage(dsl.Dataset, f"shard-{index}-of-{num_shards}"))
@@ -105,7 +111,7 @@ def dreamt(stage: Stage, section: dict[str, Any] = SYNTHESIS, num_shards: int = 
             seed=0,
             share=f"{index + 1}/{num_shards}",
             gpus="0",
-            checkpoints="",
+            checkpoints=checkpoints,
             shard=shards[-1],
         )
         made.append(handed_on.digests)
@@ -127,7 +133,7 @@ def labelled(stage: Stage, section: dict[str, Any]) -> dsl.Dataset:
     return test_set
 
 
-def recovered(stage: Stage, student: dsl.Model, seed: int = 0) -> dict[str, dsl.Model]:
+def recovered(stage: Stage, student: dsl.Model, seed: int = 0, checkpoints: str = "") -> dict[str, dsl.Model]:
     """The repaired and the recovered student."""
     students = {name: stage(dsl.Model, name) for name in ("repaired", "recovered")}
     recover.python_func(
@@ -138,7 +144,7 @@ def recovered(stage: Stage, student: dsl.Model, seed: int = 0) -> dict[str, dsl.
         section=RECOVERY,
         seed=seed,
         gpus="0",
-        checkpoints="",
+        checkpoints=checkpoints,
         metrics=stage.metrics(),
         **students,
     )

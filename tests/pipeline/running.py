@@ -81,6 +81,11 @@ def digests(runs: Path) -> dict[str, str]:
     return {name: artifacts.digest_of(run_folder(runs) / name) for name in ARTIFACTS}
 
 
+def contents(runs: Path) -> dict[str, dict[str, str]]:
+    """The sha256 of every file of each artifact but its manifest, which says when work went on from a checkpoint."""
+    return {name: dict(artifacts.read_manifest(run_folder(runs) / name).files) for name in ARTIFACTS}
+
+
 def write_recipe(folder: Path, teacher: Teacher, images: tuple[Tensor, Tensor]) -> Path:
     artifacts.save_teacher(teacher, folder / "teacher")
     pixels = (teacher.info.input.to_pixels(images[0][:64]) * 255).round().to(torch.uint8)

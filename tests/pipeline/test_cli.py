@@ -180,7 +180,8 @@ def test_models_show_tells_size_sparsity_layers_and_origin(tmp_path: Path, tiny_
     teacher = artifacts.save_teacher(tiny_teacher, tmp_path / "teacher")
     student = prune(tiny_teacher, GlobalMagnitudeSection(sparsity=0.5), seed=0)
     inputs = {"teacher": tmp_path / "teacher"}
-    digest = artifacts.save_student(student, tmp_path / "model", inputs=inputs, computed_on="NVIDIA L4")
+    made = {"computed_on": "NVIDIA L4", "resumed": ["c" * 64]}
+    digest = artifacts.save_student(student, tmp_path / "model", inputs=inputs, **made)
 
     code, output, _ = invoke("models", "show", tmp_path / "model")
 
@@ -189,6 +190,7 @@ def test_models_show_tells_size_sparsity_layers_and_origin(tmp_path: Path, tiny_
     assert f"parameters  {parameters:,}\n" in output
     assert "sparsity    50.0 %" in output
     assert "computed on NVIDIA L4\n" in output
+    assert f"went on from a checkpoint of its own run, {'c' * 64}\n" in output
     assert digest in output
     assert teacher in output
     rows = [line.split() for line in output.splitlines() if ".weight " in line]

@@ -21,8 +21,9 @@ from pipeline.runners import RunFolder
 from pipeline.watch import PlainScreen
 from resprout import artifacts
 from resprout import recipe as recipe_module
+from resprout.keys import KEY_FILE
 from resprout.types import Teacher
-from tests.pipeline.running import ARTIFACTS, digests, read_until, run, run_folder, running, write_recipe
+from tests.pipeline.running import ARTIFACTS, contents, digests, read_until, run, run_folder, running, write_recipe
 
 pytestmark = pytest.mark.slow
 
@@ -79,6 +80,7 @@ def test_killed_in_synthesis_and_in_recovery_it_ends_with_the_same_bytes(
         read_until(process, "dreams", 0.3)  # the first of four groups is done
         os.killpg(process.pid, signal.SIGKILL)
     kept = list((run_folder(tmp_path) / "checkpoints").glob("*.checkpoint"))
+    key = (run_folder(tmp_path) / "checkpoints" / KEY_FILE).read_bytes()
     assert process.returncode == -signal.SIGKILL
     assert 1 <= len(kept) < 4
 
@@ -94,7 +96,11 @@ def test_killed_in_synthesis_and_in_recovery_it_ends_with_the_same_bytes(
     assert "going on from 4 groups of dreams and recovery's last finished epoch" in output
     first_seen = re.search(r"^recovery +(\d+)/24 epochs", output, flags=re.MULTILINE)
     assert first_seen is None or int(first_seen[1]) > 7
-    assert digests(tmp_path) == digests(runs)
+    assert contents(tmp_path) == contents(runs)
+    for name in ("dreams", "model"):
+        manifests = [artifacts.read_manifest(run_folder(folder) / name) for folder in (runs, tmp_path)]
+        assert [bool(manifest.resumed) for manifest in manifests] == [False, True]
+    assert key.hex() not in (run_folder(tmp_path) / "log.txt").read_text()
     assert not (run_folder(tmp_path) / "checkpoints").exists()
 
 
@@ -128,7 +134,7 @@ def test_four_shards_give_the_same_bytes_as_one_and_are_told(unbroken: tuple[Pat
     output = sharded.before + sharded.after
 
     assert sharded.exit_code == 0, output
-    assert digests(sharded.runs) == digests(unbroken[1])
+    assert contents(sharded.runs) == contents(unbroken[1])
     assert run_folder(sharded.runs).name == run_folder(unbroken[1]).name, "where stages run is no part of what a run is"
     assert re.findall(r"^dreams +shard (\d) of 4 ", output, flags=re.MULTILINE) == ["1", "2", "3", "4"]
     assert re.search(r"^dreams +48 images to train on, 16 held out  ", output, flags=re.MULTILINE)
@@ -139,7 +145,7 @@ def test_a_shard_that_dies_is_tried_again_alone(unbroken: tuple[Path, Path, str]
     assert "dreams       was killed by signal 9" in sharded.after
     assert re.findall(r"^dreams +shard (\d) of 4 ", sharded.before, flags=re.MULTILINE) == ["1", "2"]
     assert re.findall(r"^dreams +shard (\d) of 4 ", sharded.after, flags=re.MULTILINE) == ["3", "4"]
-    assert digests(sharded.runs) == digests(unbroken[1])
+    assert contents(sharded.runs) == contents(unbroken[1])
 
 
 def children(parent: int, component: str) -> list[int]:

@@ -182,6 +182,7 @@ def _provenance(recipe: Run) -> Run:
     dreams = record(
         "dreams", "dreams", "3", [teacher, statistics], section=recipe["synthesis"], seed=0, computed_on="NVIDIA L4"
     )
+    dreams["resumed"] = ["a" * 64, "b" * 64]
     student = record("student", "student", "4", [teacher], section=recipe["pruning"], seed=0)
     makers = [teacher, student, dreams]
     inputs = [

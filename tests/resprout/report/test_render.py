@@ -236,6 +236,12 @@ def test_the_chain_says_what_each_artifact_was_computed_on(make_run: MakeRun) ->
     assert words.count("computed on") == 1, "where nothing is known, nothing is said"
 
 
+def test_the_chain_says_what_was_finished_before_a_kill(make_run: MakeRun) -> None:
+    words = Page(render(**make_run())).words
+    assert "computed on NVIDIA L4 · went on from 2 checkpoints of its own run" in words
+    assert words.count("went on from") == 1
+
+
 def test_the_test_set_is_named_once_with_its_digest_and_is_no_input_of_the_model(make_run: MakeRun) -> None:
     run = make_run()
     step = {"name": "test_set", "kind": "test_set", "sha256": "e" * 64, "inputs": []}
