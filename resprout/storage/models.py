@@ -73,7 +73,7 @@ def _checked(model: Path, evaluation: Path, page: Path, digests: Mapping[str, st
     """The model's manifest, once every byte is what its stage made, and the figures are known to be this model's."""
     made = check(model, sha256=digests["recovered"])
     judged = check(evaluation, "evaluation", sha256=digests["evaluation"])
-    if digests["recovered"] not in [record.get("sha256") for record in judged.inputs]:
+    if {record["name"]: record["sha256"] for record in judged.inputs}.get("recovered") != digests["recovered"]:
         raise ArtifactError(
             f"the evaluation in {evaluation} is of another model than the one in {model}",
             why="its figures would be published as this model's",

@@ -28,6 +28,7 @@ from resprout import artifacts
 from resprout.errors import ArtifactError
 from resprout.types import Teacher
 from tests.components.stages import GIVEN, IMAGES, PRUNING, RECOVERY, SYNTHESIS, Stage, save_images
+from tests.resprout.sealing import resealed
 
 READ_THE_MANIFEST_ALONE = ("fetch-test-set", "collect-images")
 
@@ -100,19 +101,14 @@ def spy(num_classes: int) -> nn.Module:
 
 def rewrite(folder: Path) -> None:
     """Another manifest, with a valid seal: of a network, one that has later stages run code."""
-    manifest = artifacts.read_manifest(folder)
-    about = dict(manifest.about)
-    if "model" in about:
-        about["model"] = {**about["model"], "architecture": f"{__name__}:spy", "arguments": {}, "custom_code": True}
-    (folder / artifacts.MANIFEST).write_text(manifest.model_copy(update={"about": about, "seed": 99}).to_json())
+    ours = {"architecture": f"{__name__}:spy", "arguments": {}, "custom_code": True}
+    resealed(folder, lambda fields: fields["about"].get("model", {}).update(ours) or fields.update(seed=99))
 
 
 def replace_file(folder: Path, name: str) -> None:
     """A file of other bytes, with a manifest of another artifact that is whole."""
     flip(folder / name)
-    manifest = artifacts.read_manifest(folder)
-    files = {**manifest.files, name: artifacts.sha256_of(folder / name)}
-    (folder / artifacts.MANIFEST).write_text(manifest.model_copy(update={"files": files}).to_json())
+    resealed(folder, lambda fields: fields["files"].update({name: artifacts.sha256_of(folder / name)}))
 
 
 def flip(path: Path) -> None:

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from pipeline.embedded_storage import Server
-from resprout.artifacts import digest_of, read_manifest, save_artifact, sha256_of
+from resprout.artifacts import digest_of, save_artifact, sha256_of
 from resprout.errors import ArtifactError, StorageAwayError, StorageError
 from resprout.recipe import PublishingSection
 from resprout.storage import ObjectAddress, Storage, buckets, check_free, fetch, find, publish, published
 from resprout.storage.buckets import Bucket
 from resprout.storage.models import publish_model
 from resprout.storage.trial import TRIAL_NAME
+from tests.resprout.sealing import resealed
 from tests.resprout.storage.gateway import ignoring
 
 
@@ -302,6 +303,7 @@ def test_a_model_that_was_judged_anew_is_the_version_that_is_there(
         ("evaluation/manifest.json", "evaluation has digest .*, not"),
         ("report.html", "report.html is not the report that the evaluation wrote"),
         ("another model", "the evaluation in .* is of another model"),
+        ("its place", "the evaluation in .* is of another model"),
     ],
 )
 def test_what_is_not_what_its_stage_made_is_not_published(
@@ -312,10 +314,11 @@ def test_what_is_not_what_its_stage_made_is_not_published(
     if changed == "another model":
         save_artifact(tmp_path / "model", "recovered", extras=_weights, seed=1)
         given["digests"]["recovered"] = digest_of(tmp_path / "model")
+    elif changed == "its place":
+        judged_as = {"student": given["model"], "recovered": given["evaluation"]}
+        given["digests"]["evaluation"] = save_artifact(tmp_path / "evaluation", "evaluation", inputs=judged_as)
     elif changed.endswith("manifest.json"):
-        folder = tmp_path / Path(changed).parent
-        manifest = read_manifest(folder)
-        (folder / "manifest.json").write_text(replace(manifest, seed=99).to_json())
+        resealed(tmp_path / Path(changed).parent, lambda fields: fields.update(seed=99))
     else:
         (tmp_path / changed).write_text('{"recovered.top1": 0.999}')
 
