@@ -24,7 +24,7 @@ from pipeline.watch import Screen, Watch
 from resprout import __version__
 from resprout import recipe as recipe_module
 from resprout.errors import ArtifactError, RecipeError, ResproutError, StorageError
-from resprout.files import write_atomically
+from resprout.files import appended_to, refuse_links_of_others, write_atomically
 from resprout.keys import KEY_FILE, own_key
 from resprout.recipe import PlacementSection, Recipe
 from resprout.recipe.form import kind_of, to_inputs
@@ -157,7 +157,7 @@ def run(recipe: Recipe, folder: RunFolder, screen: Screen, *, in_containers: boo
         KeyboardInterrupt: on SIGINT and SIGTERM, when everything that was started has been killed.
     """
     folder.path.mkdir(parents=True, exist_ok=True)
-    with _locked(folder) as lock, terminated_like_interrupted(), folder.log.open("a") as file:
+    with _locked(folder) as lock, terminated_like_interrupted(), appended_to(folder.log) as file:
         log = cast(TextIO, _Redacting(file, recipe.teacher.source))
         shutil.rmtree(folder.work, ignore_errors=True)
         # of an earlier run: this one may publish nothing, where storage is another
@@ -349,7 +349,8 @@ def _move(source: Path, destination: Path) -> None:
 @contextlib.contextmanager
 def _locked(folder: RunFolder) -> Iterator[int]:
     """Hold the folder alone. Tasks inherit the lock, so that one that outlives a killed run keeps others out."""
-    with (folder.path / LOCK).open("w") as file:
+    refuse_links_of_others(folder.path)
+    with appended_to(folder.path / LOCK) as file:
         give_up = time.monotonic() + LOCK_PATIENCE_SECONDS
         while True:
             try:

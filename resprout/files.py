@@ -6,13 +6,14 @@ import errno
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 from safetensors import SafetensorError
 
@@ -27,11 +28,55 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         ArtifactError: it is no plain file.
     """
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ArtifactError(
-                f"{path} is no plain file", why="a pipe or a device may never end", now="put a file there"
-            )
+        _check_plain(file.fileno(), path)
         yield file
+
+
+@contextmanager
+def appended_to(path: Path) -> Iterator[TextIO]:
+    """A text file to write at the end of, made where there is none. Somebody's link in its place is not followed.
+
+    Raises:
+        ArtifactError: it is a link, or no plain file.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):  # a link; a pipe that nobody reads
+            raise
+        raise _not_plain(path) from None
+    with os.fdopen(descriptor, "a", encoding="utf-8") as file:
+        _check_plain(descriptor, path)
+        yield file
+
+
+def refuse_links_of_others(directory: Path) -> None:
+    """Refuse a folder in which somebody else has put a link: what is written there may lead anywhere.
+
+    Raises:
+        ArtifactError: with the link.
+    """
+    for path in directory.iterdir():
+        if path.is_symlink() and path.lstat().st_uid != os.geteuid():
+            raise ArtifactError(
+                f"{path} is a link that another user made",
+                why="what is written there would go where it leads",
+                now="give a folder of your own",
+            )
+
+
+def _check_plain(descriptor: int, path: Path) -> None:
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise _not_plain(path)
+
+
+def _not_plain(path: Path) -> ArtifactError:
+    return ArtifactError(
+        f"{path} is no plain file",
+        why="a pipe or a device may never end, and a link leads to a file that may be anybody's",
+        now=f"see who put it there, and remove it: ls -l {path}",
+    )
 
 
 def sha256_of(path: Path, copy: BinaryIO | None = None) -> str:
@@ -58,7 +103,7 @@ def write_atomically(path: Path) -> Iterator[Path]:
     """
     if path.is_dir():
         raise ArtifactError(f"{path} is a folder", why="a file is to be written", now="name a file")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = hidden_beside(path)
     with room_for(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -68,6 +113,11 @@ def write_atomically(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # where nothing can be written, there is nothing to remove
             temporary.unlink()
+
+
+def hidden_beside(path: Path) -> Path:
+    """A name in the same folder that nobody can have guessed, and put a link of theirs at."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
 
 
 _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)

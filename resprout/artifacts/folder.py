@@ -9,10 +9,10 @@ digest.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from resprout.errors import ArtifactError
-from resprout.files import room_for, sha256_of
+from resprout.files import hidden_beside, room_for, sha256_of
 from resprout.manifest import MANIFEST, Manifest, check_file, read_manifest, record_of
 
 SUFFIX = ".safetensors"
@@ -68,7 +68,8 @@ def save_artifact(
     directory = Path(directory)
     with room_for(directory):
         directory.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+        temporary = hidden_beside(directory)
+        temporary.mkdir()
     try:
         with room_for(directory):
             for stem, named in (tensors or {}).items():
@@ -85,14 +86,15 @@ def save_artifact(
                 computed_on=computed_on,
                 resumed=list(resumed),
             )
-            (temporary / MANIFEST).write_text(manifest.to_json())
-            _make_readable(temporary)
+            text = manifest.to_json().encode()
+            (temporary / MANIFEST).write_bytes(text)
+            _open_as_folder(temporary)
             shutil.rmtree(directory, ignore_errors=True)
             os.replace(temporary, directory)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    return sha256_of(directory / MANIFEST)
+    return hashlib.sha256(text).hexdigest()
 
 
 def _records(inputs: Mapping[str, str | Path] | Sequence[Mapping[str, Any]] | None) -> list[Mapping[str, Any]]:
@@ -100,15 +102,14 @@ def _records(inputs: Mapping[str, str | Path] | Sequence[Mapping[str, Any]] | No
 
 
 def _digests(directory: Path) -> dict[str, str]:
-    files = sorted(path for path in directory.rglob("*") if path.is_file())
-    return {str(path.relative_to(directory)): sha256_of(path) for path in files}
+    return {path.name: sha256_of(path) for path in directory.iterdir()}
 
 
-def _make_readable(directory: Path) -> None:
-    # mkdtemp and safetensors write for the owner alone, and another stage may run as another user
-    directory.chmod(0o755)
-    for path in directory.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
+def _open_as_folder(directory: Path) -> None:
+    # safetensors writes for the owner alone: whom the folder lets in, by the umask, its files let in, too
+    mode = directory.stat().st_mode & 0o666
+    for path in directory.iterdir():
+        path.chmod(mode)
 
 
 def _storable(tensor: Tensor) -> Tensor:

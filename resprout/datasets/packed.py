@@ -23,8 +23,10 @@ def save_labelled(images: LabelledImages, path: str | Path) -> None:
     """
     tensors = {"images": images.images.contiguous(), "labels": images.labels.contiguous()}
     with write_atomically(Path(path)) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         save_file(tensors, temporary, metadata={"class_names": json.dumps(list(images.class_names))})
-        temporary.chmod(0o644)  # safetensors writes for the owner alone, and a stage may run as another user
+        temporary.chmod(mode)  # safetensors writes for the owner alone, whatever the umask
 
 
 def read_packed(path: Path) -> tuple[Tensor, Tensor, tuple[str, ...] | None]:
