@@ -63,7 +63,7 @@ def prune(
             computed_on=computed_on([device]),
             resumed=checkpoint.resumed if checkpoint else (),
         )
-    print_notes(pruned.student.notes)
+    print_notes([*pruned.notes, *pruned.student.notes])
     named, made_in = figures.name_of_student("pruned", pruned.student), getattr(settings, "rounds", 1)
     student.metadata.update({**named, "method": settings.method, "rounds": made_in})
     log(metrics, figures.of_student(pruned.student))

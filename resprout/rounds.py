@@ -29,10 +29,12 @@ class Pruned:
     Args:
         student: as its last pruning left it: what recovery is to start from.
         choice: why it is as sparse as it is; None where the section says how sparse.
+        notes: what people should know of the recoveries between rounds.
     """
 
     student: Student
     choice: SparsityChoice | None = None
+    notes: tuple[str, ...] = ()
 
 
 def prune_on_dreams(
@@ -89,6 +91,7 @@ def prune_on_dreams(
         makes_up = _mendable_at_once(teacher, dreams, whole, seed, scores, told, checkpoint, device)
         between = between if makes_up else between.model_copy(update={"start": "repaired"})
     student: Student | None = None
+    notes: list[str] = []
     for number, density in enumerate(targets, start=1):
         # 1 - (1 - sparsity) is not always the sparsity to the bit, which can be worth a weight
         asked = whole if number == len(targets) else with_sparsity(section, 1 - density)
@@ -100,9 +103,10 @@ def prune_on_dreams(
         if student is not None and makes_up:
             pruned = made_up(teacher, student, pruned, dreams, report=told, checkpoint=checkpoint, device=device)
         if number == len(targets):
-            return Pruned(pruned, choice)
+            return Pruned(pruned, choice, tuple(notes))
         result = recover(teacher, pruned, dreams, between, seed=seed, report=told, checkpoint=checkpoint, device=device)
         student = result.recovered
+        notes += (f"round {number}: {note}" for note in result.notes)
     raise AssertionError("there is a last round")
 
 

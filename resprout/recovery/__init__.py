@@ -140,17 +140,22 @@ def recover(
     metrics = {**made.figures, "kept_epoch": float(epoch) if epoch.isdigit() else 0.0}
     used = section if isinstance(section, PaperRecoverySection) else settled
     recovered = replace(student, network=made.network.requires_grad_(False))
-    return Recovery(recovered, repaired, used, made.curves, metrics, _notes(made, settled))
+    return Recovery(recovered, repaired, used, made.curves, metrics, _notes(made, settled.epochs, used))
 
 
 PRUNED, REPAIRED = "the student as it was pruned", "the one with BatchNorm repaired"
 
 
-def _notes(made: Distilled, section: DistillationSection) -> tuple[str, ...]:
+def _notes(made: Distilled, epochs: int, section: DistillationSection | PaperRecoverySection) -> tuple[str, ...]:
     if made.diverged is not None:
+        smaller = (
+            f"its step size is {PAPER.learning_rate:g}; set recovery.method to distillation, where it can be lower"
+        )
+        if isinstance(section, DistillationSection):
+            smaller = f"lower recovery.learning_rate, which is {section.learning_rate:g}"
         return (
-            f"recovery diverged in epoch {made.diverged} of {section.epochs}: losses are no numbers any more; "
-            f"{made.kept} is kept; lower recovery.learning_rate, which is {section.learning_rate:g}",
+            f"recovery diverged in epoch {made.diverged} of {epochs}: losses are no numbers any more; "
+            f"{made.kept} is kept; {smaller}",
         )
     return () if made.kept.startswith("epoch") else (_none_better(made.kept),)
 

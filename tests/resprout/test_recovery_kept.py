@@ -14,7 +14,7 @@ from resprout.checkpoints import FolderCheckpoint
 from resprout.errors import DivergedError
 from resprout.masking import apply_mask
 from resprout.recipe import DistillationSection, PaperRecoverySection, ReconstructionSection
-from resprout.recovery import Recovery, recover
+from resprout.recovery import PAPER, Recovery, recover
 from resprout.recovery.reconstruction import reconstruct
 from resprout.types import DreamSet, PruningMask, Student, Teacher
 
@@ -74,6 +74,14 @@ def test_where_no_epoch_ends_with_numbers_the_start_is_kept(
     assert is_the_same(result.recovered, result.repaired)
     assert result.metrics["kept_epoch"] == 0
     assert holds_numbers(result)
+
+
+def test_the_papers_recipe_says_how_its_step_could_be_smaller(
+    tiny_teacher: Teacher, tiny_student: Student, tiny_dreams: DreamSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resprout.recovery.PAPER", PAPER.model_copy(update={"learning_rate": 1e20, "epochs": 1}))
+    (note,) = recover(tiny_teacher, tiny_student, tiny_dreams, PaperRecoverySection(), seed=0).notes
+    assert note.endswith("its step size is 1e+20; set recovery.method to distillation, where it can be lower")
 
 
 def test_a_recovery_that_diverges_ends_with_the_same_bits_when_it_is_interrupted(

@@ -150,6 +150,17 @@ def test_rounds_give_the_same_student_twice_and_say_how_far_they_are(tiny_teache
     assert {at.stage for at in seen} == {"pruning"}
 
 
+def test_a_recovery_between_rounds_that_diverges_is_told(tiny_teacher: Teacher, tiny_dreams: DreamSet):
+    recovery = SHORT.model_copy(update={"optimizer": "sgd", "learning_rate": 1e20})
+    pruned = prune_on_dreams(tiny_teacher, tiny_dreams, ROUNDS, recovery, seed=0)
+    assert [note.partition(" in epoch")[0] for note in pruned.notes] == [
+        "round 1: recovery diverged",
+        "round 2: recovery diverged",
+    ]
+    assert all(note.endswith("lower recovery.learning_rate, which is 1e+20") for note in pruned.notes)
+    assert all(bool(tensor.isfinite().all()) for tensor in pruned.student.network.state_dict().values())
+
+
 @pytest.mark.parametrize(("start", "sparsity"), [("repaired", 0.8), ("auto", 0.6)])
 def test_killed_in_the_second_round_it_ends_with_the_same_bytes(
     tmp_path: Path, tiny_teacher: Teacher, tiny_dreams: DreamSet, start: str, sparsity: float
