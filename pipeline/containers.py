@@ -33,6 +33,11 @@ COMPONENTS = Path("/opt/components")
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
+def hands_out_gpus(recipe: Recipe) -> bool:
+    """Whether the stages that want a GPU are given one; those that then see none fail."""
+    return NVIDIA_DRIVER.exists() and recipe.placement.gpus > 0
+
+
 @contextlib.contextmanager
 def containers(
     recipe: Recipe, folder: Path, *, checkpoints: str, key_file: Path, settings: StorageSettings | None
@@ -71,7 +76,7 @@ class Containers:
         self._checkpoints = checkpoints
         self._key_file = key_file
         self._settings = settings
-        self._gpu = NVIDIA_DRIVER.exists() and recipe.placement.gpus > 0
+        self._gpu = hands_out_gpus(recipe)
         self._label = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
         for image in {self._image("fetch_teacher"), self._image("synthesize")}:
             _make_sure_of(self._client, image)

@@ -217,12 +217,13 @@ def _run_pipeline(
 
     kind, work = kind_of(recipe), folder.work.resolve()
     checkpoints = recipe.placement.checkpoints or str(folder.checkpoints.resolve())
-    key_file = _key_file(folder)
+    key_file, gpus = _key_file(folder), 0
     with contextlib.ExitStack() as stack:
         execute: local_kfp.Executor
         if in_containers:
-            from pipeline.containers import containers
+            from pipeline.containers import containers, hands_out_gpus
 
+            gpus = int(hands_out_gpus(recipe))
             execute = stack.enter_context(
                 containers(recipe, work, checkpoints=checkpoints, key_file=key_file, settings=settings)
             )
@@ -231,7 +232,7 @@ def _run_pipeline(
             execute = local_kfp.subprocesses(keep_open=[lock], environment=environment)
         return local_kfp.run(
             pipeline(kind, _local(recipe.placement)),
-            _inputs(recipe, kind, checkpoints),
+            _inputs(recipe, kind, checkpoints, gpus),
             root=work,
             log=log,
             listener=watch,
@@ -265,10 +266,10 @@ def _environment(settings: StorageSettings | None, secrets: Path) -> dict[str, s
     return {**others, **kept, "RESPROUT_STORAGE_SECRETS": str(secrets)}
 
 
-def _inputs(recipe: Recipe, kind: str, checkpoints: str) -> dict[str, Any]:
-    # a GPU is asked of Kubernetes alone: here, stages compute with what there is
+def _inputs(recipe: Recipe, kind: str, checkpoints: str, gpus: int) -> dict[str, Any]:
+    # a process computes with what there is; a container that was handed a GPU and cannot use it is to fail
     inputs = to_inputs(recipe, kind)
-    return {**inputs, "placement": {**inputs["placement"], "gpus": 0, "checkpoints": checkpoints}}
+    return {**inputs, "placement": {**inputs["placement"], "gpus": gpus, "checkpoints": checkpoints}}
 
 
 def _local(placement: PlacementSection) -> PlacementSection:
