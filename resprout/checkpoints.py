@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
@@ -62,6 +63,8 @@ class FolderCheckpoint:
 
     def load(self, key: str, made_of: Callable[[State], T], *, at_most: int) -> T | None:
         """See `Checkpoint`."""
+        if not os.path.lexists(self._path(key)):
+            return None
         return self._seals.read(self._path(key), key, made_of, at_most=at_most)
 
     def save(self, key: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
