@@ -33,7 +33,7 @@ check: $(READY) ## lint, formatting, types, import rules, the compiled pipeline,
 	$(BIN)/lint-imports
 	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/shellcheck .ci/run ci/*.sh docker/*.sh k8s/*.sh k8s/overlays/*/*.sh
-	KUBERNETES_VALIDATE=$(BIN)/kubernetes-validate k8s/check.sh 1.29 1.36
+	KUBERNETES_VALIDATE=$(BIN)/kubernetes-validate k8s/check.sh 1.30 1.36
 	@for name in $(COMPILED); do \
 		$(BIN)/resprout compile --pipeline $$name --output $(VENV)/$$name.yaml; \
 		diff -u pipeline/$$name.yaml $(VENV)/$$name.yaml || { \

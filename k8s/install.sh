@@ -2,7 +2,8 @@
 # Install an overlay, or install it again: k8s/install.sh standalone | multi-user | byo-minio | dev | FOLDER
 #   k8s/install.sh OVERLAY --print    its manifests for the cluster that kubectl points at; changes nothing
 #   k8s/install.sh OVERLAY --delete   takes away what was installed
-# The API server's addresses come from the cluster. Nothing is written here.
+# With an overlay comes admission.yaml, which the whole cluster has one of. The API server's addresses come from the cluster.
+# Nothing is written here.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -109,15 +110,37 @@ apply() {
         kubectl get secret "$name" --namespace "$namespace" >/dev/null 2>&1 ||
             echo "note: the secret $name is not there yet: docs/install.md" >&2
     done
+    kubectl apply --filename "$here/admission.yaml" || {
+        echo "note: a recipe may name any secret of $namespace" >&2
+        echo "  now: have an administrator of the cluster apply k8s/admission.yaml" >&2
+    }
     # a Job cannot be changed, only made anew; it does nothing twice
     kubectl delete job resprout-storage-setup --namespace "$namespace" --ignore-not-found
     kubectl apply -k "$folder"
     echo "next: kubectl wait --namespace $namespace --for=condition=complete --timeout=10m job/resprout-storage-setup"
+    beware
+}
+
+# What is left to whoever installs, by the secrets that the overlay mentions.
+beware() {
+    case $(basename "$overlay"):$mentioned in
+        dev:*) ;;
+        *mlpipeline-minio-artifact*)
+            echo "note: KFP gives every stage the administrator's keys of its object store, where your models lie too" >&2
+            echo "  why: policies and users there keep mistakes out, and not code in a stage: docs/install.md#what-standalone-cannot-protect" >&2
+            echo "  now: run no code that you do not trust, or take the overlay byo-minio" >&2
+            ;;
+        *resprout-storage-admin*)
+            echo "then: kubectl delete secret resprout-storage-admin --namespace $namespace; only an installation needs it"
+            ;;
+    esac
 }
 
 delete() {
     known
     kubectl delete --ignore-not-found -k "$overlay"
+    kubectl get serviceaccounts --all-namespaces --output name | grep -qx serviceaccount/resprout-runner ||
+        kubectl delete --ignore-not-found --filename "$here/admission.yaml"
     # the labels that this script set, and no other: those that its next list does not name
     printf 'apiVersion: v1\nkind: Namespace\nmetadata: {name: %s}\n' "$namespace" | label --filename -
 }
@@ -141,4 +164,10 @@ esac
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 render "$folder"
-if [ "${2-}" = --print ]; then kubectl kustomize "$folder"; else apply; fi
+if [ "${2-}" = --print ]; then
+    cat "$here/admission.yaml"
+    echo ---
+    kubectl kustomize "$folder"
+else
+    apply
+fi

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 K8S = ROOT / "k8s"
 OVERLAYS = {"standalone": "kubeflow", "multi-user": "team-vision", "byo-minio": "kubeflow", "dev": "kubeflow"}
 """Each overlay -> the namespace that it is for."""
-VERSIONS = ("1.29", "1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36")
+VERSIONS = ("1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36")
 OURS = "app.kubernetes.io/part-of"
 STAGE = "app.kubernetes.io/component"
 

@@ -24,6 +24,8 @@ case "$*" in
     *endpointslices*port*) printf '6443' ;;
     *"service kubernetes"*clusterIPs*) printf '10.96.0.1' ;;
     *"service kubernetes"*port*) printf '443' ;;
+    "apply --filename "*) [ ! -e {folder}/forbidden ] ;;
+    "get serviceaccounts "*) if [ -e {folder}/elsewhere ]; then echo serviceaccount/resprout-runner; fi ;;
     "apply --server-side"*) [ ! -e {folder}/labelled ] ;;
     "get namespace "*) [ "$3" != missing ] ;;
     "get secret "*) [ -e {folder}/secrets/"$3".yaml ] ;;
@@ -80,7 +82,8 @@ def test_an_overlay_is_installed_with_one_command(cluster: Cluster, overlay: str
 
     assert done.returncode == 0, done.stderr
     changes = [line.split()[0] for line in cluster.asked() if line.split()[0] in ("apply", "delete")]
-    assert changes == ["apply", "delete", "apply"]
+    assert changes == ["apply", "apply", "delete", "apply"]
+    assert f"apply --filename {cluster.k8s / 'admission.yaml'}" in cluster.asked()
     assert cluster.asked()[-1].startswith("apply -k ")
     rendered = {(it["kind"], it["metadata"]["name"]) for it in render(cluster.k8s / "overlays" / overlay)}
     assert {(it["kind"], it["metadata"]["name"]) for it in cluster.applied()} == rendered
@@ -114,7 +117,8 @@ def test_the_manifests_can_be_printed_for_a_repository(cluster: Cluster, overlay
     assert printed.returncode == 0, printed.stderr
     assert all(line.startswith("get ") for line in cluster.asked()), "nothing is changed"
     assert cluster.install(overlay).returncode == 0
-    assert [it for it in yaml.safe_load_all(printed.stdout) if it] == cluster.applied()
+    admission = list(yaml.safe_load_all((cluster.k8s / "admission.yaml").read_text()))
+    assert [it for it in yaml.safe_load_all(printed.stdout) if it] == admission + cluster.applied()
 
 
 def test_what_was_installed_is_taken_away_with_one_command(cluster: Cluster, overlay: str):
@@ -126,6 +130,33 @@ def test_what_was_installed_is_taken_away_with_one_command(cluster: Cluster, ove
     assert f"delete --ignore-not-found -k {folder}" in cluster.asked()
     assert not any(line.startswith(("create", "apply -k")) for line in cluster.asked())
     assert not cluster.secrets(), "none is made"
+
+
+def test_the_policy_of_the_cluster_goes_with_the_last_namespace(cluster: Cluster):
+    taken_away = f"delete --ignore-not-found --filename {cluster.k8s / 'admission.yaml'}"
+    (cluster.folder / "elsewhere").touch()
+    assert cluster.install("multi-user", "--delete").returncode == 0
+    assert taken_away not in cluster.asked()
+
+    (cluster.folder / "elsewhere").unlink()
+    assert cluster.install("standalone", "--delete").returncode == 0
+    assert taken_away in cluster.asked()
+
+
+def test_who_may_not_set_the_policy_is_told_and_may_install(cluster: Cluster):
+    (cluster.folder / "forbidden").touch()
+    done = cluster.install("multi-user")
+
+    assert done.returncode == 0
+    assert "note: a recipe may name any secret of team-vision" in done.stderr
+
+
+def test_what_an_overlay_cannot_protect_is_said_where_it_is_installed(cluster: Cluster, overlay: str):
+    done = cluster.install(overlay)
+
+    assert ("every stage the administrator's keys" in done.stderr) == (overlay == "standalone")
+    delete = "kubectl delete secret resprout-storage-admin"
+    assert (delete in done.stdout) == (overlay in ("multi-user", "byo-minio")), "dev's store reads it at each start"
 
 
 def test_dev_gets_keys_that_nobody_has_seen_and_keeps_them(cluster: Cluster):
