@@ -111,12 +111,15 @@ def run(recipe: Recipe, *, runs: Path, output: Path | None, plain: bool, in_cont
         KeyboardInterrupt: after having said what was kept and how to go on.
     """
     _kfp()
-    check_data_exists(recipe)
-    check_addresses(recipe)
     folder = RunFolder(output) if output else folder_for(recipe, runs)
     folder.refuse_foreign(recipe)
-    _check_places(folder, recipe)
     console = Console(file=sys.stdout)  # the stream itself: KFP's output is redirected around it
+    if folder.set_aside():
+        told = f"until this run has a result, that of the run before is in {folder.earlier}"
+        console.print(told, highlight=False, markup=False, soft_wrap=True)
+    check_data_exists(recipe)
+    check_addresses(recipe)
+    _check_places(folder, recipe)
     about = [header(recipe, folder, in_containers), *advice(recipe)]
     console.print("\n".join(about), highlight=False, markup=False, soft_wrap=True)
     if kept := folder.kept():
@@ -156,11 +159,13 @@ def check_data_exists(recipe: Recipe) -> None:
 
 
 def check_addresses(recipe: Recipe) -> None:
-    """Refuse an address where there is nothing, storage that cannot be used, and a version that exists."""
-    from resprout import storage
-    from resprout.storage import lookup
+    """Refuse an address where there is nothing, storage or a key that cannot be used, and a version that exists."""
+    from resprout import signing, storage
+    from resprout.storage import builder, lookup
 
     lookup.plan(recipe)
+    if key := builder.signing_key():
+        signing.check_key(key)
     if (recipe.placement.checkpoints or "").startswith("s3://"):
         bucket = storage.ObjectAddress.parse(recipe.placement.checkpoints or "").bucket
         storage.Storage(storage.required()).check(bucket)
@@ -203,7 +208,7 @@ def _conclude(folder: RunFolder, console: Console) -> None:
         "",
         f"report  {folder.path / 'report.html'}",
         f"model   {model}/  (resprout models show {shlex.quote(str(model))})",
-        f"digest  {artifacts.digest_of(model)}",
+        f"digest  {artifacts.digest_of(model)}  (resprout verify {shlex.quote(str(folder.path))})",
         *_published(folder),
     ]
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.runners import RunFolder
-from resprout import gate
+from pipeline.runners import LOCK, RunFolder
+from resprout import gate, verification
 from resprout.errors import GateError
 from resprout.files import write_atomically
 from resprout.recipe import Recipe
@@ -37,7 +37,7 @@ def judge(
     Raises:
         ResproutError: the result cannot be read.
     """
-    checks = gate.judge(metrics_of(result), recipe.gate)
+    checks = gate.judge(metrics_of(result, recipe), recipe.gate)
     table = gate.as_markdown(checks)
     if junit is not None:
         _write(junit, gate.as_junit(checks, recipe.name))
@@ -48,11 +48,11 @@ def judge(
     return {True: PASSED, False: FAILED, None: CANNOT_TELL}[gate.passed(checks)], table
 
 
-def metrics_of(result: str) -> Mapping[str, float]:
-    """The metrics of a result.
+def metrics_of(result: str, recipe: Recipe) -> Mapping[str, float]:
+    """The metrics of a result; a run's, only while its folder holds them as it left them, and of this recipe.
 
     Raises:
-        ResproutError: there are none, or storage refuses.
+        ResproutError: there are none, they are of another recipe or model, or storage refuses.
     """
     if result.startswith("s3://"):
         from pipeline import publications
@@ -61,15 +61,10 @@ def metrics_of(result: str) -> Mapping[str, float]:
         return found
     path = Path(result)
     path = path / "metrics.json" if path.is_dir() else path
+    _check_run(RunFolder(path.parent), recipe)
     try:
         metrics = json.loads(path.read_text())
     except FileNotFoundError:
-        if RunFolder(path.parent).failed():
-            raise RunFailedError(
-                f"the run in {path.parent} has no result",
-                why="it failed, or was stopped",
-                now=f"{path.parent / 'log.txt'} says why; the same resprout run goes on from what is kept",
-            ) from None
         raise GateError(
             f"there is no {path}", why="it holds what was measured", now="give a run's folder that ended well"
         ) from None
@@ -78,6 +73,27 @@ def metrics_of(result: str) -> Mapping[str, float]:
     if not isinstance(metrics, dict) or not any(name.startswith("recovered.") for name in metrics):
         raise GateError(f"{path} holds no metrics of a recovered network", now="give the metrics.json of a run")
     return metrics
+
+
+def _check_run(folder: RunFolder, recipe: Recipe) -> None:
+    """Refuse a run's folder without a result, or with one that this recipe's limits say nothing about."""
+    if folder.failed():
+        raise RunFailedError(
+            f"the run in {folder.path} has no result",
+            why="it failed, or was stopped",
+            now=f"{folder.log} says why; the same resprout run goes on from what is kept",
+        )
+    if not folder.has_result:
+        if (folder.path / LOCK).exists():
+            raise GateError(f"a run is at work in {folder.path}", now="wait until it has a result")
+        return  # figures alone, which somebody has copied
+    verification.require_measured(folder.path)
+    if other := folder.another(recipe, but=("name", "gate", "publishing")):
+        raise GateError(
+            f"{folder.path} holds the result of another recipe: {other}",
+            why="the limits are held against what their own recipe gives",
+            now="run this recipe, or give the one that was run",
+        )
 
 
 def append_markdown(path: Path, text: str) -> None:

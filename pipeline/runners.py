@@ -11,8 +11,9 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
@@ -21,13 +22,15 @@ import yaml
 from pipeline import local_kfp
 from pipeline.local_kfp import Task
 from pipeline.watch import Screen, Watch
-from resprout import __version__
+from resprout import __version__, statement
 from resprout import recipe as recipe_module
 from resprout.errors import ArtifactError, RecipeError, ResproutError, StorageError
 from resprout.files import appended_to, refuse_links_of_others, write_atomically
 from resprout.keys import KEY_FILE, own_key
+from resprout.manifest import record_of
 from resprout.recipe import PlacementSection, Recipe
 from resprout.recipe.form import kind_of, to_inputs
+from resprout.statement import STATEMENT
 from resprout.storage.keys import CHECKPOINT_KEY_FILE
 from resprout.urls import without_secrets
 
@@ -45,6 +48,15 @@ LAYOUT = {
     "evaluate": {"evaluation": "evaluation", "report": "report.html"},
     "publish": {"publication": "publication.json"},
 }
+# all that a run leaves, the statement on the rest of it first
+RESULTS = (
+    STATEMENT,
+    *dict.fromkeys(name for outputs in LAYOUT.values() for name in outputs.values()),
+    "metrics.json",
+    "recipe.yaml",
+    "log.txt",
+    "storage",
+)
 LOCK = ".lock"
 LOCK_PATIENCE_SECONDS = 20.0
 
@@ -87,6 +99,41 @@ class RunFolder:
         """Every line that any stage wrote."""
         return self.path / "log.txt"
 
+    @property
+    def earlier(self) -> Path:
+        """The result of the run before, as it left it, until this one has a result."""
+        return self.path / "earlier"
+
+    @property
+    def has_result(self) -> bool:
+        """Whether the run here came to its result; the statement is written when all of it is in its place."""
+        return (self.path / STATEMENT).exists()
+
+    def set_aside(self) -> bool:
+        """Move an earlier run's result to `earlier`, so that from now on nobody takes it for this run's.
+
+        What a run left that had no result is removed, except for its log.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            ResproutError: a run is at work here.
+        """
+        there = [name for name in RESULTS if (self.path / name).exists()]
+        if not there:
+            return False
+        with _locked(self):
+            if found := self.has_result or (self.path / "metrics.json").exists():
+                _remove(self.earlier)
+                self.earlier.mkdir()
+            for name in there:
+                if found:
+                    (self.path / name).rename(self.earlier / name)
+                elif name != self.log.name:
+                    _remove(self.path / name)
+        return found
+
     def refuse_foreign(self, recipe: Recipe) -> None:
         """Refuse a folder that holds something and was not made by a run, or the result of another recipe.
 
@@ -100,26 +147,33 @@ class RunFolder:
                 now="give --output a new folder",
             )
 
-        if (self.path / "metrics.json").exists() and (other := self._another(recipe)):
+        has_result = self.has_result or (self.path / "metrics.json").exists()
+        if has_result and (other := self.another(recipe)):
             raise ResproutError(
                 f"{self.path} holds the result of another recipe: {other}",
                 why="this run would replace its model, dreams and report",
                 now=f"give --output a new folder, or remove {self.path}",
             )
 
-    def _another(self, recipe: Recipe) -> str:
-        """In what the recipe that was run here differs; "" where it does not."""
+    def another(self, recipe: Recipe, *, but: Sequence[str] = ()) -> str:
+        """In what the recipe that was run here differs; "" where it does not.
+
+        Args:
+            recipe: the one that it is held against.
+            but: sections that may differ.
+        """
         try:
             here, wanted = (_flat(_written(it)) for it in (recipe_module.load(self.path / "recipe.yaml"), recipe))
         except RecipeError as error:
             return error.what
         names = [name for name in {**here, **wanted} if here.get(name) != wanted.get(name)]
+        names = [name for name in names if name.partition(".")[0] not in but]
         told = [f"{name} is {here.get(name)} there, {wanted.get(name)} here" for name in names[:3]]
         return ", ".join(told) + (f", and {len(names) - 3} more" if len(names) > 3 else "")
 
     def failed(self) -> bool:
         """Whether a run was here, has left no result, and is not at work any more."""
-        if not (self.path / LOCK).exists() or (self.path / "metrics.json").exists():
+        if not (self.path / LOCK).exists() or self.has_result:
             return False
         with (self.path / LOCK).open() as file:
             try:
@@ -157,31 +211,52 @@ def run(recipe: Recipe, folder: RunFolder, screen: Screen, *, in_containers: boo
         KeyboardInterrupt: on SIGINT and SIGTERM, when everything that was started has been killed.
     """
     folder.path.mkdir(parents=True, exist_ok=True)
-    with _locked(folder) as lock, terminated_like_interrupted(), appended_to(folder.log) as file:
-        log = cast(TextIO, _Redacting(file, recipe.teacher.source))
-        shutil.rmtree(folder.work, ignore_errors=True)
-        # of an earlier run: this one may publish nothing, where storage is another
-        (folder.path / LAYOUT["publish"]["publication"]).unlink(missing_ok=True)
-        _write_recipe(recipe, folder)
-        watch = _Collect(screen, log)
-        try:
-            with _stored(recipe, folder, screen) as (stored_recipe, settings):
-                ended_well = _run_pipeline(stored_recipe, folder, in_containers, settings, watch, log, lock)
-            if ended_well or any(task.name == "evaluate" for task in watch.finished):
-                _publish(watch.finished, folder)
-            if not ended_well:
-                raise _failure(watch, folder)
-            shutil.rmtree(folder.checkpoints, ignore_errors=True)
-        finally:
+    folder.set_aside()
+    started = datetime.now(timezone.utc)
+    with _locked(folder) as lock, terminated_like_interrupted():
+        with appended_to(folder.log) as file:
+            log = cast(TextIO, _Redacting(file, recipe.teacher.source))
             shutil.rmtree(folder.work, ignore_errors=True)
+            _write_recipe(recipe, folder)
+            watch = _Collect(screen, log)
+            try:
+                with _stored(recipe, folder, screen) as (stored_recipe, settings):
+                    ended_well = _run_pipeline(stored_recipe, folder, in_containers, settings, watch, log, lock)
+                evaluated = any(task.name == "evaluate" for task in watch.finished)
+                if evaluated:
+                    _put_in_place(watch.finished, folder)
+            finally:
+                shutil.rmtree(folder.work, ignore_errors=True)
+        if evaluated:  # nothing is written from here on
+            _state(recipe, folder, started)
+        if not ended_well:
+            raise _failure(watch, folder)
+        shutil.rmtree(folder.checkpoints, ignore_errors=True)
+
+
+def _state(recipe: Recipe, folder: RunFolder, started: datetime) -> None:
+    """Say what the run left, of what it was made, and that all of it is there; then nothing of an earlier one is."""
+    from resprout.storage import builder
+
+    made = statement.build(
+        statement.digests_below(folder.path, RESULTS[1:]),
+        record_of("evaluation", folder.path / "evaluation"),
+        _written(recipe),
+        builder.from_environment(),
+        started=started,
+    )
+    with write_atomically(folder.path / STATEMENT) as path:
+        path.write_bytes(made.to_bytes())
+    _remove(folder.earlier)
 
 
 def _failure(watch: _Collect, folder: RunFolder) -> Exception:
     failed = watch.failure
     if failed is None:
         return RuntimeError("see log.txt")
-    only_published = any(task.name == "evaluate" for task in watch.finished)
-    kept = f"\n  kept: the result, which is in {folder.path}" if only_published else ""
+    kept = f"\n  kept: the result, which is in {folder.path}" if folder.has_result else ""
+    if folder.earlier.exists():
+        kept = f"\n  kept: the result of the run before, which is in {folder.earlier}"
     return StageFailedError(failed.message + kept, failed.traceback)
 
 
@@ -328,8 +403,8 @@ def _flat(fields: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     return found
 
 
-def _publish(tasks: list[Task], folder: RunFolder) -> None:
-    """Move each output to its place; a reader never finds half of one."""
+def _put_in_place(tasks: list[Task], folder: RunFolder) -> None:
+    """Move each output to its place; the statement, which follows, says that all are there."""
     for task in tasks:
         if task.name == "publish" and "address" not in task.facts():
             continue  # there was nowhere to
@@ -342,9 +417,14 @@ def _publish(tasks: list[Task], folder: RunFolder) -> None:
 def _move(source: Path, destination: Path) -> None:
     if not source.exists():
         raise ArtifactError(f"{source} was not written", why="the stage that makes it said that it ended well")
-    if destination.is_dir():  # of an earlier run of the same recipe: a folder cannot be renamed over another
-        destination.rename(source.with_name(f"{source.name}.replaced"))
     os.replace(source, destination)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -257,11 +257,16 @@ def test_a_run_whose_result_breaks_its_promise_fails_is_not_published_and_kept(
     assert output.rstrip().endswith(f"kept: the result, which is in {tmp_path / 'out'}")
     assert (tmp_path / "out" / "model").is_dir()
     assert not (tmp_path / "out" / "publication.json").exists()
-    assert gate(recipe, tmp_path / "out", "--set", "gate.min_sparsity=0.5", *costs)[0] == 0
+    assert gate(recipe, tmp_path / "out", *quick, *costs, "--set", "gate.min_sparsity=0.5")[0] == 0
+    code, _, error = gate(recipe, tmp_path / "out")
+    assert code == 4
+    assert "holds the result of another recipe: synthesis.iterations is 2 there, 80 here" in error
+    quick = (*quick, "--set", "evaluation.measure_latency=true")
     measured = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert measured["recovered.size_bytes"] == sum(
         path.stat().st_size for path in (tmp_path / "out" / "model").iterdir()
     )
     mib = measured["recovered.size_bytes"] / 2**20
-    assert gate(recipe, tmp_path / "out", "--set", f"gate.max_size_mib={mib}")[0] == 0
-    assert gate(recipe, tmp_path / "out", "--set", f"gate.max_size_mib={mib - 1e-6}")[0] == 1
+    quick = (*quick, "--set", "gate.min_sparsity=0.5")
+    assert gate(recipe, tmp_path / "out", *quick, "--set", f"gate.max_size_mib={mib}")[0] == 0
+    assert gate(recipe, tmp_path / "out", *quick, "--set", f"gate.max_size_mib={mib - 1e-6}")[0] == 1
