@@ -28,6 +28,7 @@ def publish(
 
     from resprout import outcome, recipe, storage
     from resprout.progress import print_lines
+    from resprout.storage import builder
     from resprout.storage.models import publish_model
 
     settings = recipe.section("publishing", section)
@@ -37,6 +38,8 @@ def publish(
         publication.metadata["display_name"] = "not published"
         print(outcome.told("publish", {"address": None}))
         return
+    key = builder.signing_key()
+    print("a key to sign with is there" if key else "there is no key to sign with: what is published is not signed")
     made = publish_model(
         storage.Storage(storage.required().for_publishing()),
         settings,
@@ -44,6 +47,8 @@ def publish(
         evaluation=evaluation.path,
         page=report.path,
         digests=digests,
+        builder=builder.from_environment(),
+        key=key,
         report=print_lines(),
     )
     storage.save_publication(made, publication.path)

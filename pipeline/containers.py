@@ -19,7 +19,7 @@ from pipeline.local_kfp import EXECUTOR, Call, component_arguments
 from resprout import storage
 from resprout.errors import ResproutError
 from resprout.recipe import Recipe
-from resprout.storage import StorageSettings
+from resprout.storage import StorageSettings, builder
 from resprout.storage.keys import CHECKPOINT_KEY_FILE
 
 if TYPE_CHECKING:
@@ -200,12 +200,21 @@ class Containers:
             settings = self._settings.for_publishing() if publishes else self._settings
             folder = self._secrets(settings, "publishing-secrets" if publishes else "secrets")
             mounts.append(mount(folder, placement.SECRETS_FOLDER))
+        if call.task.name == "publish":
+            mounts.append(mount(self._signing(), placement.SIGNING_FOLDER))
         return mounts
 
     def _secrets(self, settings: StorageSettings, name: str) -> Path:
         folder = self._root / name
         if not folder.exists():
             storage.write_secrets(settings, folder)
+            _hand_over(folder, *_user())
+        return folder
+
+    def _signing(self) -> Path:
+        folder = self._root / "signing"
+        if not folder.exists():
+            builder.write_secrets(folder)
             _hand_over(folder, *_user())
         return folder
 

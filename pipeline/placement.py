@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 SECRETS_FOLDER = "/var/run/secrets/resprout-storage"
 PUBLISHING_FOLDER = "/var/run/secrets/resprout-publishing"
+SIGNING_SECRET = "resprout-signing"  # noqa: S105 - its name, which no recipe chooses
+SIGNING_FOLDER = "/var/run/secrets/resprout-signing"
 GPU_NODE_LABEL = "nvidia.com/gpu.present"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 # cores and memory of the stages that only look at numbers and move bytes
@@ -79,6 +81,8 @@ def placed(
         kubernetes.set_image_pull_secrets(task, list(section.image_pull_secrets))
     _mount(task, secret, SECRETS_FOLDER, "RESPROUT_STORAGE_SECRETS")
     _mount(task, publishing, PUBLISHING_FOLDER, "RESPROUT_STORAGE_PUBLISHING_SECRETS")
+    if task.component_spec.name == "publish":
+        _vouching(task, section)
     return task
 
 
@@ -86,9 +90,18 @@ def _mount(task: PipelineTask, secret: str | None, folder: str, variable: str) -
     from kfp import kubernetes
 
     if secret:
-        # it may be missing where no address needs it
+        # it may be missing where no address needs it, or nobody signs
         kubernetes.use_secret_as_volume(task, secret, folder, optional=True)
         task.set_env_variable(variable, folder)
+
+
+def _vouching(task: PipelineTask, section: PlacementSection) -> None:
+    """Let a stage say what made the result, and sign it; no other stage has the key."""
+    from kfp import kubernetes
+
+    _mount(task, SIGNING_SECRET, SIGNING_FOLDER, "RESPROUT_SIGNING_SECRETS")
+    task.set_env_variable("RESPROUT_IMAGES", " ".join(dict.fromkeys(images(section))))
+    kubernetes.use_field_path_as_env(task, "RESPROUT_RUN", "metadata.labels['pipeline/runid']")
 
 
 def _on_cpu(task: PipelineTask, section: PlacementSection) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from resprout import manifest, storage
 from resprout.errors import StorageError
-from resprout.storage import ObjectAddress, Publication, Storage
+from resprout.storage import ObjectAddress, Publication, Storage, attesting
 from resprout.wording import printable
 
 
@@ -43,7 +43,7 @@ def get(address: str, directory: Path, sha256: str | None = None) -> None:
     if directory.exists():
         raise StorageError(f"{directory} exists", why="nothing is overwritten", now="name a folder that does not")
     server = _server()
-    publication = _find(server, address)
+    publication = find(server, address)
     if sha256 not in (None, publication.model_digest):
         raise StorageError(
             f"{address} holds the model {publication.model_digest or 'of no digest'}, not {sha256}",
@@ -56,6 +56,7 @@ def get(address: str, directory: Path, sha256: str | None = None) -> None:
         storage.fetch(server, publication, fetched)
         if publication.model_digest:
             _check_model(publication, fetched / "model")
+        attesting.fetch_attached(server, publication, fetched)
         fetched.rename(directory)
     _say(f"wrote {directory}: {len(publication.files)} files, model {publication.model_digest or 'none'}")
 
@@ -81,7 +82,7 @@ def show(address: str) -> None:
         ArtifactError: its model is damaged.
     """
     server = _server()
-    publication = _find(server, address)
+    publication = find(server, address)
     lines = [f"{publication.address}", ""]
     lines += [f"{name:<32} {value}" for name, value in sorted(publication.metrics.items())]
     with tempfile.TemporaryDirectory() as folder:
@@ -98,10 +99,15 @@ def metrics(address: str) -> dict[str, float]:
     Raises:
         StorageError: there is no such version.
     """
-    return dict(_find(_server(), address).metrics)
+    return dict(find(_server(), address).metrics)
 
 
-def _find(server: Storage, text: str) -> Publication:
+def find(server: Storage, text: str) -> Publication:
+    """A published version by its address, as people write it.
+
+    Raises:
+        StorageError: there is none.
+    """
     address = ObjectAddress.parse(text)
     parts = address.key.split("/")
     if len(parts) < 2:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from resprout.errors import ArtifactError
 from resprout.files import sha256_of
-from resprout.manifest import MANIFEST, Manifest, check
+from resprout.lineage import recipe_of
+from resprout.manifest import MANIFEST, Manifest, check, record_of
 from resprout.progress import Progress, Report, silent
 from resprout.recipe import PublishingSection
+from resprout.statement import Builder, build
+from resprout.storage.attesting import attest
 from resprout.storage.client import ObjectAddress, Storage
 from resprout.storage.publishing import Publication, find, is_published, publish
 
@@ -25,9 +29,11 @@ def publish_model(
     evaluation: str | Path,
     page: str | Path,
     digests: Mapping[str, str],
+    builder: Builder,
+    key: Path | None = None,
     report: Report = silent,
 ) -> Publication:
-    """Publish a recovered model under the section's name and version.
+    """Publish a recovered model under the section's name and version, with a statement of what it was made.
 
     Args:
         section: names where to; without a version, the model's digest is its version. Where that is published already,
@@ -35,6 +41,8 @@ def publish_model(
         model, evaluation: artifacts, as folders.
         page: the report, one HTML file.
         digests: those of `recovered`, `evaluation` and `report`, as the stages that made them said.
+        builder: who the statement says has made it.
+        key: the file of a private key to sign all of it with; None: it is not signed.
         report: told how many bytes have been stored.
 
     Raises:
@@ -52,6 +60,9 @@ def publish_model(
     # what else lies in the folder was checked by nobody
     files = {f"model/{name}": Path(model) / name for name in sorted([MANIFEST, *checked.files])}
     files |= {"metrics.json": metrics, "report.html": Path(page)}
+    # which names the model and the figures by their digests, and all that came before
+    files |= {f"evaluation/{MANIFEST}": Path(evaluation) / MANIFEST}
+    stated = build({name: sha256_of(path) for name, path in files.items()}, *_asked(Path(evaluation), digests), builder)
     total, sent = sum(path.stat().st_size for path in files.values()), dict.fromkeys(files, 0)
 
     def watch(name: str, done: int, _: int) -> None:
@@ -66,7 +77,18 @@ def publish_model(
         files,
         about={"digest": digest, "metrics": json.loads(metrics.read_text())},
         watch=watch,
+        seal=lambda folder: attest(storage, folder, files, stated, key),
     )
+
+
+def _asked(evaluation: Path, digests: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """An evaluation's record and the recipe behind it, which says where the teacher was fetched, not what it claims."""
+    record = record_of("evaluation", evaluation, sha256=digests["evaluation"])
+    recipe, summary = recipe_of(record), evaluation / "summary.json"
+    fetched_from = json.loads(summary.read_text()).get("teacher_fetched_from") if summary.exists() else None
+    if fetched_from and "teacher" in recipe:
+        recipe["teacher"]["source"] = fetched_from
+    return record, recipe
 
 
 def _checked(model: Path, evaluation: Path, page: Path, digests: Mapping[str, str]) -> Manifest:

@@ -46,6 +46,10 @@ def _unwatched(name: str, done: int, total: int) -> None:
     return None
 
 
+def _unsealed(folder: ObjectAddress) -> None:
+    return None
+
+
 @dataclass(frozen=True)
 class Publication:
     """A published version.
@@ -108,6 +112,7 @@ def publish(
     *,
     about: Mapping[str, Any],
     watch: FileWatch = _unwatched,
+    seal: Callable[[ObjectAddress], None] = _unsealed,
 ) -> Publication:
     """Store files as a version that is never changed afterwards.
 
@@ -117,6 +122,7 @@ def publish(
         files: their names below the version, and where they are now.
         about: facts for people and for gates, as JSON; `digest` and `metrics` are listed.
         watch: is told how far each file is.
+        seal: puts what vouches for the files beside them, when all are there and before the version counts.
 
     Returns:
         What was published; the same again if the very same files were published before.
@@ -135,6 +141,7 @@ def publish(
         stored = storage.upload(path, folder / file, lambda done, total, file=file: watch(file, done, total), once=True)  # type: ignore[misc]
         if stored != digests[file]:
             raise StorageError(f"{path} changed while it was being published", now="publish it again")
+    seal(folder)
     storage.claim(address / PUBLISHED, record.to_json())
     return _same(find(storage, prefix, name, version), digests)  # read back: of two at once, the first one's
 
@@ -209,6 +216,13 @@ def find(storage: Storage, prefix: ObjectAddress, name: str, version: str) -> Pu
             now="`resprout models ls` lists what is; a version counts once it is complete",
         )
     return _read(storage, found)
+
+
+def is_as_written(storage: Storage, publication: Publication) -> bool:
+    """Whether a version's record is, byte for byte, the one that publishing these files writes."""
+    found = _first(storage, publication.address)
+    made = _record(publication.name, publication.version, publication.files, publication.about)
+    return found is not None and storage.read(found, RECORD_BYTES) == made.to_json()
 
 
 def published(storage: Storage, prefix: ObjectAddress) -> list[Publication]:

@@ -15,7 +15,16 @@ from components._asked import affinity, asked
 from components._image import CPU_IMAGE, GPU_IMAGE
 from components.plan import Plan
 from pipeline import command
-from pipeline.placement import PUBLISHING_FOLDER, SECRETS_FOLDER, SMALL, compiled_in, gpu_stages
+from pipeline.placement import (
+    PUBLISHING_FOLDER,
+    SECRETS_FOLDER,
+    SIGNING_FOLDER,
+    SIGNING_SECRET,
+    SMALL,
+    compiled_in,
+    gpu_stages,
+    images,
+)
 from resprout import recipe as recipe_module
 from resprout.errors import RecipeError
 from resprout.recipe import PlacementSection, Recipe
@@ -152,12 +161,14 @@ def test_storage_credentials_reach_only_the_stages_that_move_bytes_in_and_out(co
         variables = {
             "RESPROUT_STORAGE_SECRETS": SECRETS_FOLDER,
             "RESPROUT_STORAGE_PUBLISHING_SECRETS": PUBLISHING_FOLDER,
+            "RESPROUT_SIGNING_SECRETS": SIGNING_FOLDER,
         }
         environment = {it["name"]: it["value"] for it in stage.container.get("env", ())}
+        environment.pop("RESPROUT_IMAGES", None)  # names no secret
         assert environment == {name: folder for name, folder in variables.items() if folder in mounted}
         assert set(mounted) <= set(variables.values())
         assert not stage.kubernetes.get("secretAsEnv")
-        return set(mounted.values())
+        return set(mounted.values()) - {SIGNING_SECRET}
 
     given, there = by_component(compiled.stages, secrets), {stage.component for stage in compiled.stages}
     reading = {"fetch-teacher", "fetch-test-set", "collect-images"}
@@ -264,3 +275,19 @@ def test_compiling_gives_the_same_bytes_in_every_process(tmp_path: Path):
             capture_output=True,
         )
     assert len({(tmp_path / name).read_bytes() for name in ("a.yaml", "b.yaml", "c.yaml")}) == 1
+
+
+def test_what_publishes_alone_has_the_signing_key_and_is_told_what_made_the_result(compiled: Compiled):
+    for stage in compiled.stages:
+        mounted = [it for it in stage.kubernetes.get("secretAsVolume", []) if it["secretName"] == SIGNING_SECRET]
+        environment = {it["name"]: it["value"] for it in stage.container.get("env", ())}
+        if stage.component != "publish":
+            assert not mounted
+            assert set(environment) <= {"RESPROUT_STORAGE_SECRETS", "RESPROUT_STORAGE_PUBLISHING_SECRETS"}
+            continue
+        assert [(it["mountPath"], it["optional"]) for it in mounted] == [(SIGNING_FOLDER, True)]
+        assert environment["RESPROUT_SIGNING_SECRETS"] == SIGNING_FOLDER
+        assert environment["RESPROUT_IMAGES"].split() == list(images(compiled.section))
+        assert stage.kubernetes["fieldPathAsEnv"] == [
+            {"name": "RESPROUT_RUN", "fieldPath": "metadata.labels['pipeline/runid']"}
+        ]

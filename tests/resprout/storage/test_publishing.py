@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 
 from pipeline.embedded_storage import Server
+from resprout import statement
 from resprout.artifacts import digest_of, save_artifact, sha256_of
 from resprout.errors import ArtifactError, StorageAwayError, StorageError
 from resprout.recipe import PublishingSection
-from resprout.storage import ObjectAddress, Storage, buckets, check_free, fetch, find, publish, published
+from resprout.statement import Builder
+from resprout.storage import ObjectAddress, Storage, buckets, check_free, fetch, find, publish, published, publishing
+from resprout.storage.attesting import fetch_attached
 from resprout.storage.buckets import Bucket
 from resprout.storage.models import publish_model
 from resprout.storage.trial import TRIAL_NAME
@@ -278,7 +281,8 @@ def judged(folder: Path, report: str, *, model: Path | None = None) -> dict[str,
         extras=lambda made: (made / "metrics.json").write_text(f'{{"recovered.top1": 0.{len(report)}}}'),
     )
     digests = {"recovered": digest_of(model), "evaluation": evaluation, "report": sha256_of(folder / "report.html")}
-    return {"model": model, "evaluation": folder / "evaluation", "page": folder / "report.html", "digests": digests}
+    places = {"model": model, "evaluation": folder / "evaluation", "page": folder / "report.html"}
+    return {**places, "digests": digests, "builder": Builder("urn:tests")}
 
 
 def test_a_model_that_was_judged_anew_is_the_version_that_is_there(
@@ -332,7 +336,32 @@ def test_what_nobody_checked_is_not_published(storage: Storage, place: ObjectAdd
     (tmp_path / "model" / "sitecustomize.py").write_text("")
 
     made = publish_model(storage, PublishingSection(to=str(place), name="lesions"), **judged(tmp_path, "a report"))
-    assert set(made.files) == {"model/a", "model/manifest.json", "metrics.json", "report.html"}
+    beside = {"metrics.json", "report.html", "evaluation/manifest.json"}
+    assert set(made.files) == {"model/a", "model/manifest.json", *beside}
+
+
+def test_a_statement_lies_beside_a_version_and_stays(
+    storage: Storage, place: ObjectAddress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_artifact(tmp_path / "model", "recovered", extras=_weights)
+    section, given = PublishingSection(to=str(place), name="lesions", version="1"), judged(tmp_path, "a report")
+    monkeypatch.setattr(publishing._Published, "to_json", _interrupt)  # its record is written last
+    with pytest.raises(KeyboardInterrupt):
+        publish_model(storage, section, **given)
+    monkeypatch.undo()
+    assert published(storage, place) == []
+
+    made = publish_model(storage, section, **{**given, "builder": Builder("urn:another")})
+
+    fetch_attached(storage, made, tmp_path)
+    stated = statement.read(tmp_path / "statement.json")
+    assert stated.predicate.run_details.builder.id == "urn:tests", "of whom it was that began"
+    assert stated.files == made.files
+    assert publish_model(storage, section, **given) == made
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_version_cannot_write_outside_the_folder_it_is_fetched_to(
