@@ -149,6 +149,28 @@ def gate(
     raise typer.Exit(exit_code)
 
 
+@app.command(epilog="Exit codes: 0 everything is as it should be; 1 something is not, or there is nothing to verify.")
+def verify(
+    place: Annotated[
+        str, typer.Argument(metavar="DIR|s3://…", help="A run's folder, or a published version.", show_default=False)
+    ],
+    sha256: Annotated[
+        str | None, typer.Option(metavar="DIGEST", help="The model's digest, as you kept it.", show_default=False)
+    ] = None,
+    public_key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="PEM; its owner must have signed all that is there.", show_default=False),
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Say whether a result still holds what its run left, and what that shows: each byte, link and signature."""
+    from pipeline import verifying
+
+    with errors_told(verbose):
+        if not verifying.run(place, sha256=sha256, public_key=public_key):
+            raise typer.Exit(1)
+
+
 app.command(epilog=cluster_cli.EXIT_CODES)(cluster_cli.submit)
 
 
@@ -324,6 +346,21 @@ def get_model(
 
     with errors_told(verbose):
         publications.get(address, directory, sha256)
+
+
+@models_app.command(name="sign")
+def sign_model(
+    address: Annotated[str, typer.Argument(metavar="s3://BUCKET/PREFIX/NAME/VERSION", help="A published version.")],
+    verbose: Verbose = False,
+) -> None:
+    """Add a signature to a published version, after every byte was checked; those that are there stay.
+
+    With the private key that RESPROUT_SIGNING_KEY names; without one, keyless with the identity of a CI job.
+    """
+    from pipeline import verifying
+
+    with errors_told(verbose):
+        verifying.sign(address)
 
 
 @models_app.command(name="show")
