@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -225,6 +227,34 @@ def test_what_was_fetched_is_verified_by_others_tools(version: ObjectAddress, ke
     (tmp_path / "got" / "metrics.json").write_text("{}")
     assert subprocess.run(words, check=False, capture_output=True).returncode == 1
     assert command("verify", tmp_path / "got", "--public-key", keys[1])[0] == 1
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
+def test_the_commands_on_the_page_do_what_it_says(version: ObjectAddress, keys: tuple[Path, Path], tmp_path: Path):
+    shutil.copyfile(keys[1], tmp_path / "publisher.pub")
+    page = (Path(__file__).parents[2] / "docs" / "security.md").read_text().partition("### With others' tools")[2]
+    commands = "\n".join(line for line in page.partition("\n## ")[0].splitlines() if line.startswith("    "))
+    code, said = command("verify", version)
+    digest = re.search(r"^model  (\w{64})$", said, re.MULTILINE)
+    assert code == 0
+    assert digest
+    script = commands.replace("s3://models/compressed/lesions/1.2", str(version)).replace("DIGEST", digest[1])
+    assert script != commands
+    tools = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+    def run(script: str) -> subprocess.CompletedProcess[str]:
+        words = ["bash", "-euo", "pipefail", "-c", script]
+        return subprocess.run(words, cwd=tmp_path, env=tools, capture_output=True, text=True, check=False)
+
+    done = run(script)
+    assert done.returncode == 0, done.stderr
+    for shown in ("Verification succeeded", "report.html: OK", "model/weights.safetensors: OK", "https://here.example"):
+        assert shown in done.stdout
+    checks = [line for line in script.splitlines() if "model_signing" in line or "sha256sum" in line]
+    (tmp_path / "lesions" / "model" / "weights.safetensors").write_bytes(b"another")
+    (tmp_path / "lesions" / "model" / "manifest.json").write_bytes(b"{}")
+    assert len(checks) == 4
+    assert all(run(f"cd lesions\n{line}").returncode for line in checks[:3])
 
 
 def test_signatures_are_added_and_a_damaged_version_is_not_signed(
