@@ -61,7 +61,10 @@ class Server:
         """How to reach it."""
         endpoint = f"http://127.0.0.1:{self._ports['s3']}"
         return StorageSettings(
-            endpoint=endpoint, access_key=SecretStr(self._access_key), secret_key=SecretStr(self._secret_key)
+            endpoint=endpoint,
+            access_key=SecretStr(self._access_key),
+            secret_key=SecretStr(self._secret_key),
+            session_token=None,  # of other credentials
         )
 
     def start(self) -> None:

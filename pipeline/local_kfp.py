@@ -35,14 +35,10 @@ from typing import Any, TextIO
 import components
 
 SUPPORTED = "2.17.0"
-EXECUTOR = ("python3", "-m", "kfp.dsl.executor_main")
 COMPONENTS = Path(components.__file__).parent
-# -m would put the working folder first on the path, and -P, which would not, is unknown to Python 3.10
-_EXECUTOR_ELSEWHERE = """import sys
-sys.path[:] = [folder for folder in sys.path if folder]
-import runpy
-runpy.run_module("kfp.dsl.executor_main", run_name="__main__", alter_sys=True)
-"""
+EXECUTOR = COMPONENTS / "_executor.py"
+"""What starts a component, and reads on stdin what it is to do."""
+_KFP_COMMAND = ("python3", "-m", "kfp.dsl.executor_main")
 
 
 @dataclass(frozen=True)
@@ -219,7 +215,7 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 def _call(command: Sequence[str], environment: Mapping[str, str]) -> Call:
-    arguments = list(command[len(EXECUTOR) :])
+    arguments = list(command[len(_KFP_COMMAND) :])
     options = dict(zip(arguments[::2], arguments[1::2], strict=True))
     executor_input = json.loads(options["--executor_input"])
     task = _task(options["--function_to_execute"], executor_input)
@@ -233,6 +229,26 @@ def component_arguments(call: Call, folder: Path) -> list[str]:
     return ["--component_module_path", str(folder / f"{call.task.name}.py"), *call.arguments]
 
 
+def told(
+    call: Call,
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+    door: str | None = None,
+    files: Mapping[str, str] | None = None,
+) -> str:
+    """What the executor in a folder of components reads on stdin.
+
+    Args:
+        call: what it is to run.
+        folder: that of the components, where it runs.
+        environment: variables to add, secrets among them.
+        door: a socket that leads to the internet.
+        files: to be written where it runs, for it alone: path -> text.
+    """
+    said = {"environment": dict(environment or {}), "door": door, "files": dict(files or {})}
+    return json.dumps({"arguments": component_arguments(call, folder), **said}) + "\n"
+
+
 def subprocesses(keep_open: Sequence[int] = (), environment: Mapping[str, str] | None = None) -> Executor:
     """Run components in processes of this interpreter, in which no file of the working folder is taken for a module.
 
@@ -243,8 +259,8 @@ def subprocesses(keep_open: Sequence[int] = (), environment: Mapping[str, str] |
 
     def execute(call: Call, said: Callable[[str], None]) -> int:
         with subprocess.Popen(
-            [sys.executable, "-c", _EXECUTOR_ELSEWHERE, *component_arguments(call, COMPONENTS)],
-            stdin=subprocess.DEVNULL,
+            [sys.executable, str(EXECUTOR), call.task.name],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -256,8 +272,11 @@ def subprocesses(keep_open: Sequence[int] = (), environment: Mapping[str, str] |
             },
             pass_fds=keep_open,
         ) as process:
-            assert process.stdout is not None  # noqa: S101 - a pipe was asked for
+            assert process.stdin is not None  # noqa: S101 - pipes were asked for
+            assert process.stdout is not None  # noqa: S101
             try:
+                with contextlib.suppress(BrokenPipeError), process.stdin as stdin:  # it died before it read
+                    stdin.write(told(call, COMPONENTS))
                 for line in process.stdout:
                     said(line.rstrip("\n"))
                 return process.wait()

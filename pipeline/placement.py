@@ -35,6 +35,12 @@ def gpu_stages(section: PlacementSection) -> set[str]:
     return {"synthesize", "prune", "scan_sensitivity", "recover"} | ({"evaluate"} if section.evaluate_on_gpu else set())
 
 
+def memory(section: PlacementSection, stage: str) -> str:
+    """The main memory that a component may take, as Kubernetes writes it: `4Gi`."""
+    on_cpu = SMALL.get(stage, ("", section.cpu_stage_memory))[1]
+    return section.gpu_stage_memory if stage in gpu_stages(section) else on_cpu
+
+
 def placed(
     task: PipelineTask,
     section: PlacementSection,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ import yaml
 
 from pipeline import local_kfp
 from pipeline.local_kfp import Task
+from pipeline.redaction import Redacted, redacted
 from pipeline.watch import Screen, Watch
 from resprout import __version__, statement
 from resprout import recipe as recipe_module
@@ -59,10 +59,6 @@ RESULTS = (
 )
 LOCK = ".lock"
 LOCK_PATIENCE_SECONDS = 20.0
-
-
-# of object storage, what is neither where it is nor a secret
-_BEHAVIOUR = tuple(f"RESPROUT_STORAGE_{name}" for name in ("PATH_STYLE", "RETRIES", "TIMEOUT_SECONDS"))
 
 
 class StageFailedError(ResproutError):
@@ -215,7 +211,7 @@ def run(recipe: Recipe, folder: RunFolder, screen: Screen, *, in_containers: boo
     started = datetime.now(timezone.utc)
     with _locked(folder) as lock, terminated_like_interrupted():
         with appended_to(folder.log) as file:
-            log = cast(TextIO, _Redacting(file, recipe.teacher.source))
+            log = cast(TextIO, Redacted(file))
             shutil.rmtree(folder.work, ignore_errors=True)
             _write_recipe(recipe, folder)
             watch = _Collect(screen, log)
@@ -303,7 +299,7 @@ def _run_pipeline(
                 containers(recipe, work, checkpoints=checkpoints, key_file=key_file, settings=settings)
             )
         else:
-            environment = {**_environment(settings, work / "secrets"), CHECKPOINT_KEY_FILE: str(key_file)}
+            environment = {**_environment(settings), CHECKPOINT_KEY_FILE: str(key_file)}
             execute = local_kfp.subprocesses(keep_open=[lock], environment=environment)
         return local_kfp.run(
             pipeline(kind, _local(recipe.placement)),
@@ -329,16 +325,14 @@ def _key_file(folder: RunFolder) -> Path:
     return path
 
 
-def _environment(settings: StorageSettings | None, secrets: Path) -> dict[str, str]:
+def _environment(settings: StorageSettings | None) -> dict[str, str]:
     """This process's environment, with the run's own object storage where none is configured in it."""
     from resprout import storage
 
     if settings is None or storage.from_environment():
         return dict(os.environ)
-    storage.write_secrets(settings, secrets)
     others = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RESPROUT_STORAGE_"))}
-    kept = {name: os.environ[name] for name in _BEHAVIOUR if name in os.environ}
-    return {**others, **kept, "RESPROUT_STORAGE_SECRETS": str(secrets)}
+    return {**others, **storage.variables(settings)}
 
 
 def _inputs(recipe: Recipe, kind: str, checkpoints: str, gpus: int) -> dict[str, Any]:
@@ -359,27 +353,15 @@ class _Collect(Watch):
         super().__init__(screen, log)
         self.finished: list[Task] = []
 
+    def said(self, task: Task, line: str) -> None:
+        """See `Listener`. What is shown of a failure comes from these lines, too."""
+        super().said(task, redacted(line))
+
     def ended(self, task: Task, exit_code: int) -> None:
         """See `Listener`."""
         super().ended(task, exit_code)
         if exit_code == 0:
             self.finished.append(task)
-
-
-class _Redacting(io.TextIOBase):
-    """A log in which the teacher's source stands without user, password and query (a signed URL's key)."""
-
-    def __init__(self, log: TextIO, source: str) -> None:
-        self._log = log
-        self._source = source
-
-    def write(self, text: str) -> int:
-        """See `io.TextIOBase`."""
-        return self._log.write(text.replace(self._source, without_secrets(self._source)))
-
-    def flush(self) -> None:
-        """See `io.TextIOBase`."""
-        self._log.flush()
 
 
 def _write_recipe(recipe: Recipe, folder: RunFolder) -> None:

@@ -19,7 +19,7 @@ from resprout.storage.publishing import (
     published,
     save_publication,
 )
-from resprout.storage.settings import StorageSettings, from_environment, required, write_secrets
+from resprout.storage.settings import StorageSettings, from_environment, required, variables
 from resprout.storage.trial import try_keeping, try_writing
 
 
@@ -69,5 +69,5 @@ __all__ = [
     "stored",
     "try_keeping",
     "try_writing",
-    "write_secrets",
+    "variables",
 ]

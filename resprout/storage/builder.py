@@ -35,15 +35,6 @@ def signing_key(variables: Mapping[str, str] = os.environ) -> Path | None:
     return Path(named) if named else _secret("signingkey", variables)
 
 
-def write_secrets(folder: Path, variables: Mapping[str, str] = os.environ) -> None:
-    """Write both as the files that RESPROUT_SIGNING_SECRETS may name, for a container to which they are mounted."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (folder / "builder").write_text(from_environment(variables).id)
-    if key := signing_key(variables):
-        with open(folder / "signingkey", "xb", opener=lambda path, flags: os.open(path, flags, 0o400)) as file:
-            file.write(key.read_bytes())
-
-
 def _secret(name: str, variables: Mapping[str, str]) -> Path | None:
     folder = variables.get(SECRETS)
     return Path(folder) / name if folder and (Path(folder) / name).is_file() else None

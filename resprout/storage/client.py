@@ -19,6 +19,7 @@ from tenacity import retry_if_exception_type
 
 from resprout.errors import StorageError
 from resprout.files import sha256_of, write_atomically
+from resprout.storage import tunnelled
 from resprout.storage.failures import is_there_already, translated
 from resprout.storage.parts import ONCE, PARALLEL_PARTS, PART_BYTES, TransferWatch, put
 from resprout.storage.patience import Patience, PatientPool
@@ -94,6 +95,8 @@ class Storage:
             cert_reqs="CERT_REQUIRED",
             ca_certs=str(settings.ca_file or certifi.where()),
         )
+        if settings.socket:
+            self._http.pool_classes_by_scheme = tunnelled.pools(settings.socket)
         self._client = Minio(
             settings.address,
             access_key,

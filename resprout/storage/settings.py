@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -45,8 +44,17 @@ class StorageSettings(BaseSettings):
     `ca.crt`, as Kubernetes mounts a secret; used where a variable says nothing."""
     publishing_secrets: Path | None = Field(default=None, validation_alias=_variables("PUBLISHING_SECRETS"))
     """Such a folder, of the user that publishes; none: it is the same user."""
+    publishing_access_key: SecretStr | None = Field(default=None, validation_alias=_variables("PUBLISHING_ACCESS_KEY"))
+    publishing_secret_key: SecretStr | None = Field(default=None, validation_alias=_variables("PUBLISHING_SECRET_KEY"))
+    publishing_session_token: SecretStr | None = Field(
+        default=None, validation_alias=_variables("PUBLISHING_SESSION_TOKEN")
+    )
+    """That user's keys where no folder is, in the containers of a local run."""
     ca_file: Path | None = Field(default=None, validation_alias=_variables("CA_FILE", "AWS_CA_BUNDLE"))
     """Certificates to trust, PEM; none: the usual authorities."""
+    socket: Path | None = Field(default=None, validation_alias=_variables("SOCKET"))
+    """A Unix socket through which every connection goes (`resprout.tunnel`), where there is no network; set for the
+    containers of a local run."""
     path_style: bool | None = Field(default=None, validation_alias=_variables("PATH_STYLE"))
     """https://host/bucket (true) or https://bucket.host (false); none: the latter for AWS alone."""
     retries: int = Field(default=10, ge=0, validation_alias=_variables("RETRIES"))
@@ -83,11 +91,13 @@ class StorageSettings(BaseSettings):
 
     def for_publishing(self) -> StorageSettings:
         """The settings of the user that publishes: where one is named, nothing else says what its keys are."""
+        if self.publishing_access_key is not None:
+            keys = {name: getattr(self, f"publishing_{name}") for name in _KEYS}
+            return self.model_copy(update={**keys, **_NO_OTHER_USER})
         if self.publishing_secrets is None:
             return self
-        keys = dict.fromkeys(("access_key", "secret_key", "session_token"))
-        found = {**_read_files(self.publishing_secrets), **keys, "secrets": self.publishing_secrets}
-        return self.model_copy(update=found)
+        found = {**_read_files(self.publishing_secrets), **dict.fromkeys(_KEYS), "secrets": self.publishing_secrets}
+        return self.model_copy(update={**_NO_OTHER_USER, **found})
 
     @property
     def secure(self) -> bool:
@@ -125,6 +135,8 @@ class StorageSettings(BaseSettings):
         return path.read_text().strip() if path and path.is_file() else None
 
 
+_KEYS = ("access_key", "secret_key", "session_token")
+_NO_OTHER_USER = dict.fromkeys(("publishing_secrets", *(f"publishing_{name}" for name in _KEYS)))
 _IN_FILES = {"endpoint": "endpoint", "region": "region", "ca_file": "ca.crt"}
 """What else than keys a folder of secrets may hold, and in which file."""
 
@@ -140,26 +152,18 @@ def _names(settings: type[BaseSettings], field: str) -> list[str]:
     return [field, *(str(name) for name in (alias.choices if isinstance(alias, AliasChoices) else ()))]
 
 
-def write_secrets(settings: StorageSettings, folder: Path) -> None:
-    """Write settings as the files that `secrets` may name, for a container to which they are mounted.
+def variables(settings: StorageSettings) -> dict[str, str]:
+    """Settings as the variables from which `StorageSettings()` reads them, credentials included.
 
     Raises:
         StorageError: credentials are missing.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    access_key, secret_key, session_token = settings.credentials()
-    files = {
-        "endpoint": settings.endpoint,
-        "region": settings.region,
-        "accesskey": access_key,
-        "secretkey": secret_key,
-        "sessiontoken": session_token,
-        "ca.crt": settings.ca_file.read_text() if settings.ca_file else None,
-    }
-    for name, content in files.items():
-        if content is not None:
-            with open(folder / name, "w", opener=lambda path, flags: os.open(path, flags, 0o400)) as file:
-                file.write(content)
+    known = settings.model_dump(exclude={"secrets", *_KEYS, *_NO_OTHER_USER}, exclude_none=True)
+    keys = dict(zip(_KEYS, settings.credentials(), strict=True))
+    if (publishing := settings.for_publishing()) is not settings:
+        keys |= dict(zip((f"publishing_{name}" for name in _KEYS), publishing.credentials(), strict=True))
+    given = {**known, **{name: key for name, key in keys.items() if key is not None}}
+    return {f"RESPROUT_STORAGE_{name.upper()}": str(value) for name, value in given.items()}
 
 
 def from_environment() -> StorageSettings | None:

@@ -15,7 +15,7 @@ from docker import DockerClient
 from docker.errors import ImageNotFound
 
 from components._image import CPU_IMAGE
-from pipeline.containers import IMAGES_USER, LABEL, containers
+from pipeline.containers import IMAGES_USER, LABEL, MOST_PROCESSES, containers
 from pipeline.embedded_storage import Server
 from pipeline.local_kfp import Call, Task
 from resprout.errors import ResproutError
@@ -46,11 +46,23 @@ def labelled(engine: DockerClient) -> list[Any]:
     return engine.containers.list(all=True, filters={"label": LABEL})
 
 
+IN_A_SHELL = """
+import json, os, sys
+given = json.loads(sys.stdin.readline())
+os.environ.update(given["environment"])
+if given["door"]:
+    from resprout.tunnel import listening
+    os.environ["https_proxy"] = f"http://127.0.0.1:{listening(given['door'])}"
+import subprocess
+code = subprocess.call(["sh", "-c", given["arguments"][-1]])
+sys.exit(code if code >= 0 else 128 - code)
+"""
+
+
 @pytest.fixture
 def _shell(monkeypatch: pytest.MonkeyPatch) -> None:
     """In place of KFP's executor, which runs the component of a call's name, a shell runs the call's argument."""
-    monkeypatch.setattr("pipeline.containers.EXECUTOR", ("sh", "-c"))
-    monkeypatch.setattr("pipeline.containers.component_arguments", lambda call, folder: call.arguments)
+    monkeypatch.setattr("pipeline.containers.EXECUTOR", ("python3", "-c", IN_A_SHELL))
 
 
 class Stages:
@@ -178,11 +190,11 @@ def test_a_stage_sees_of_this_machine_only_what_its_section_names(
     assert set(stages.said) == sees
 
 
-def test_stages_that_need_no_network_have_none(stages: Stages):
+def test_no_stage_has_a_network(stages: Stages):
     for stage in ("plan", "fetch_teacher", "fetch_test_set", "synthesize", "prune", "recover", "evaluate", "publish"):
         stages.said.clear()
-        assert stages(stage, "ls /sys/class/net") == 0
-        assert stages.said == ["lo"], stage
+        assert stages(stage, "ls /sys/class/net; ls /run/resprout 2>&1; echo $https_proxy") == 0
+        assert stages.said == ["lo", "ls: cannot access '/run/resprout': No such file or directory", ""], stage
 
 
 @pytest.mark.usefixtures("_shell")
@@ -194,41 +206,90 @@ def test_stages_that_need_no_network_have_none(stages: Stages):
         ("https://host/net.safetensors", {"fetch_teacher"}),
     ],
 )
-def test_who_looks_up_or_fetches_reaches_the_network_and_nobody_else(
-    engine: DockerClient, tmp_path: Path, recipe: Recipe, source: str, reaching: set[str]
+def test_who_looks_up_or_fetches_has_a_door_that_leads_to_nothing_near(
+    engine: DockerClient, tmp_path: Path, recipe: Recipe, server: Server, source: str, reaching: set[str]
 ):
     elsewhere = recipe.model_copy(update={"teacher": TeacherSection(source=source)})
+    bridge = engine.networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"]
+    near = ["169.254.169.254", bridge, server.settings.address, "127.0.0.1"]
+    ask = """
+import os, urllib.request
+for place in PLACES:
+    try:
+        urllib.request.urlopen(f"https://{place}/", timeout=9)
+    except OSError as error:
+        print(place, "403" in str(error))
+"""
+    script = f"ls /sys/class/net; python3 -c '{ask.replace('PLACES', str(near).replace(chr(39), chr(34)))}'"
     with Stages(tmp_path / "run", elsewhere) as stages:
         for stage in ("plan", "fetch_teacher", "synthesize", "evaluate"):
             stages.said.clear()
-            assert stages(stage, "ls /sys/class/net") == 0
-            assert (stages.said != ["lo"]) == (stage in reaching), stage
+            assert stages(stage, script) == 0
+            assert stages.said == ["lo", *(f"{place} {stage in reaching}" for place in near)], stage
 
 
 @pytest.mark.usefixtures("_shell")
-def test_storage_is_there_for_the_stages_that_need_it_and_its_secrets_in_no_argument(
+def test_storage_is_there_for_the_stages_that_need_it_and_its_secrets_where_nobody_looks(
     engine: DockerClient, tmp_path: Path, recipe: Recipe, server: Server
 ):
     _, secret_key, _ = server.settings.credentials()
-    folder = {"RESPROUT_STORAGE_SECRETS": "/var/run/secrets/resprout-storage"}
     looked_at: list[str] = []
 
     def look(line: str) -> None:
         looked_at.extend(json.dumps(container.attrs) for container in labelled(engine))
+        looked_at.extend(path.read_text() for path in (tmp_path / "run").rglob("*") if path.is_file())
 
     settings = {"settings": server.settings, "checkpoints": "s3://resprout/checkpoints"}
     publishing = recipe.model_copy(update={"publishing": PublishingSection(to="s3://resprout/models")})
     with Stages(tmp_path / "run", publishing, **settings) as stages:
         for stage in ("plan", "recover", "synthesize", "prune", "publish"):
-            assert stages(stage, "resprout doctor --bucket resprout", environment=folder) == 0, stages.said
+            assert stages(stage, "ls /sys/class/net; resprout doctor --bucket resprout || true") == 0, stages.said
+            assert "lo" in stages.said
             assert any("can be listed and written to" in line for line in stages.said)
         stages.said.clear()
         for stage in ("fetch_teacher", "evaluate", "gate"):
-            assert stages(stage, "ls /var/run/secrets 2>&1 || true") == 0
-        assert "resprout-storage" not in " ".join(stages.said)
-        stages.containers(stages.call("publish", "echo here; sleep 1", environment=folder), look)
+            assert stages(stage, "env; ls /run") == 0
+        assert not any("RESPROUT_STORAGE" in line or line == "resprout" for line in stages.said)
+        stages.containers(stages.call("publish", "echo here; sleep 1"), look)
     assert looked_at
     assert not any(secret_key in attributes for attributes in looked_at)
+
+
+def test_a_container_takes_no_more_than_its_section_says(engine: DockerClient, stages: Stages):
+    seen: list[dict[str, Any]] = []
+
+    def look(line: str) -> None:
+        seen.extend(container.attrs["HostConfig"] for container in labelled(engine))
+
+    for stage in ("gate", "fetch_teacher", "synthesize"):
+        stages.containers(stages.call(stage, "echo here; sleep 0.5"), look)
+    limits = [(it["Memory"] / 2**20, it["MemorySwap"] / 2**20, it["NetworkMode"], it["PidsLimit"]) for it in seen]
+    assert limits == [(mebibytes, mebibytes, "none", MOST_PROCESSES) for mebibytes in (512, 4096, 10240)]
+
+
+def test_one_that_wants_more_memory_is_told_from_others_that_were_killed(engine: DockerClient, stages: Stages):
+    assert stages("gate", "python3 -c 'bytearray(2**30)'") == -9
+    assert stages.said[-1] == "the container ran out of memory: it may take 0.5 GiB, as placement says"
+
+
+@pytest.mark.usefixtures("_shell")
+def test_a_folder_of_checkpoints_is_handed_to_a_stage_only_where_nothing_else_is_in_it(
+    engine: DockerClient, tmp_path: Path, recipe: Recipe
+):
+    kept, mine = tmp_path / "kept", tmp_path / "mine"
+    kept.mkdir()
+    mine.mkdir()
+    (kept / "synthesis-1.safetensors").touch()
+    (mine / "thesis.txt").touch()
+
+    with Stages(tmp_path / "run", recipe, checkpoints=str(kept)) as stages:
+        assert stages("prune", f"rm {kept}/*") == 0
+    with (
+        Stages(tmp_path / "run", recipe, checkpoints=str(mine)) as stages,
+        pytest.raises(ResproutError, match=r"holds more than checkpoints: thesis\.txt"),
+    ):
+        stages("prune", f"rm {mine}/*")
+    assert (mine / "thesis.txt").stat().st_uid == os.getuid()
 
 
 def test_a_stage_that_is_interrupted_leaves_no_container(engine: DockerClient, stages: Stages):
@@ -260,6 +321,19 @@ def test_without_an_engine_the_error_says_so(monkeypatch: pytest.MonkeyPatch, tm
     gc.collect()  # Docker's SDK leaves a socket that found nobody to its fate
 
 
+@pytest.mark.parametrize("image", ["resprout/none:0.1.0", "none:1", "evil/cpu@sha256:" + "0" * 64])
+def test_an_image_without_a_registry_is_never_looked_for_elsewhere(
+    engine: DockerClient, tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch, image: str
+):
+    asked: list[str] = []
+    monkeypatch.setattr("docker.models.images.ImageCollection.pull", lambda _, name, **more: asked.append(name))
+    lost = recipe.model_copy(update={"placement": PlacementSection(cpu_image=image)})
+
+    with pytest.raises(ResproutError, match=r"there is no image .* on this machine"), Stages(tmp_path / "run", lost):
+        pass
+    assert asked == []
+
+
 def test_an_image_that_is_nowhere_is_named_before_the_work(engine: DockerClient, tmp_path: Path, recipe: Recipe):
     lost = recipe.model_copy(update={"placement": PlacementSection(cpu_image="127.0.0.1:1/nobody/cpu:1")})
     nowhere = r"there is no image 127\.0\.0\.1:1/nobody/cpu:1"
@@ -273,6 +347,7 @@ def test_a_gpu_is_asked_for_where_there_is_one(
 ):
     if "nvidia" in engine.info()["Runtimes"]:
         pytest.skip("this engine has GPUs to give; how it looks where it has none is tested here")
+    (tmp_path / "version").touch()
     monkeypatch.setattr("pipeline.containers.NVIDIA_DRIVER", tmp_path)
     with_gpu = recipe.model_copy(update={"placement": PlacementSection(gpu_image=CPU_IMAGE)})
 

@@ -1,6 +1,7 @@
 """kfp.local as this project needs it: streaming, loops, failures, awkward paths, silence."""
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.pipeline.talking.count import count
 from tests.pipeline.talking.gather import gather
 from tests.pipeline.talking.repeat import repeat
 from tests.pipeline.talking.speak import speak
+from tests.pipeline.talking.tell import tell
 
 TALKING = Path(__file__).parent / "talking"
 REPLACED = {
@@ -182,3 +184,35 @@ def test_what_is_executed_is_the_component_of_that_name(tmp_path: Path):
         "/opt/components/speak.py",
         *call.arguments,
     ]
+
+
+def test_what_a_stage_is_given_stands_in_no_argument_of_its_process(tmp_path: Path):
+    @dsl.pipeline(name="secretive")
+    def secretive(words: str):
+        tell(words=words)
+
+    class Lines(Listener):
+        def __init__(self) -> None:
+            self.lines: list[str] = []
+            self.written: list[str] = []
+
+        def said(self, task: Task, line: str) -> None:
+            self.lines.append(line)
+
+        def ended(self, task: Task, exit_code: int) -> None:
+            self.written.extend(path.read_text() for path in task.outputs.values())
+
+    heard = Lines()
+    secret = "https://alice:hunter2@127.0.0.1:9/x?X-Amz-Signature=TOPSECRET"
+    execute = local_kfp.subprocesses(environment={**os.environ, "ADDED": "a variable"})
+    log = io.StringIO()
+    assert local_kfp.run(secretive, {"words": secret}, root=tmp_path, log=log, listener=heard, execute=execute), (
+        heard.lines
+    )
+
+    assert heard.written == [secret]
+    (arguments,) = (line for line in heard.lines if line.startswith("arguments:"))
+    assert arguments.split()[-2:] == [str(local_kfp.EXECUTOR), "tell"]
+    assert "hunter2" not in arguments
+    assert "added: a variable" in heard.lines
+    assert "asked for more: ''" in heard.lines

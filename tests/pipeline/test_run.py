@@ -156,7 +156,7 @@ def children(parent: int, component: str) -> list[int]:
             status, command = (folder / "status").read_text(), (folder / "cmdline").read_text()
         except OSError:  # it has ended meanwhile
             continue
-        if f"PPid:\t{parent}\n" in status and f"components/{component}.py" in command:
+        if f"PPid:\t{parent}\n" in status and f"_executor.py\0{component}\0" in command:
             found.append(int(folder.name))
     return found
 

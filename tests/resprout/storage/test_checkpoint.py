@@ -17,7 +17,7 @@ from resprout.errors import StorageError
 from resprout.recipe import DistillationSection
 from resprout.recovery import Recovery, recover
 from resprout.sealing import State
-from resprout.storage import ObjectAddress, Storage, StorageSettings, write_secrets
+from resprout.storage import ObjectAddress, Storage, StorageSettings
 from resprout.storage.beside import Beside
 from resprout.storage.checkpoint import ObjectCheckpoint, checkpoint_at
 from resprout.storage.client import ObjectFacts
@@ -260,7 +260,8 @@ def test_the_key_of_a_run_goes_before_that_of_the_secret_and_no_server_sees_eith
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(CHECKPOINT_KEY_FILE, raising=False)
-    write_secrets(server.settings, tmp_path)
+    for name, key in zip(("accesskey", "secretkey"), server.settings.credentials(), strict=False):
+        (tmp_path / name).write_text(str(key))
     mounted = server.settings.model_copy(update={"secrets": tmp_path})
     derived = checkpoint_key(mounted)
     assert derived == checkpoint_key(server.settings)

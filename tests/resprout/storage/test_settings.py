@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 
 from resprout.errors import StorageError
-from resprout.storage import StorageSettings, from_environment, required, write_secrets
+from resprout.storage import StorageSettings, from_environment, required, variables
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +91,27 @@ def test_nonsense_is_named(monkeypatch: pytest.MonkeyPatch, variable: str, value
 
 
 def test_everything_may_come_from_the_files_of_a_mounted_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    files = {
+        "endpoint": "https://minio.example.org:9000\n",
+        "region": "eu-1\n",
+        "accesskey": "key\n",
+        "secretkey": "s3cret\n",
+        "ca.crt": "-----BEGIN CERTIFICATE-----\n",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    monkeypatch.setenv("RESPROUT_STORAGE_SECRETS", str(tmp_path))
+
+    read = required()
+
+    assert (read.endpoint, read.region) == ("https://minio.example.org:9000", "eu-1")
+    assert read.credentials() == ("key", "s3cret", None)
+    assert read.ca_file == tmp_path / "ca.crt"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://other:1")
+    assert required().endpoint == "http://other:1"
+
+
+def test_what_a_stage_is_told_is_read_back_as_the_same_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     authority = tmp_path / "authority.pem"
     authority.write_text("-----BEGIN CERTIFICATE-----\n")
     given = StorageSettings(
@@ -98,20 +119,17 @@ def test_everything_may_come_from_the_files_of_a_mounted_secret(tmp_path: Path, 
         region="eu-1",
         access_key=SecretStr("key"),
         secret_key=SecretStr("s3cret"),
+        session_token=SecretStr("token"),
         ca_file=authority,
+        socket=tmp_path / "door",
+        path_style=False,
+        retries=3,
+        timeout_seconds=1.5,
     )
-    write_secrets(given, tmp_path / "secret")
-    monkeypatch.setenv("RESPROUT_STORAGE_SECRETS", str(tmp_path / "secret"))
+    for name, value in variables(given).items():
+        monkeypatch.setenv(name, value)
 
-    read = required()
-
-    assert (read.endpoint, read.region) == (given.endpoint, given.region)
-    assert read.credentials() == ("key", "s3cret", None)
-    assert read.ca_file is not None
-    assert read.ca_file.read_text() == authority.read_text()
-    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "secret").iterdir()} == {0o400}
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://other:1")
-    assert required().endpoint == "http://other:1"
+    assert required() == given
 
 
 def test_a_folder_without_an_endpoint_configures_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
