@@ -10,7 +10,7 @@ import sys
 
 
 def main() -> None:
-    """Read one line of JSON: KFP's executor's `arguments`, `environment` and `files` to add, a `door` to the internet."""
+    """Read one line of JSON: KFP's executor's `arguments`, `environment` and `files` to add, a `door` out."""
     here = os.path.dirname(os.path.realpath(__file__))
     # neither the working folder, which is the caller's, nor this one, whose files are not to be taken for modules
     sys.path[:] = [folder for folder in sys.path if folder and os.path.realpath(folder) != here]

@@ -18,8 +18,8 @@ from pydantic import SecretStr
 
 from pipeline import embedded_program
 from pipeline.embedded_locks import lock
-from resprout.artifacts import MANIFEST
 from resprout.errors import StorageError
+from resprout.manifest import MANIFEST, digest_of
 from resprout.recipe import Recipe
 from resprout.storage import ObjectAddress, Storage, StorageSettings, try_writing
 
@@ -174,14 +174,14 @@ def serving(directory: Path) -> Iterator[StorageSettings]:
 
 
 def through(recipe: Recipe, settings: StorageSettings) -> Recipe:
-    """A recipe whose teacher, where it is a folder on this machine, and whose result pass through a server.
+    """A recipe whose teacher, where its digest names a folder of this machine, and whose result pass through a server.
 
-    The folder is stored there now, to be fetched from there. The result is published there unless the recipe names
-    another place.
+    The folder is stored there now, to be fetched from there, and no other is taken for it. The result is published
+    there unless the recipe names another place.
     """
     fields = recipe.model_dump(exclude_unset=True)
     teacher = Path(recipe.teacher.source)
-    if (teacher / MANIFEST).is_file():
+    if (teacher / MANIFEST).is_file() and recipe.teacher.sha256 == digest_of(teacher):
         address = ObjectAddress(BUCKET, f"teachers/{teacher.resolve().name}")
         Storage(settings).upload_folder(teacher, address)
         fields["teacher"]["source"] = str(address)

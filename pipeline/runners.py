@@ -27,7 +27,7 @@ from resprout import recipe as recipe_module
 from resprout.errors import ArtifactError, RecipeError, ResproutError, StorageError
 from resprout.files import appended_to, refuse_links_of_others, write_atomically
 from resprout.keys import KEY_FILE, own_key
-from resprout.manifest import record_of
+from resprout.manifest import MANIFEST, digest_of, record_of
 from resprout.recipe import PlacementSection, Recipe
 from resprout.recipe.form import kind_of, to_inputs
 from resprout.statement import STATEMENT
@@ -262,7 +262,7 @@ def _stored(recipe: Recipe, folder: RunFolder, screen: Screen) -> Iterator[tuple
     from pipeline import embedded_storage
     from resprout import storage
 
-    configured = storage.from_environment()
+    configured, recipe = storage.from_environment(), _naming_the_folder(recipe)
     with contextlib.ExitStack() as stack:
         if configured is None and embedded_storage.installed():
             try:
@@ -273,6 +273,15 @@ def _stored(recipe: Recipe, folder: RunFolder, screen: Screen) -> Iterator[tuple
                 configured = None
                 screen.line(f"storage      going on without the run's own: {str(error).splitlines()[0]}")
         yield recipe, configured
+
+
+def _naming_the_folder(recipe: Recipe) -> Recipe:
+    """A recipe that says which teacher lies in a folder of this machine now: no other is fetched, wherever from."""
+    folder = Path(recipe.teacher.source)
+    if recipe.teacher.sha256 is not None or not (folder / MANIFEST).is_file():
+        return recipe
+    teacher = recipe.teacher.model_copy(update={"sha256": digest_of(folder)})
+    return recipe.model_copy(update={"teacher": teacher})
 
 
 def _run_pipeline(

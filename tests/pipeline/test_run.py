@@ -8,7 +8,7 @@ import json
 import os
 import re
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -19,9 +19,11 @@ from torch import Tensor
 from pipeline import embedded_program, runners
 from pipeline.runners import RunFolder
 from pipeline.watch import PlainScreen
-from resprout import artifacts
+from resprout import artifacts, sources
 from resprout import recipe as recipe_module
+from resprout.errors import ArtifactError
 from resprout.keys import KEY_FILE
+from resprout.storage import ObjectAddress, Storage
 from resprout.types import Teacher
 from tests.pipeline.running import ARTIFACTS, contents, digests, read_until, run, run_folder, running, write_recipe
 
@@ -203,9 +205,39 @@ def test_a_run_goes_on_where_its_own_object_store_does_not_come_up(
     loaded = recipe_module.load(recipe)
 
     with runners._stored(loaded, RunFolder(tmp_path), PlainScreen(Console(file=written))) as (as_run, settings):
-        assert as_run == loaded
+        named = loaded.teacher.model_copy(update={"sha256": artifacts.digest_of(Path(loaded.teacher.source))})
+        assert as_run == loaded.model_copy(update={"teacher": named})
         assert settings is None
     assert "going on without the run's own: the embedded object store did not come up" in written.getvalue()
+
+
+def test_a_teacher_that_was_replaced_in_the_runs_own_store_is_refused(
+    recipe: Path, tmp_path: Path, tiny_teacher: Teacher
+):
+    loaded = recipe_module.load(recipe)
+    owned = replace(tiny_teacher.info, class_names=("OWNED", "green", "blue", "grey"))
+    artifacts.save_teacher(replace(tiny_teacher, info=owned), tmp_path / "another")
+
+    with runners._stored(loaded, RunFolder(tmp_path / "run"), PlainScreen(Console())) as (as_run, settings):
+        assert settings is not None
+        stored, address = Storage(settings), ObjectAddress.parse(as_run.teacher.source)
+        for file in (tmp_path / "another").iterdir():
+            stored.upload(file, address / file.name)
+
+        def fetch(address: str, folder: Path, report: object) -> Path:
+            return stored.download_any(ObjectAddress.parse(address), folder, lambda done, total: None)
+
+        with pytest.raises(ArtifactError, match="have the sha256 that the recipe says"):
+            sources.fetch(as_run.teacher, stored=fetch)
+
+
+def test_a_folder_of_which_only_the_weights_are_named_is_fetched_where_it_is(recipe: Path, tmp_path: Path):
+    loaded = recipe_module.load(recipe)
+    weights = artifacts.sha256_of(Path(loaded.teacher.source) / "weights.safetensors")
+    named = loaded.model_copy(update={"teacher": loaded.teacher.model_copy(update={"sha256": weights})})
+
+    with runners._stored(named, RunFolder(tmp_path / "run"), PlainScreen(Console())) as (as_run, _):
+        assert as_run.teacher == named.teacher
 
 
 def test_no_secret_of_a_source_is_written_or_shown(tmp_path: Path):
