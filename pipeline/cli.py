@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from pipeline import cluster_cli, storage_cli
-from pipeline.options import Overrides, PipelineName, RecipeFile, Verbose, errors_told
+from pipeline.options import AllowImages, Overrides, PipelineName, RecipeFile, Verbose, errors_told
 from resprout import __version__
 
 # torch and kfp take seconds to import: commands import them when they need them
@@ -70,6 +70,7 @@ def run(
     runner: Annotated[
         Runner, typer.Option(help="Each stage as a process of this machine's Python, or as a Docker container.")
     ] = Runner.subprocess,
+    allow_images: AllowImages = False,
     plain: Annotated[bool, typer.Option("--plain", help="Plain lines even on a terminal.")] = False,
     verbose: Verbose = False,
 ) -> None:
@@ -81,9 +82,11 @@ def run(
     from pipeline import command
 
     with errors_told(verbose):
-        chosen = command.load(recipe, overrides or [])
+        in_containers = runner is Runner.docker
+        # processes have no image
+        chosen = command.load(recipe, overrides or [], allow_images=allow_images or not in_containers)
         try:
-            command.run(chosen, runs=runs, output=output, plain=plain, in_containers=runner is Runner.docker)
+            command.run(chosen, runs=runs, output=output, plain=plain, in_containers=in_containers)
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
 
@@ -96,6 +99,7 @@ def compile_pipeline(
     ] = None,
     overrides: Overrides = None,
     pipeline: PipelineName = None,
+    allow_images: AllowImages = False,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where to write the YAML.")] = Path(
         "pipeline.yaml"
     ),
@@ -109,7 +113,7 @@ def compile_pipeline(
         raise typer.BadParameter("changes a recipe, and none is given", param_hint="--set")
     with errors_told():
         if recipe:
-            chosen = command.load(recipe, overrides or [])
+            chosen = command.load(recipe, overrides or [], allow_images=allow_images)
             command.compile_to(output, chosen, pipeline.value if pipeline else kind_of(chosen))
         else:
             command.compile_placed(output, PlacementSection(), pipeline.value if pipeline else "compress")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.options import Overrides, PipelineName, RecipeFile, Verbose, errors_told
+from pipeline.options import AllowImages, Overrides, PipelineName, RecipeFile, Verbose, errors_told
 from resprout.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ def submit(
         typer.Option(metavar="N", help="Short for --set placement.num_shards=N.", show_default=False),
     ] = None,
     pipeline: PipelineName = None,
+    allow_images: AllowImages = False,
     wait: Wait = False,
     timeout: Timeout = "24h",
     plain: Plain = False,
@@ -145,7 +146,7 @@ def submit(
     with errors_told(verbose, exit_code=USAGE):
         command = _commands()
         seconds, files = _seconds(timeout), command.Files(json_file, junit, markdown)
-        chosen = command.load(recipe, overrides or [], gpu_type, node_selector or [], shards)
+        chosen = command.load(recipe, overrides or [], gpu_type, node_selector or [], shards, allow_images=allow_images)
         kind = pipeline.value if pipeline else kind_of(chosen)
         command.look_up(chosen, kind)
         server = command.connect(host=host, namespace=namespace, token_file=token_file, ca_file=ca_file, ui=ui)

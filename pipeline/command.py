@@ -21,10 +21,11 @@ from pipeline.runners import run as run_in
 from pipeline.watch import screen_for
 from resprout import __version__
 from resprout import recipe as recipe_module
-from resprout.errors import ResproutError
+from resprout.errors import RecipeError, ResproutError
 from resprout.files import check_writable, write_atomically
 from resprout.recipe import ImagesSection, PlacementSection, Recipe, TeacherSection
 from resprout.recipe.form import refuse_placeholders, refuse_secrets, to_inputs
+from resprout.recipe.placement import CALLERS
 
 HEADER = """# The compression pipeline, to upload in the KFP UI. Made by `resprout compile`.
 # What each input means is said below, at root.inputDefinitions.
@@ -35,9 +36,35 @@ UNCHANGED = Recipe(name="resnet18", teacher=TeacherSection(source="torchvision:/
 WITH_IMAGES = UNCHANGED.model_copy(update={"synthesis": ImagesSection(data="")})
 
 
-def load(path: Path, overrides: Sequence[str]) -> Recipe:
-    """A recipe from its file, with some fields changed."""
-    return recipes.override(recipe_module.load(path), overrides)
+def load(path: Path, overrides: Sequence[str], *, allow_images: bool = True) -> Recipe:
+    """A recipe from its file, with some fields changed.
+
+    Args:
+        path: the file.
+        overrides: changes, as `recipes.override` takes them.
+        allow_images: whether the file may choose images and secrets; the changes may.
+
+    Raises:
+        RecipeError: it is wrong, or chooses what it may not.
+    """
+    recipe = recipe_module.load(path)
+    if not allow_images:
+        _refuse_images(recipe, path, [change.partition("=")[0].strip() for change in overrides])
+    return recipes.override(recipe, overrides)
+
+
+def _refuse_images(recipe: Recipe, path: Path, changed: Sequence[str]) -> None:
+    usual = PlacementSection()
+    for name in CALLERS:
+        value = getattr(recipe.placement, name)
+        if value != getattr(usual, name) and not {"placement", f"placement.{name}"} & {*changed}:
+            told = value if isinstance(value, str) else json.dumps(value)
+            raise RecipeError(
+                f"{path.name}, placement.{name}: a recipe's file may not choose it: {told}",
+                why="an image is a program that runs with the run's credentials, and a secret's name decides which",
+                now=f"say it yourself: --set {shlex.quote(f'placement.{name}={told}')}; or --allow-images, for a "
+                "recipe that you trust as you would a script",
+            )
 
 
 def compile_to(path: Path, recipe: Recipe, kind: str) -> None:

@@ -37,6 +37,10 @@ PipelineName = Annotated[
         show_default="compress, or compress-images where the recipe says synthesis.method: images",
     ),
 ]
+AllowImages = Annotated[
+    bool,
+    typer.Option("--allow-images", help="Let the recipe's file choose images and secrets: trust it as a script."),
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")]
 
 

@@ -57,12 +57,18 @@ class Files:
 
 
 def load(
-    path: Path, overrides: Sequence[str], gpu_type: str | None, node_selector: Sequence[str], shards: int | None
+    path: Path,
+    overrides: Sequence[str],
+    gpu_type: str | None,
+    node_selector: Sequence[str],
+    shards: int | None,
+    *,
+    allow_images: bool,
 ) -> Recipe:
     """A recipe for a cluster, with some fields changed.
 
     Raises:
-        RecipeError: it is wrong.
+        RecipeError: it is wrong, or chooses images or secrets and may not.
     """
     labels = dict(_label(text) for text in node_selector)
     more = [
@@ -70,7 +76,7 @@ def load(
         *([f"placement.gpu_node_selector={json.dumps(labels)}"] if labels else []),
         *([] if shards is None else [f"placement.num_shards={shards}"]),
     ]
-    return local.load(path, [*overrides, *more])
+    return local.load(path, [*overrides, *more], allow_images=allow_images)
 
 
 def look_up(recipe: Recipe, kind: str) -> None:

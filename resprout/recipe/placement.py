@@ -29,7 +29,8 @@ MAX_SHARDS = 8
 
 class PlacementSection(Section):
     """Where stages run on a cluster, and how large they may be. It changes no result. `resprout run` heeds num_shards
-    and checkpoints, and in containers the images and shared_memory.
+    and checkpoints, and in containers the images, gpus, and what a stage may take of memory. Images and secrets choose
+    code, and who gets credentials: `--set` says them, and a recipe's file only with `--allow-images`.
     """
 
     num_shards: int = Field(default=1, ge=1)
@@ -121,3 +122,6 @@ AT_SUBMIT = frozenset(
     }
 )
 """What may be said for each run; the rest is compiled into the pipeline."""
+
+CALLERS = ("cpu_image", "gpu_image", "storage_secret", "publishing_secret", "checkpoint_secret", "image_pull_secrets")
+"""What chooses the code that runs, and the credentials that it gets: whoever starts a run says it, and no recipe."""
