@@ -48,11 +48,13 @@ def run(
         ResproutError: with what, why and now.
     """
     section: SensitivitySection = recipe.validate(SensitivitySection, settings, "scan")
-    inputs = _folders(source, dreams)
+    folders = _folders(source, dreams)
     folder = _output(source if dreams is None else None, output)
     check_writable(folder.parent)
-    teacher = artifacts.load_teacher(inputs["teacher"], allow_custom_code=allow_custom_code)
-    made = artifacts.load_dreams(inputs["dreams"])
+    inputs = artifacts.records(folders)
+    digests = {record["name"]: record["sha256"] for record in inputs}
+    teacher = artifacts.load_teacher(folders["teacher"], sha256=digests["teacher"], allow_custom_code=allow_custom_code)
+    made = artifacts.load_dreams(folders["dreams"], sha256=digests["dreams"])
     labelled = _labelled(data, max_images, teacher)
     console = Console(file=sys.stdout)
     screen = screen_for(console, plain=plain)
@@ -63,11 +65,9 @@ def run(
         found = scan(teacher, made, section, data=labelled, report=screen.advance)
     finally:
         screen.close()
-    page = report.render_sensitivity(
-        found, info=teacher.info, inputs={name: artifacts.digest_of(path) for name, path in inputs.items()}
-    )
-    artifacts.save_sensitivity(found, folder, section=section, inputs=inputs, page=page)
-    console.print(printable("\n".join(_told(found, folder))), highlight=False, markup=False, soft_wrap=True)
+    page = report.render_sensitivity(found, info=teacher.info, inputs=digests)
+    digest = artifacts.save_sensitivity(found, folder, section=section, inputs=inputs, page=page)
+    console.print(printable("\n".join(_told(found, folder, digest))), highlight=False, markup=False, soft_wrap=True)
 
 
 def _folders(source: Path, dreams: Path | None) -> dict[str, Path]:
@@ -107,7 +107,7 @@ def _labelled(data: Path | None, max_images: int | None, teacher: Teacher) -> La
     return None if data is None else datasets.load_labelled(data, info=teacher.info, max_images=max_images)
 
 
-def _told(found: Sensitivity, folder: Path) -> Iterator[str]:
+def _told(found: Sensitivity, folder: Path, digest: str) -> Iterator[str]:
     worst = most_sensitive(found)
     width = max(len(layer.name) for layer in worst)
     yield f"the {len(worst)} most sensitive of {len(found.layers)} layers, by the answers that pruning one alone costs"
@@ -119,4 +119,4 @@ def _told(found: Sensitivity, folder: Path) -> Iterator[str]:
     yield ""
     yield f"page    {folder / PAGE}"
     yield f"table   {folder / 'sensitivity.csv'}"
-    yield f"digest  {artifacts.digest_of(folder)}"
+    yield f"digest  {digest}"

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
-from pipeline import local_kfp
+from pipeline import local_kfp, scanning
 from pipeline.cli import app
 from pipeline.compress import pipeline
-from resprout import artifacts
+from resprout import artifacts, sensitivity
 from resprout import recipe as recipe_module
 from resprout.recipe import Recipe
 from resprout.recipe.form import to_inputs
-from resprout.types import DreamSet, Teacher
+from resprout.types import DreamSet, Sensitivity, Teacher
 from tests.pipeline.warm import forked
 
 
@@ -62,6 +64,23 @@ def test_two_folders_do_where_there_is_no_run(run_folder: Path, tmp_path: Path):
     code, _, message = scan(*words)
     assert code == 1
     assert "give one with --output" in message
+
+
+def test_a_scan_names_the_teacher_that_it_read_whatever_lies_there_when_it_ends(
+    run_folder: Path, tiny_teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+):
+    before = artifacts.digest_of(run_folder / "teacher")
+
+    def then_another(*given: Any, **named: Any) -> Sensitivity:
+        found = sensitivity.scan(*given, **named)
+        artifacts.save_teacher(replace(tiny_teacher, source="another"), run_folder / "teacher")
+        return found
+
+    monkeypatch.setattr(scanning, "scan", then_another)
+    assert scan(run_folder, *QUICK)[0] == 0
+    recorded = artifacts.read_manifest(run_folder / "sensitivity").inputs
+    assert [record["sha256"] for record in recorded if record["name"] == "teacher"] == [before]
+    assert before in (run_folder / "sensitivity" / "sensitivity.html").read_text()
 
 
 def test_what_is_no_scan_is_not_replaced(run_folder: Path):
