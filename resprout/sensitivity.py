@@ -14,6 +14,7 @@ from resprout import precision
 from resprout.errors import ArtifactError, DatasetError
 from resprout.judging import judge_of, top1
 from resprout.masking import apply_mask
+from resprout.overlap import refuse_overlap
 from resprout.progress import Progress, Report, silent
 from resprout.pruning.candidates import candidates_of
 from resprout.pruning.threshold import keep_largest
@@ -47,10 +48,12 @@ def scan(
         RecipeError: an exclusion matches nothing, or everything.
         UnsupportedModelError: the network has no convolution and no linear layer.
         ArtifactError: no dreams are held out, too few are there to re-estimate BatchNorm on, or they do not fit.
-        DatasetError: the labelled images do not fit the teacher.
+        DatasetError: the labelled images do not fit the teacher, or are among those in the place of dreams.
     """
     weights = candidates_of(teacher.network, teacher.info.input.shape, section.exclude).weights
     _refuse_foreign(data, teacher)
+    if data is not None:
+        refuse_overlap(data, dreams, teacher.info.input)
     device = device or precision.best_device()
     judge = judge_of(teacher, dreams, device)
     repaired_on = _for_repair(dreams, section.repair_dreams)

@@ -13,6 +13,8 @@ from resprout.collecting import in_place_of_dreams
 from resprout.errors import DatasetError
 from resprout.evaluation import evaluate
 from resprout.overlap import refuse_overlap
+from resprout.recipe import SensitivitySection
+from resprout.sensitivity import scan
 from resprout.types import DreamSet, InputSpec, LabelledImages, ModelInfo, Student, Teacher
 
 NAMES = ("cat", "dog")
@@ -63,10 +65,14 @@ def test_it_is_told_which_image_and_what_to_do() -> None:
     assert said[""][2].startswith("  now: start the run anew")
 
 
-def test_evaluation_refuses_them_before_it_looks_at_a_network(tiny_teacher: Teacher, tiny_student: Student) -> None:
+def test_evaluation_and_a_scan_refuse_them_before_they_look_at_a_network(
+    tiny_teacher: Teacher, tiny_student: Student
+) -> None:
     spec = tiny_teacher.info.input
     images = torch.randint(0, 256, (6, *spec.shape), dtype=torch.uint8)
     test_set = LabelledImages(images, torch.arange(6) % 4, tiny_teacher.info.class_names)
     dreams = in_place_of_dreams(test_set, tiny_teacher.info, num_held_out=3)
     with pytest.raises(DatasetError, match="6 of 6 test images"):
         evaluate(tiny_teacher, {"pruned": tiny_student}, dreams, test_set)
+    with pytest.raises(DatasetError, match="6 of 6 test images"):
+        scan(tiny_teacher, dreams, SensitivitySection(), data=test_set)
