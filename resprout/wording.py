@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 
@@ -9,6 +10,8 @@ MAX_NAME = 256
 """Characters of a name: the longest of ImageNet's 21,841 classes, with all its synonyms, has 175."""
 # after these, text reads in another order than it is stored in
 _DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+# to CI systems that read a build's log: `::error::` first on a line, `##[error]` and `##vso[…]` anywhere
+_COMMANDS = re.compile(r"^(\s*:)(?=:)|(#)(?=#\w*\[)", re.MULTILINE)
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:
@@ -36,5 +39,9 @@ def problem_of_name(name: object) -> str:
 
 
 def printable(text: str) -> str:
-    """Text as it may be shown to a person: whatever is not plain, line ends and tabs aside, as its escape."""
-    return "".join(it if it in "\n\t" or is_plain(it) else it.encode("unicode_escape").decode() for it in text)
+    """Text as it may be shown to a person: whatever is not plain, line ends and tabs aside, as its escape.
+
+    A blank parts what would be a command to a CI system.
+    """
+    plain = "".join(it if it in "\n\t" or is_plain(it) else it.encode("unicode_escape").decode() for it in text)
+    return _COMMANDS.sub(r"\1\2 ", plain)

@@ -20,6 +20,7 @@ from pipeline.cluster.outcome import Outcome, outcome_of
 from pipeline.cluster.reasons import reasons
 from pipeline.cluster.server import Server
 from pipeline.cluster.settings import cluster_settings
+from pipeline.cluster.showing import shown
 from pipeline.cluster.state import RunState, state_of
 from pipeline.cluster.submission import PIPELINES, Submission, check_for_cluster
 from pipeline.cluster.submission import submit as submit_to
@@ -29,7 +30,6 @@ from resprout.errors import ClusterError, RecipeError
 from resprout.files import write_atomically
 from resprout.recipe import Recipe
 from resprout.recipe.form import fitting
-from resprout.wording import printable
 
 PASSED, GATE_FAILED, RUN_FAILED, CANNOT_TELL = 0, 1, 3, 4
 
@@ -248,4 +248,4 @@ def _write(path: Path, text: str) -> None:
 
 
 def _say(text: str) -> None:
-    Console(file=sys.stdout).print(printable(text), highlight=False, markup=False, soft_wrap=True)
+    Console(file=sys.stdout).print(shown(text), highlight=False, markup=False, soft_wrap=True)

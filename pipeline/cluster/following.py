@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.cluster.server import Server
+from pipeline.cluster.showing import shown
 from pipeline.cluster.stages import Stage
 from pipeline.cluster.state import RunState, state_of
 from pipeline.cluster.workflow import Pod
@@ -69,7 +70,7 @@ class PlainScreen:
 
     def line(self, text: str) -> None:
         """See `Screen`."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(shown(text), highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
         """See `Screen`."""
@@ -88,7 +89,7 @@ class TableScreen:
 
     def line(self, text: str) -> None:
         """See `Screen`."""
-        self._live.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._live.console.print(shown(text), highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
         """See `Screen`."""
@@ -177,7 +178,7 @@ def table_of(state: RunState) -> Group:
     table = Table("stage", "state", "time", "GPU", "", box=None, pad_edge=False)
     for stage in state.stages:
         row = (stage.name, progress_of(stage), duration(stage.seconds), stage.gpu, stage.note)
-        table.add_row(*row, style=STYLES.get(stage.state))
+        table.add_row(*(Text(shown(cell)) for cell in row), style=STYLES.get(stage.state))
     return Group(table, Text(f"{state.state.lower()}, {time_of(state)}", style="italic"))
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.cluster.following import duration, progress_of, time_of
 from pipeline.cluster.outcome import Outcome
 from pipeline.cluster.reasons import WHOLE_RUN
+from pipeline.cluster.showing import escaped, fenced, shown
 from pipeline.cluster.stages import Stage
 from pipeline.cluster.state import RunState
 from resprout.junit import Case, as_junit
 
-# what XML cannot hold, and the colours that a program writes for a terminal
-_NO_TEXT = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b\x0c\x0e-\x1f]")
 _NOT_BEGUN = ("waiting", "starting")
 _LEFT_OUT = ("stopped", "skipped", "unknown")
 
@@ -36,16 +34,16 @@ def junit_of(state: RunState, why: Why) -> str:
 
 def markdown_of(state: RunState, why: Why, outcome: Outcome, link: str | None) -> str:
     """How the run ended, then each stage, then why some failed, then the figures."""
-    name = f"[{state.name}]({link})" if link else state.name
+    name = f"[{escaped(state.name)}](<{link}>)" if link else escaped(state.name)
     lines = [f"**{name}: {state.state.lower()}** after {time_of(state)}", ""]
     lines += ["| stage | state | time | GPU | |", "|---|---|---|---|---|"]
     for it in state.stages:
-        note = it.note.replace("|", "\\|")
-        lines.append(f"| {it.name} | {progress_of(it)} | {duration(it.seconds)} | {it.gpu} | {note} |")
+        cells = (it.name, progress_of(it), duration(it.seconds), it.gpu, it.note)
+        lines.append(f"| {' | '.join(map(escaped, cells))} |")
     for stage, text in why.items():
-        lines += ["", f"**{stage}** failed:", "", "````", *(_NO_TEXT.sub("", line) for line in text), "````"]
+        lines += ["", f"**{escaped(stage)}** failed:", "", *fenced(text)]
     if figures := outcome.lines():
-        lines += ["", "````", *figures, "````"]
+        lines += ["", *fenced(figures)]
     return "\n".join([*lines, ""])
 
 
@@ -75,4 +73,4 @@ def _case(stage: Stage, why: Sequence[str]) -> Case:
 
 
 def _text(lines: Sequence[str]) -> str:
-    return _NO_TEXT.sub("", "\n".join(lines))
+    return shown("\n".join(lines))

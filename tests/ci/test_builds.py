@@ -190,3 +190,18 @@ def test_what_is_installed_submits(kfp: FakeKfp, build: Path, environment: dict[
     code, said = shell(script, variables, build)
     assert code == 0, said
     assert len(kfp.runs) == 1
+
+
+def test_what_a_run_says_is_no_command_to_github(build: Path, environment: dict[str, str]) -> None:
+    asked = {**environment, "GITHUB_ACTIONS": "true", "RESPROUT_RECIPE": "::error::there is none.yaml"}
+    code, said = shell(str(ROOT / "ci" / "compress.sh"), asked, build)
+
+    first, *between, last = said.splitlines()
+    token = first.removeprefix("::stop-commands::")
+    assert code == 2
+    assert re.fullmatch("[0-9a-f]{32}", token)
+    assert last == f"::{token}::"
+    assert between
+    assert token not in "".join(between)
+    again = shell(str(ROOT / "ci" / "compress.sh"), asked, build)[1]
+    assert token not in again, "nobody can know the next one"
