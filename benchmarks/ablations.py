@@ -63,7 +63,7 @@ def dreams_for(chosen: Recipe, teacher: Teacher, seed: int) -> tuple[DreamSet, f
     if not (directory / artifacts.MANIFEST).exists():
         made = synthesize(teacher, statistics.extract(teacher), chosen.synthesis, seed=seed)
         section = chosen.synthesis.model_dump(mode="json")
-        artifacts.save_dreams(made, directory, input=teacher.info.input, section=section, seed=seed, inputs={})
+        artifacts.save_dreams(made, directory, input=teacher.info.input, section=section, seed=seed)
     return artifacts.load_dreams(directory), time.monotonic() - started
 
 

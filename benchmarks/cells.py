@@ -142,7 +142,7 @@ def make_dreams(setting: Setting, method: str, seed: int) -> float:
     started = time.monotonic()
     dreams = synthesize(teacher, statistics.extract(teacher), section, seed=seed)
     artifacts.save_dreams(
-        dreams, directory, input=teacher.info.input, section=section.model_dump(mode="json"), seed=seed, inputs={}
+        dreams, directory, input=teacher.info.input, section=section.model_dump(mode="json"), seed=seed
     )
     return time.monotonic() - started
 

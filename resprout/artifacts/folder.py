@@ -24,7 +24,7 @@ from torch import Tensor
 
 from resprout.errors import ArtifactError
 from resprout.files import hidden_beside, room_for, sha256_of
-from resprout.manifest import MANIFEST, Manifest, check_file, read_manifest, record_of
+from resprout.manifest import MANIFEST, Manifest, check_file, read_manifest
 
 SUFFIX = ".safetensors"
 _NAMES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
@@ -39,7 +39,7 @@ def save_artifact(
     about: Mapping[str, Any] | None = None,
     section: Mapping[str, Any] | None = None,
     seed: int | None = None,
-    inputs: Mapping[str, str | Path] | Sequence[Mapping[str, Any]] | None = None,
+    inputs: Sequence[Mapping[str, Any]] = (),
     computed_on: str = "",
     resumed: Sequence[str] = (),
     extras: Callable[[Path], None] | None = None,
@@ -53,8 +53,7 @@ def save_artifact(
         about: JSON facts that loading needs (shapes, names, units).
         section: the recipe section that made it.
         seed: the run's seed, where randomness was involved.
-        inputs: name -> folder of each artifact that it was made from; their digests are recorded. Or records of
-            them, as another manifest holds them.
+        inputs: the records of the artifacts that it was made from, taken when these were loaded (`records`).
         computed_on: the kind of device that it was computed on (`devices.computed_on`), where that decides its bits.
         resumed: the sha256 of each checkpoint whose state went into it.
         extras: writes further files (a preview, a table) into the folder it is given.
@@ -80,7 +79,7 @@ def save_artifact(
                 kind=kind,
                 section=dict(section or {}),
                 seed=seed,
-                inputs=_records(inputs),
+                inputs=list(inputs),
                 files=_digests(temporary),
                 about=dict(about or {}),
                 computed_on=computed_on,
@@ -95,10 +94,6 @@ def save_artifact(
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return hashlib.sha256(text).hexdigest()
-
-
-def _records(inputs: Mapping[str, str | Path] | Sequence[Mapping[str, Any]] | None) -> list[Mapping[str, Any]]:
-    return [record_of(*item) for item in inputs.items()] if isinstance(inputs, Mapping) else list(inputs or ())
 
 
 def _digests(directory: Path) -> dict[str, str]:

@@ -26,7 +26,7 @@ from resprout.wording import listed
 STUDENT_KINDS = ("student", "repaired", "recovered", "model")
 
 Section = Mapping[str, Any] | BaseModel | None
-Inputs = Mapping[str, str | Path] | Sequence[Mapping[str, Any]] | None
+Inputs = Sequence[Mapping[str, Any]]
 
 
 class AboutTeacher(About):
@@ -105,7 +105,7 @@ def save_student(
     kind: str = "student",
     section: Section = None,
     seed: int | None = None,
-    inputs: Inputs = None,
+    inputs: Inputs = (),
     computed_on: str = "",
     resumed: Sequence[str] = (),
     about: Mapping[str, Any] | None = None,
@@ -120,7 +120,7 @@ def save_student(
         kind: one of STUDENT_KINDS.
         section: the recipe section that made it.
         seed: the run's seed, where randomness was involved.
-        inputs: name -> folder of each artifact that it was made from.
+        inputs: the records of the artifacts that it was made from, taken when these were loaded.
         computed_on: the kind of device, as `devices.computed_on` says it.
         resumed: the sha256 of each checkpoint whose state went into it.
         about: further JSON facts (recovery's metrics, for example).

@@ -29,7 +29,7 @@ def save_sensitivity(
     directory: str | Path,
     *,
     section: Section = None,
-    inputs: Inputs = None,
+    inputs: Inputs = (),
     computed_on: str = "",
     page: str = "",
 ) -> str:

@@ -38,7 +38,7 @@ def save_shard(
     input: InputSpec,
     section: Section = None,
     seed: int | None = None,
-    inputs: Inputs = None,
+    inputs: Inputs = (),
     computed_on: str = "",
     resumed: Sequence[str] = (),
 ) -> str:

@@ -81,7 +81,7 @@ class _Evaluation(About):
     images_source: str = ""
 
 
-def save_statistics(statistics: BNStatistics, directory: str | Path, *, inputs: Inputs = None) -> str:
+def save_statistics(statistics: BNStatistics, directory: str | Path, *, inputs: Inputs = ()) -> str:
     """Write BatchNorm statistics, with a table (statistics.csv) and a plot (statistics.png); returns the digest."""
     from resprout.artifacts.pictures import save_statistics_plot  # loads matplotlib, which most stages never need
 
@@ -130,7 +130,7 @@ def save_dreams(
     input: InputSpec,
     section: Section = None,
     seed: int | None = None,
-    inputs: Inputs = None,
+    inputs: Inputs = (),
     computed_on: str = "",
     resumed: Sequence[str] = (),
 ) -> str:
@@ -144,7 +144,7 @@ def save_dreams(
         input: the teacher's, which leads from that space back to pixels; recorded with the dreams.
         section: the recipe's synthesis section.
         seed: the run's seed.
-        inputs: name -> folder of each artifact that they were made from.
+        inputs: the records of the artifacts that they were made from, taken when these were loaded.
         computed_on: the kind of device, as `devices.computed_on` says it.
         resumed: the sha256 of each checkpoint whose state went into them.
     """
@@ -205,7 +205,7 @@ def save_evaluation(
     directory: str | Path,
     *,
     section: Section = None,
-    inputs: Inputs = None,
+    inputs: Inputs = (),
     computed_on: str = "",
     summary: Mapping[str, Any] | None = None,
 ) -> str:

@@ -60,8 +60,8 @@ def fuzz(request: pytest.FixtureRequest) -> Fuzz:
 def every_kind(tiny_teacher: Teacher, tiny_student: Student, tiny_dreams: DreamSet, tmp_path: Path) -> Path:
     """A folder that holds an artifact of each kind, and of a student whose channels are gone, under its name."""
     spec, names = tiny_teacher.info.input, tiny_teacher.info.class_names
-    inputs = {"teacher": tmp_path / "teacher"}
     artifacts.save_teacher(tiny_teacher, tmp_path / "teacher")
+    inputs = artifacts.records({"teacher": tmp_path / "teacher"})
     artifacts.save_student(tiny_student, tmp_path / "student", inputs=inputs, about={"curves": {"loss": [1.0, 0.5]}})
     artifacts.save_student(
         prune(tiny_teacher, StructuredSection(macs_ratio=0.5, round_to=2), seed=0), tmp_path / "shrunk"

@@ -179,7 +179,7 @@ def test_a_recipe_that_is_not_there_is_an_error_with_a_remedy(tmp_path: Path):
 def test_models_show_tells_size_sparsity_layers_and_origin(tmp_path: Path, tiny_teacher: Teacher):
     teacher = artifacts.save_teacher(tiny_teacher, tmp_path / "teacher")
     student = prune(tiny_teacher, GlobalMagnitudeSection(sparsity=0.5), seed=0)
-    inputs = {"teacher": tmp_path / "teacher"}
+    inputs = artifacts.records({"teacher": tmp_path / "teacher"})
     made = {"computed_on": "NVIDIA L4", "resumed": ["c" * 64]}
     digest = artifacts.save_student(student, tmp_path / "model", inputs=inputs, **made)
 

@@ -270,17 +270,19 @@ def test_bits_are_packed_as_numpy_packs_them() -> None:
 def test_digests_lead_from_a_result_back_to_the_weights(
     tiny_teacher: Teacher, tiny_dreams: DreamSet, tmp_path: Path
 ) -> None:
-    inputs = {"teacher": tmp_path / "teacher"}
     artifacts.save_teacher(tiny_teacher, tmp_path / "teacher")
+    inputs = artifacts.records({"teacher": tmp_path / "teacher"})
     artifacts.save_statistics(statistics_of(tiny_teacher), tmp_path / "statistics", inputs=inputs)
     artifacts.save_dreams(
         tiny_dreams,
         tmp_path / "dreams",
         input=tiny_teacher.info.input,
         seed=5,
-        inputs={**inputs, "statistics": tmp_path / "statistics"},
+        inputs=[*inputs, *artifacts.records({"statistics": tmp_path / "statistics"})],
     )
-    artifacts.save_evaluation(evaluation(), tmp_path / "evaluation", inputs={"dreams": tmp_path / "dreams"})
+    artifacts.save_evaluation(
+        evaluation(), tmp_path / "evaluation", inputs=artifacts.records({"dreams": tmp_path / "dreams"})
+    )
     (dreams,) = artifacts.read_manifest(tmp_path / "evaluation").inputs
     assert (dreams["kind"], dreams["seed"]) == ("dreams", 5)
     assert dreams["sha256"] == artifacts.digest_of(tmp_path / "dreams")
@@ -297,7 +299,7 @@ def test_the_same_work_gives_the_same_digest_anywhere(
     digests = []
     for place in (tmp_path / "here", tmp_path / "there"):
         artifacts.save_teacher(tiny_teacher, place / "teacher")
-        inputs = {"teacher": place / "teacher"}
+        inputs = artifacts.records({"teacher": place / "teacher"})
         statistics = artifacts.save_statistics(statistics_of(tiny_teacher), place / "statistics", inputs=inputs)
         dreams = artifacts.save_dreams(tiny_dreams, place / "dreams", input=tiny_teacher.info.input, inputs=inputs)
         digests.append((statistics, dreams))

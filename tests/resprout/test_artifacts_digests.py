@@ -23,7 +23,9 @@ OTHER = "f" * 64
 @pytest.fixture
 def folders(tiny_teacher: Teacher, tiny_student: Student, tiny_dreams: DreamSet, tmp_path: Path) -> Path:
     artifacts.save_teacher(tiny_teacher, tmp_path / "teacher")
-    artifacts.save_student(tiny_student, tmp_path / "student", inputs={"teacher": tmp_path / "teacher"})
+    artifacts.save_student(
+        tiny_student, tmp_path / "student", inputs=artifacts.records({"teacher": tmp_path / "teacher"})
+    )
     artifacts.save_dreams(tiny_dreams, tmp_path / "dreams", input=tiny_teacher.info.input)
     return tmp_path
 

@@ -23,7 +23,9 @@ from tests.resprout.sealing import resealed
 @pytest.fixture
 def written(tiny_teacher: Teacher, tiny_student: Student, tmp_path: Path) -> Path:
     artifacts.save_teacher(tiny_teacher, tmp_path / "teacher")
-    artifacts.save_student(tiny_student, tmp_path / "student", inputs={"teacher": tmp_path / "teacher"})
+    artifacts.save_student(
+        tiny_student, tmp_path / "student", inputs=artifacts.records({"teacher": tmp_path / "teacher"})
+    )
     return tmp_path
 
 

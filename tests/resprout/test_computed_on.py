@@ -95,6 +95,8 @@ def test_merged_dreams_name_every_kind_that_their_shards_were_computed_on(
 
 def test_the_chain_of_a_report_holds_it(tiny_student: Student, tmp_path: Path) -> None:
     artifacts.save_student(tiny_student, tmp_path / "student", computed_on=H100)
-    artifacts.save_student(replace(tiny_student), tmp_path / "after", inputs={"student": tmp_path / "student"})
+    artifacts.save_student(
+        replace(tiny_student), tmp_path / "after", inputs=artifacts.records({"student": tmp_path / "student"})
+    )
     steps = chain(provenance.record_of("recovered", tmp_path / "after"))
     assert [(step.name, step.computed_on) for step in steps] == [("student", H100), ("recovered", "")]

@@ -99,8 +99,10 @@ def test_a_field_of_another_type_is_refused(teacher: Path, update: dict[str, Any
 
 
 def test_a_record_of_an_input_is_as_strict_at_any_depth(tiny_student: Student, teacher: Path, tmp_path: Path) -> None:
-    artifacts.save_student(tiny_student, tmp_path / "student", inputs={"teacher": teacher})
-    artifacts.save_student(tiny_student, tmp_path / "again", inputs={"student": tmp_path / "student"})
+    artifacts.save_student(tiny_student, tmp_path / "student", inputs=artifacts.records({"teacher": teacher}))
+    artifacts.save_student(
+        tiny_student, tmp_path / "again", inputs=artifacts.records({"student": tmp_path / "student"})
+    )
     records = json.loads((tmp_path / "again" / "manifest.json").read_text())["inputs"]
     assert artifacts.read_manifest(tmp_path / "again").inputs == records
     records[0]["inputs"][0]["sha256"] = "abc"

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.embedded_storage import Server
 from resprout import statement
-from resprout.artifacts import digest_of, save_artifact, sha256_of
+from resprout.artifacts import digest_of, records, save_artifact, sha256_of
 from resprout.errors import ArtifactError, StorageAwayError, StorageError
 from resprout.recipe import PublishingSection
 from resprout.statement import Builder
@@ -277,7 +277,7 @@ def judged(folder: Path, report: str, *, model: Path | None = None) -> dict[str,
     evaluation = save_artifact(
         folder / "evaluation",
         "evaluation",
-        inputs={"recovered": model},
+        inputs=records({"recovered": model}),
         extras=lambda made: (made / "metrics.json").write_text(f'{{"recovered.top1": 0.{len(report)}}}'),
     )
     digests = {"recovered": digest_of(model), "evaluation": evaluation, "report": sha256_of(folder / "report.html")}
@@ -320,7 +320,7 @@ def test_what_is_not_what_its_stage_made_is_not_published(
         given["digests"]["recovered"] = digest_of(tmp_path / "model")
     elif changed == "its place":
         judged_as = {"student": given["model"], "recovered": given["evaluation"]}
-        given["digests"]["evaluation"] = save_artifact(tmp_path / "evaluation", "evaluation", inputs=judged_as)
+        given["digests"]["evaluation"] = save_artifact(tmp_path / "evaluation", "evaluation", inputs=records(judged_as))
     elif changed.endswith("manifest.json"):
         resealed(tmp_path / Path(changed).parent, lambda fields: fields.update(seed=99))
     else:
