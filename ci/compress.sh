@@ -30,17 +30,20 @@ if [ -n "${RESPROUT_EXPERIMENT:-}" ]; then options+=(--experiment "$RESPROUT_EXP
 if [ -n "${RESPROUT_NAME:-}" ]; then options+=(--name "$RESPROUT_NAME"); fi
 if [ -n "${RESPROUT_TIMEOUT:-}" ]; then options+=(--timeout "$RESPROUT_TIMEOUT"); fi
 
-code=0
-resprout submit "${options[@]}" "${changes[@]}" -- "$recipe" || code=$?
-if [ "$code" -eq 0 ] && [ -n "${RESPROUT_RESULT:-}" ]; then
-    resprout gate --junit "$out/gate.xml" --json "$out/gate.json" --markdown "$out/gate.md" "${changes[@]}" \
-        -- "$recipe" "$RESPROUT_RESULT" || code=$?
-fi
-
 of_run() { # a field of run.json, on one line; nothing where the run was never created
     python3 -c 'import json, sys; print(" ".join(str(json.load(open(sys.argv[1])).get(sys.argv[2]) or "").split()))' \
         "$out/run.json" "$1" 2>/dev/null
 }
+
+code=0
+resprout submit "${options[@]}" "${changes[@]}" -- "$recipe" || code=$?
+if [ "$code" -eq 0 ] && [ -n "${RESPROUT_RESULT:-}" ]; then
+    digest=$(of_run digest) expected=() # of the model that this very run published
+    if [ -n "$digest" ]; then expected=(--sha256 "$digest"); fi
+    resprout gate "${expected[@]}" --junit "$out/gate.xml" --json "$out/gate.json" --markdown "$out/gate.md" "${changes[@]}" \
+        -- "$recipe" "$RESPROUT_RESULT" || code=$?
+fi
+
 case $code in
     0) verdict="the result is as agreed" ;;
     1) verdict="the result breaks a limit of its gate" ;;

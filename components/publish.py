@@ -54,4 +54,4 @@ def publish(
     storage.save_publication(made, publication.path)
     name = f"{made.name} {made.version}"
     publication.metadata.update({"display_name": name, "address": str(made.address), "files": len(made.files)})
-    print(outcome.told("publish", {"address": str(made.address)}))
+    print(outcome.told("publish", {"address": str(made.address), "digest": digests["recovered"]}))

@@ -140,6 +140,9 @@ def gate(
         Path | None, typer.Option(metavar="FILE", help="Append the table, as to $GITHUB_STEP_SUMMARY.")
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write JSON.")] = None,
+    sha256: Annotated[
+        str | None, typer.Option(metavar="DIGEST", help="The digest that the model must have.", show_default=False)
+    ] = None,
     verbose: Verbose = False,
 ) -> None:
     """Hold a result against the limits of a recipe's gate section, for builds that are to fail."""
@@ -148,7 +151,9 @@ def gate(
     with errors_told(verbose, exit_code=2):
         chosen = command.load(recipe, overrides or [])
     with errors_told(verbose, exit_code=gating.CANNOT_TELL):
-        exit_code, table = gating.judge(chosen, result, junit=junit, markdown=markdown, json_file=json_file)
+        exit_code, table = gating.judge(
+            chosen, result, junit=junit, markdown=markdown, json_file=json_file, sha256=sha256
+        )
     typer.echo(table, nl=False)
     raise typer.Exit(exit_code)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.runners import LOCK, RunFolder
-from resprout import gate, verification
+from resprout import gate, manifest, verification
 from resprout.errors import GateError
 from resprout.files import write_atomically
 from resprout.recipe import Recipe
@@ -22,13 +22,20 @@ class RunFailedError(GateError):
 
 
 def judge(
-    recipe: Recipe, result: str, *, junit: Path | None, markdown: Path | None, json_file: Path | None
+    recipe: Recipe,
+    result: str,
+    *,
+    junit: Path | None,
+    markdown: Path | None,
+    json_file: Path | None,
+    sha256: str | None = None,
 ) -> tuple[int, str]:
     """Judge a result, and write what CI systems read.
 
     Args:
         recipe: its gate section has the limits.
         result: a run's folder, a metrics.json, or a published version's s3:// address.
+        sha256: the digest that the model must have, so that it is this one's result and no other's.
         junit, markdown, json_file: files to write; Markdown is added to what the file holds, as CI summaries want it.
 
     Returns:
@@ -37,7 +44,7 @@ def judge(
     Raises:
         ResproutError: the result cannot be read.
     """
-    checks = gate.judge(metrics_of(result, recipe), recipe.gate)
+    checks = gate.judge(metrics_of(result, recipe, sha256), recipe.gate)
     table = gate.as_markdown(checks)
     if junit is not None:
         _write(junit, gate.as_junit(checks, recipe.name))
@@ -48,7 +55,7 @@ def judge(
     return {True: PASSED, False: FAILED, None: CANNOT_TELL}[gate.passed(checks)], table
 
 
-def metrics_of(result: str, recipe: Recipe) -> Mapping[str, float]:
+def metrics_of(result: str, recipe: Recipe, sha256: str | None = None) -> Mapping[str, float]:
     """The metrics of a result; a run's, only while its folder holds them as it left them, and of this recipe.
 
     Raises:
@@ -57,10 +64,12 @@ def metrics_of(result: str, recipe: Recipe) -> Mapping[str, float]:
     if result.startswith("s3://"):
         from pipeline import publications
 
-        found: Mapping[str, float] = publications.metrics(result)
+        found: Mapping[str, float] = publications.metrics(result, sha256)
         return found
     path = Path(result)
     path = path / "metrics.json" if path.is_dir() else path
+    if sha256 is not None:
+        manifest.check(path.parent / "model", sha256=sha256)
     _check_run(RunFolder(path.parent), recipe)
     try:
         metrics = json.loads(path.read_text())

@@ -44,12 +44,7 @@ def get(address: str, directory: Path, sha256: str | None = None) -> None:
         raise StorageError(f"{directory} exists", why="nothing is overwritten", now="name a folder that does not")
     server = _server()
     publication = find(server, address)
-    if sha256 not in (None, publication.model_digest):
-        raise StorageError(
-            f"{address} holds the model {publication.model_digest or 'of no digest'}, not {sha256}",
-            why="it is not the model that was agreed on",
-            now="ask whoever gave you the digest, and whoever runs the storage",
-        )
+    _check_digest(publication, sha256)
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as unfinished:
         fetched = Path(unfinished) / "fetched"
@@ -59,6 +54,15 @@ def get(address: str, directory: Path, sha256: str | None = None) -> None:
         attesting.fetch_attached(server, publication, fetched)
         fetched.rename(directory)
     _say(f"wrote {directory}: {len(publication.files)} files, model {publication.model_digest or 'none'}")
+
+
+def _check_digest(publication: Publication, sha256: str | None) -> None:
+    if sha256 not in (None, publication.model_digest):
+        raise StorageError(
+            f"{publication.address} holds the model {publication.model_digest or 'of no digest'}, not {sha256}",
+            why="it is not the model that was agreed on",
+            now="ask whoever gave you the digest, and whoever runs the storage",
+        )
 
 
 def _check_model(publication: Publication, folder: Path) -> None:
@@ -93,13 +97,15 @@ def show(address: str) -> None:
     _say("\n".join(lines).replace(folder, str(publication.address)))
 
 
-def metrics(address: str) -> dict[str, float]:
+def metrics(address: str, sha256: str | None = None) -> dict[str, float]:
     """What was measured of a published version.
 
     Raises:
-        StorageError: there is no such version.
+        StorageError: there is no such version, or its model has another digest than `sha256`.
     """
-    return dict(find(_server(), address).metrics)
+    publication = find(_server(), address)
+    _check_digest(publication, sha256)
+    return dict(publication.metrics)
 
 
 def find(server: Storage, text: str) -> Publication:

@@ -21,12 +21,14 @@ class Outcome:
         gate_broken: whether a limit is.
         gate_cannot_tell: whether one could not be told.
         address: of what was published; "" for nothing.
+        digest: the published model's; "" where nothing told it.
     """
 
     gate: Mapping[str, Any] = field(default_factory=dict)
     gate_broken: bool = False
     gate_cannot_tell: bool = False
     address: str = ""
+    digest: str = ""
 
     def lines(self) -> list[str]:
         """For people: figures, verdict, how many limits are kept, the address."""
@@ -42,7 +44,8 @@ class Outcome:
     def fields(self) -> dict[str, Any]:
         """The same for programs."""
         told = {name: self.gate.get(name) for name in ("figures", "verdict", "checks")}
-        return {**told, "gate_passed": self.gate.get("passed"), "published": self.address or None}
+        published = {"published": self.address or None, "digest": self.digest or None}
+        return {**told, "gate_passed": self.gate.get("passed"), **published}
 
 
 def outcome_of(server: Server, state: RunState) -> Outcome:
@@ -54,9 +57,10 @@ def outcome_of(server: Server, state: RunState) -> Outcome:
     """
     gate, publish = state.stage("gate"), state.stage("publish")
     told = _told(server, state, gate)
-    address = _told(server, state, publish).get("address") or ""
+    published = _told(server, state, publish)
+    address, digest = (published.get(name) or "" for name in ("address", "digest"))
     if gate is None or gate.state != "failed":
-        return Outcome(told, address=address)
+        return Outcome(told, address=address, digest=digest)
     if "passed" in told:
         return Outcome(told, gate_broken=told["passed"] is False, gate_cannot_tell=told["passed"] is None)
     # its log is gone, or from before it told: an exit of its own means one thing

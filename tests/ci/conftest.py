@@ -39,7 +39,8 @@ def result(server: Server, tmp_path: Path) -> str:
     """The address of a published result."""
     (tmp_path / "metrics.json").write_text(json.dumps(METRICS))
     prefix = ObjectAddress("resprout", f"ci/{tmp_path.name}")
-    files = {"metrics.json": tmp_path / "metrics.json"}
+    (tmp_path / "manifest.json").write_text("{}")
+    files = {"metrics.json": tmp_path / "metrics.json", "model/manifest.json": tmp_path / "manifest.json"}
     publish(Storage(server.settings), prefix, "lesions", "7", files, about={"metrics": METRICS})
     return f"{prefix}/lesions/7"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
@@ -13,6 +14,7 @@ import yaml
 from junitparser import JUnitXml
 
 from pipeline.embedded_storage import Server
+from resprout import outcome
 from resprout.storage import ObjectAddress, Storage
 from tests.ci.conftest import TOKEN
 from tests.ci.steps import ACTION, GITLAB, ROOT, action_step, gitlab_script, shell
@@ -70,6 +72,19 @@ def test_a_published_result_that_is_worse_than_agreed_fails_the_build(
     assert (code, outputs["exit-code"]) == (1, "1"), said
     assert "**broken**" in summary
     assert JUnitXml.fromfile(str(build / "resprout-ci" / "gate.xml")).failures == 1
+
+
+@pytest.mark.parametrize(("model", "expected"), [("{}", 0), ("another", 4)])
+def test_a_published_result_is_that_of_the_run_or_it_cannot_be_told(
+    kfp: FakeKfp, build: Path, environment: dict[str, str], result: str, model: str, expected: int
+) -> None:
+    kfp.plays(Scene("SUCCEEDED", {"recover": "SUCCEEDED", "publish": "SUCCEEDED"}))
+    digest = hashlib.sha256(model.encode()).hexdigest()
+    kfp.logs[pod_of("publish")] = outcome.told("publish", {"address": result, "digest": digest})
+    code, said, _, _ = compress(build, environment, result=result)
+
+    assert code == expected, said
+    assert (f"not {digest}" in said) is bool(expected)
 
 
 def test_a_gate_that_fails_on_the_cluster_fails_the_build(

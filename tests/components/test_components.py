@@ -348,7 +348,7 @@ def test_what_is_published_is_what_the_stages_made(stage: Stage, tmp_path: Path,
     assert published["files"]["report.html"] == artifacts.sha256_of(Path(outputs["report"].path))
     assert publication.metadata["display_name"] == "tiny 1"
     told = outcome.find(capsys.readouterr().out.splitlines(), "publish")
-    assert told == {"address": published["address"]}
+    assert told == {"address": published["address"], "digest": outputs["digests"]["recovered"]}
 
 
 @pytest.mark.parametrize(("limit", "kept"), [(0.4, True), (0.6, False)])

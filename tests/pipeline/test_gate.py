@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from pipeline.cli import app
 from pipeline.embedded_storage import Server
 from pipeline.runners import LOCK
+from resprout import artifacts
 from resprout.storage import ObjectAddress, Storage, publish
 from resprout.types import Teacher
 from tests.pipeline.running import write_recipe
@@ -270,3 +271,15 @@ def test_a_run_whose_result_breaks_its_promise_fails_is_not_published_and_kept(
     quick = (*quick, "--set", "gate.min_sparsity=0.5")
     assert gate(recipe, tmp_path / "out", *quick, "--set", f"gate.max_size_mib={mib}")[0] == 0
     assert gate(recipe, tmp_path / "out", *quick, "--set", f"gate.max_size_mib={mib - 1e-6}")[0] == 1
+
+
+def test_a_result_may_be_asked_to_be_that_of_one_model(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("teacher: {source: torchvision://resnet18}\ngate: {min_sparsity: 0.7}\n")
+    (tmp_path / "result").mkdir()
+    (tmp_path / "result" / "metrics.json").write_text(json.dumps(METRICS))
+    digest = artifacts.save_artifact(tmp_path / "result" / "model", "recovered")
+
+    assert gate(recipe, tmp_path / "result", "--sha256", digest)[0] == 0
+    code, _, said = gate(recipe, tmp_path / "result", "--sha256", "0" * 64)
+    assert (code, f"has digest {digest[:16]}…, not 0000" in said) == (4, True)

@@ -403,7 +403,7 @@ def test_a_run_that_ended_well_ends_with_its_figures_and_the_address(
     kfp.plays(Scene("SUCCEEDED", {"recover": "SUCCEEDED", "gate": "SUCCEEDED", "publish": "SUCCEEDED"}))
     told = {"table": ["teacher   92.2 %"], "verdict": "All is back.", "passed": True, "checks": [{"passed": True}]}
     kfp.logs[pod_of("gate")] = outcome.told("gate", told)
-    kfp.logs[pod_of("publish")] = outcome.told("publish", {"address": "s3://models/small/1"})
+    kfp.logs[pod_of("publish")] = outcome.told("publish", {"address": "s3://models/small/1", "digest": "a1" * 32})
     files = ("--json", tmp_path / "run.json", "--markdown", tmp_path / "run.md")
 
     result = resprout("submit", recipe, "--wait", *files)
@@ -414,6 +414,7 @@ def test_a_run_that_ended_well_ends_with_its_figures_and_the_address(
     )
     fields = json.loads((tmp_path / "run.json").read_text())
     assert (fields["gate_passed"], fields["published"]) == (True, "s3://models/small/1")
+    assert fields["digest"] == "a1" * 32
     assert "published  s3://models/small/1" in (tmp_path / "run.md").read_text()
 
 
