@@ -19,7 +19,6 @@ from pipeline import doors, placement
 from pipeline.doors import Destinations
 from pipeline.local_kfp import Call, told
 from resprout import storage
-from resprout.checkpoints import SUFFIX
 from resprout.errors import ResproutError
 from resprout.keys import KEY_FILE
 from resprout.recipe import Recipe
@@ -377,6 +376,8 @@ def _checkpoints_alone(folder: Path) -> Path:
 
 
 def _is_checkpoint(path: Path) -> bool:
+    from resprout.checkpoints import SUFFIX
+
     temporary = path.name[0] == "." and path.suffix == ".tmp"
     return path.is_file() and (path.suffix == SUFFIX or temporary or path.name == KEY_FILE)
 

@@ -64,7 +64,11 @@ class Server:
             endpoint=endpoint,
             access_key=SecretStr(self._access_key),
             secret_key=SecretStr(self._secret_key),
-            session_token=None,  # of other credentials
+            # what the environment says of another server is not for this one
+            session_token=None,
+            ca_file=None,
+            publishing_secrets=None,
+            publishing_access_key=None,
         )
 
     def start(self) -> None:

@@ -28,11 +28,15 @@ def show(directory: Path) -> None:
         ArtifactError: not a model, damaged, or changed after it was written.
     """
     lines = [*describe(directory)]
-    Console(file=sys.stdout).print(printable("\n".join(lines)), highlight=False, markup=False, soft_wrap=True)
+    Console(file=sys.stdout).print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
 def describe(directory: Path) -> Iterator[str]:
-    """The lines that `show` prints."""
+    """The lines that `show` prints; nothing that a manifest says makes another one, or commands a terminal."""
+    return (printable(line, breaks="") for line in _described(directory))
+
+
+def _described(directory: Path) -> Iterator[str]:
     digest = artifacts.digest_of(directory)
     kind = artifacts.read_manifest(directory, sha256=digest).kind
     if kind not in ("teacher", *STUDENT_KINDS):

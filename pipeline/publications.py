@@ -25,7 +25,7 @@ def list_all(prefix: str) -> None:
     rows = [("name", "version", "top-1", "agreement", "address"), *map(_row, found)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    _say("\n".join(lines) if found else f"nothing is published below {address}")
+    _say("\n".join(printable(line, breaks="") for line in lines) if found else f"nothing is published below {address}")
 
 
 def get(address: str, directory: Path, sha256: str | None = None) -> None:

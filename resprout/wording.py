@@ -38,10 +38,10 @@ def problem_of_name(name: object) -> str:
     return "" if is_plain(name) else "holds what cannot be shown on one line"
 
 
-def printable(text: str) -> str:
-    """Text as it may be shown to a person: whatever is not plain, line ends and tabs aside, as its escape.
+def printable(text: str, breaks: str = "\n\t") -> str:
+    """Text as it may be shown to a person: whatever is not plain as its escape, but for `breaks`.
 
     A blank parts what would be a command to a CI system.
     """
-    plain = "".join(it if it in "\n\t" or is_plain(it) else it.encode("unicode_escape").decode() for it in text)
+    plain = "".join(it if it in breaks or is_plain(it) else it.encode("unicode_escape").decode() for it in text)
     return _COMMANDS.sub(r"\1\2 ", plain)

@@ -279,7 +279,7 @@ def test_a_folder_of_checkpoints_is_handed_to_a_stage_only_where_nothing_else_is
     kept, mine = tmp_path / "kept", tmp_path / "mine"
     kept.mkdir()
     mine.mkdir()
-    (kept / "synthesis-1.safetensors").touch()
+    (kept / "synthesis-1.checkpoint").touch()
     (mine / "thesis.txt").touch()
 
     with Stages(tmp_path / "run", recipe, checkpoints=str(kept)) as stages:

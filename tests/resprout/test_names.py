@@ -71,7 +71,7 @@ def test_tensors_have_names_too(tmp_path: Path) -> None:
 def test_what_a_manifest_says_commands_no_terminal(
     tiny_student: Student, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    about = {"source": "\x1b]0;owned\x07\u202e"}
+    about = {"source": "\x1b]0;owned\x07\u202e\ndigest      one of its own"}
     record = {"name": "teacher", "kind": "teacher", "sha256": "0" * 64, "inputs": [], "section": {}, "about": about}
     try:
         artifacts.save_student(tiny_student, tmp_path / "model", inputs=[{**record, "seed": None}])
@@ -81,3 +81,4 @@ def test_what_a_manifest_says_commands_no_terminal(
     else:
         shown = capsys.readouterr().out
     assert all(it.isprintable() for it in shown.replace("\n", ""))
+    assert "\ndigest      one of its own" not in shown
