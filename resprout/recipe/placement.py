@@ -94,7 +94,8 @@ class PlacementSection(Section):
     """The secret with which stages keep their checkpoints; it need reach no bucket but theirs. Its file checkpointkey
     holds what seals them."""
     image_pull_secrets: tuple[str, ...] = ()
-    """Secrets of the registry that the images come from."""
+    """Secrets of the registry that the images come from. A cluster that was set up with k8s/ lets a run name the
+    secrets that k8s/admission.yaml lists and no others; of these, resprout-registry."""
 
     @field_validator("num_shards")
     @classmethod
