@@ -104,7 +104,8 @@ class Server:
             self._process.kill()
             self._process.wait()
         for service, port in self._ports.items():  # it does not always
-            Path(_SOCKET.format(service=service, port=port + _GRPC_OFFSET)).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # there is none, or it is another user's
+                Path(_SOCKET.format(service=service, port=port + _GRPC_OFFSET)).unlink()
 
     def _launch(self) -> subprocess.Popen[bytes]:
         options = {
