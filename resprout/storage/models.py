@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from resprout.errors import ArtifactError
+from resprout.errors import ArtifactError, StorageError
 from resprout.files import sha256_of
 from resprout.lineage import recipe_of
 from resprout.manifest import MANIFEST, Manifest, check, record_of
@@ -55,7 +55,7 @@ def publish_model(
     digest, prefix = digests["recovered"], ObjectAddress.parse(section.to)
     version = section.version or digest[:DIGITS_OF_A_VERSION]
     if section.version is None and is_published(storage, prefix, section.name, version):
-        return find(storage, prefix, section.name, version)
+        return _this_model(find(storage, prefix, section.name, version), digest)
     metrics = Path(evaluation) / "metrics.json"
     # what else lies in the folder was checked by nobody
     files = {f"model/{name}": Path(model) / name for name in sorted([MANIFEST, *checked.files])}
@@ -89,6 +89,16 @@ def _asked(evaluation: Path, digests: Mapping[str, str]) -> tuple[dict[str, Any]
     if fetched_from and "teacher" in recipe:
         recipe["teacher"]["source"] = fetched_from
     return record, recipe
+
+
+def _this_model(found: Publication, digest: str) -> Publication:
+    if found.model_digest != digest:
+        raise StorageError(
+            f"{found.address} is published, and is another model",
+            why=f"its digest is {found.model_digest or 'none'}, and this one's is {digest}",
+            now="give publishing.version, and find out who published that",
+        )
+    return found
 
 
 def _checked(model: Path, evaluation: Path, page: Path, digests: Mapping[str, str]) -> Manifest:

@@ -298,6 +298,16 @@ def test_a_model_that_was_judged_anew_is_the_version_that_is_there(
         publish_model(storage, named, **judged(tmp_path, "another"))
 
 
+def test_another_model_under_this_ones_digest_is_not_taken_for_it(
+    storage: Storage, place: ObjectAddress, tmp_path: Path
+) -> None:
+    save_artifact(tmp_path / "model", "recovered", extras=_weights)
+    publish(storage, place, "lesions", digest_of(tmp_path / "model")[:12], files(tmp_path / "other"), about={})
+
+    with pytest.raises(StorageError, match="is published, and is another model"):
+        publish_model(storage, PublishingSection(to=str(place), name="lesions"), **judged(tmp_path, "a report"))
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
