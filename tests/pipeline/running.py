@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -81,9 +83,18 @@ def digests(runs: Path) -> dict[str, str]:
     return {name: artifacts.digest_of(run_folder(runs) / name) for name in ARTIFACTS}
 
 
-def contents(runs: Path) -> dict[str, dict[str, str]]:
-    """The sha256 of every file of each artifact but its manifest, which says when work went on from a checkpoint."""
-    return {name: dict(artifacts.read_manifest(run_folder(runs) / name).files) for name in ARTIFACTS}
+def contents(runs: Path) -> dict[str, dict[str, Any]]:
+    """The sha256 of every file of each artifact, but for what a checkpoint that work went on from changes.
+
+    That is the manifest, which names it, and in metrics.json how many bytes the model's folder takes.
+    """
+    folder = run_folder(runs)
+    found: dict[str, dict[str, Any]] = {name: dict(artifacts.read_manifest(folder / name).files) for name in ARTIFACTS}
+    figures = json.loads((folder / "evaluation" / "metrics.json").read_text())
+    found["evaluation"]["metrics.json"] = {
+        name: value for name, value in figures.items() if not name.endswith("size_bytes")
+    }
+    return found
 
 
 def write_recipe(folder: Path, teacher: Teacher, images: tuple[Tensor, Tensor]) -> Path:
