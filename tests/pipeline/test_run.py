@@ -17,7 +17,7 @@ from rich.console import Console
 from torch import Tensor
 
 from pipeline import embedded_program, runners
-from pipeline.runners import RunFolder
+from pipeline.runners import RESULTS, RunFolder
 from pipeline.watch import PlainScreen
 from resprout import artifacts, sources
 from resprout import recipe as recipe_module
@@ -39,7 +39,16 @@ def test_a_run_leaves_everything_in_its_place_and_nothing_else(unbroken: tuple[P
     folder = run_folder(unbroken[1])
 
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    assert names == {*ARTIFACTS, "recipe.yaml", "report.html", "metrics.json", "log.txt", "storage", "publication.json"}
+    assert names == {*ARTIFACTS, *RESULTS}
+    assert {
+        *ARTIFACTS,
+        "statement.json",
+        "report.html",
+        "metrics.json",
+        "log.txt",
+        "storage",
+        "publication.json",
+    } < names
     assert not (folder / ".work").exists()
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["recovered.sparsity"] == pytest.approx(0.6, abs=1e-3)
