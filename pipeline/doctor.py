@@ -118,12 +118,12 @@ def _storage(bucket: str) -> Finding:
     except ImportError as error:
         return Finding("storage", "not installed", f"{error}; pip install 'resprout[storage]'")
     try:
-        settings = storage.required()
-        server = storage.Storage(settings.model_copy(update={"retries": 1}))
+        settings = storage.required().model_copy(update={"retries": 1})
         place = storage.ObjectAddress.parse(f"s3://{bucket.removeprefix('s3://')}")
-        next(server.list(place), None)
-        storage.try_writing(server, place)
-        storage.try_keeping(server, place)
+        next(storage.Storage(settings).list(place), None)
+        publisher = storage.Storage(settings.for_publishing())
+        storage.try_writing(publisher, place)
+        storage.try_keeping(publisher, place)
     except ResproutError as error:
         return Finding("storage", "", str(error))
     return Finding("storage", f"{settings.endpoint}, {place} can be listed and written to, and keeps what is there")
