@@ -13,6 +13,7 @@ class Plan(NamedTuple):
     images_identity: str
     test_set_identity: str
     synthesis: dict
+    num_dreams: int
     pruning: dict
     recovery: dict
     between_rounds: dict
@@ -80,6 +81,7 @@ def plan(
     return Plan(
         teacher=sections["teacher"],
         synthesis=sections["synthesis"],
+        num_dreams=made.recipe.synthesis.num_images + made.recipe.synthesis.num_held_out,
         pruning=sections["pruning"],
         recovery=sections["recovery"],
         # in one round there is nothing between, and another recovery leaves the pruning as it is

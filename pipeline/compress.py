@@ -129,7 +129,7 @@ class _Graph:
         said = planned.outputs
         fetched = self._teacher(planned)
         teacher = fetched["teacher"]
-        statistics = self._statistics(fetched)
+        statistics = self._statistics(planned, fetched)
         testing = fetch_test_set(
             teacher=teacher,
             digests=fetched["digests"],
@@ -186,7 +186,7 @@ class _Graph:
         """From the teacher to a page that shows its layers."""
         said = planned.outputs
         fetched = self._teacher(planned)
-        dreamt = self._dreams(planned, fetched["teacher"], self._statistics(fetched), seed)
+        dreamt = self._dreams(planned, fetched["teacher"], self._statistics(planned, fetched), seed)
         scanning = scan_sensitivity(
             teacher=fetched["teacher"],
             dreams=dreamt["dreams"],
@@ -200,8 +200,11 @@ class _Graph:
         fetching = fetch_teacher(section=planned.outputs["teacher"], identity=planned.outputs["teacher_identity"])
         return self._placed(fetching, secret=self._placement.storage_secret).outputs
 
-    def _statistics(self, fetched: Any) -> Any:
-        return self._placed(extract_statistics(teacher=fetched["teacher"], digests=fetched["digests"])).outputs
+    def _statistics(self, planned: Any, fetched: Any) -> Any:
+        extracting = extract_statistics(
+            teacher=fetched["teacher"], digests=fetched["digests"], num_dreams=planned.outputs["num_dreams"]
+        )
+        return self._placed(extracting).outputs
 
     def _images(self, planned: Any, teacher: Any, statistics: Any, seed: Any, *before: Any) -> Any:
         said = planned.outputs

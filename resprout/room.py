@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from resprout.errors import RecipeError
-from resprout.recipe import SynthesisSection
 
 COPIES = 5
 """Of all dreams at once: as they were checked, read and put together, and what looking for NaN takes; measured: 4.5."""
@@ -19,11 +18,11 @@ _HALF = 2  # bytes a number
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
-def check_room(section: SynthesisSection, shape: Sequence[int], *, limit: int | None = None) -> None:
+def check_room(count: int, shape: Sequence[int], *, limit: int | None = None) -> None:
     """Refuse more dreams than a stage without a GPU can hold.
 
     Args:
-        section: says how many there will be.
+        count: how many there will be, those that are held out included.
         shape: (channels, height, width) of each.
         limit: bytes of memory; None: what this stage has, which is what the one that puts them together will have.
 
@@ -31,7 +30,7 @@ def check_room(section: SynthesisSection, shape: Sequence[int], *, limit: int | 
         RecipeError: with how much they need, and how much there is.
     """
     limit = memory_limit() if limit is None else limit
-    count, each = section.num_images + section.num_held_out, _HALF * math.prod(shape)
+    each = _HALF * math.prod(shape)
     if (needed := BASE + COPIES * count * each) > limit:
         raise RecipeError(
             f"synthesis.num_images: {count:,} images of {'x'.join(map(str, shape))} need {needed / 2**30:.1f} GiB of "

@@ -20,6 +20,7 @@ def stage(tmp_path: Path, tiny_teacher: Teacher) -> Stage:
     extract_statistics.python_func(
         teacher=made(dsl.Model, "teacher"),
         digests=made.digests("teacher"),
+        num_dreams=8,
         statistics=made(dsl.Artifact, "statistics"),
     )
     return made

@@ -16,6 +16,7 @@ from kfp import dsl
 
 from components._metrics import log
 from components.evaluate import evaluate
+from components.extract_statistics import extract_statistics
 from components.fetch_teacher import fetch_teacher
 from components.gate import gate
 from components.merge_dreams import merge_dreams
@@ -26,7 +27,7 @@ from components.scan_sensitivity import scan_sensitivity
 from components.synthesize import synthesize
 from resprout import artifacts, outcome, provenance
 from resprout.devices import computed_on, devices
-from resprout.errors import DeviceError, ResproutError
+from resprout.errors import DeviceError, RecipeError, ResproutError
 from resprout.progress import remark
 from resprout.types import DreamSet, Evaluation, Teacher
 from tests.components.stages import (
@@ -83,6 +84,17 @@ def test_extract_statistics_counts_what_it_read(stage: Stage):
 
     assert len(statistics.layers) == 9
     assert input_names(stage.folder / "statistics") == ["teacher"]
+
+
+def test_more_dreams_than_a_stage_can_hold_are_refused_before_they_are_made(stage: Stage):
+    with pytest.raises(RecipeError, match=r"synthesis\.num_images: 100,000,000,000 images of 3x16x16 need"):
+        extract_statistics.python_func(
+            teacher=stage(dsl.Model, "teacher"),
+            digests=stage.digests("teacher"),
+            num_dreams=10**11,
+            statistics=stage(dsl.Artifact, "unneeded"),
+        )
+    assert not (stage.folder / "unneeded").exists()
 
 
 def test_synthesize_makes_the_images_that_the_section_asks_for(stage: Stage):

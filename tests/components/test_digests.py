@@ -41,7 +41,9 @@ class Chain:
         self.folder = folder
         self.calls: dict[str, Callable[[], Any]] = {}
         fetched = self._ran(fetch_teacher, teacher=dsl.Model, section={"source": f"{folder}/source"})
-        known = self._ran(extract_statistics, digests=fetched, teacher=dsl.Model, statistics=dsl.Artifact)
+        known = self._ran(
+            extract_statistics, digests=fetched, teacher=dsl.Model, num_dreams=16, statistics=dsl.Artifact
+        )
         data_section = {"data": str(data), "max_images": 24.0}
         tested = self._ran(
             fetch_test_set, digests=fetched, teacher=dsl.Model, test_set=dsl.Dataset, section=data_section
