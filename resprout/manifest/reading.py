@@ -123,6 +123,7 @@ def _content(path: Path) -> bytes:
     except (FileNotFoundError, NotADirectoryError):
         raise ArtifactError(
             f"{path.parent} is not an artifact: it has no {MANIFEST}",
+            why="nothing says what it holds",
             now="give the folder that a Resprout stage wrote, and check that it was copied whole",
         ) from None
     except OSError as error:
