@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 DEPTH = 100  # a chain of artifacts nests two levels a stage; Python's own limit depends on who calls
+VALUES = 1_000_000  # as Python's objects some hundred bytes each; the longest chains with names of classes have half
 
 
 def parse(content: bytes) -> Any:
@@ -13,14 +14,16 @@ def parse(content: bytes) -> Any:
 
     Raises:
         ValueError: it is no JSON in UTF-8, names a field twice (a person and a program would each read another one),
-            is nested too deep, or holds text that cannot be written again (half a surrogate pair).
+            is nested too deep, holds too many values, or text that cannot be written again (half a surrogate pair).
     """
+    if sum(map(content.count, (b",", b"[", b"{"))) > 4 * VALUES:  # before there are objects; names hold commas, too
+        raise _too_many()
     try:
         value = json.loads(content.decode(), object_pairs_hook=_each_once)
         json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("it is nested too deep") from None
-    _check_depth(value)
+    _check_shape(value)
     return value
 
 
@@ -32,9 +35,12 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def _check_depth(value: Any) -> None:
-    level = [value]
+def _check_shape(value: Any) -> None:
+    level, count = [value], 0
     for _ in range(DEPTH):
+        count += len(level)
+        if count > VALUES:
+            raise _too_many()
         level = [
             inner
             for outer in level
@@ -44,3 +50,7 @@ def _check_depth(value: Any) -> None:
         if not level:
             return
     raise ValueError("it is nested too deep")
+
+
+def _too_many() -> ValueError:
+    return ValueError(f"it holds more than {VALUES:,} values")

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, ValidationInfo, field_validator
 
 from resprout import __version__
 
@@ -15,6 +15,7 @@ MANIFEST = "manifest.json"
 SEAL = "manifest_sha256"
 SCHEMA_VERSION = 1
 FILES = 100  # what an artifact is made of at most; ours hold a handful
+CHECKPOINTS = 100_000  # one for each group of dreams
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 # one level of plain names: one that another folder, case or form of letters could stand for is no name
@@ -70,12 +71,21 @@ class Manifest(_Strict):
     section: dict[str, Any] = {}
     seed: int | None = None
     inputs: list[Mapping[str, Any]] = []
-    files: dict[FileName, Sha256] = Field(default={}, max_length=FILES)
+    files: dict[FileName, Sha256] = {}
     about: dict[str, Any] = {}
     computed_on: Line = ""
     resumed: list[Sha256] = []
     schema_version: int = SCHEMA_VERSION
     resprout_version: Word = __version__
+
+    @field_validator("inputs", "files", "resumed", mode="before")
+    @classmethod
+    def _bounded(cls, found: Any, info: ValidationInfo) -> Any:
+        # before each of them is judged: pydantic words every fault, which takes seconds and hundreds of bytes
+        most = CHECKPOINTS if info.field_name == "resumed" else FILES
+        if isinstance(found, list | dict) and len(found) > most:
+            raise ValueError(f"there are {len(found):,}, and at most {most:,} can be")
+        return found
 
     @field_validator("inputs")
     @classmethod
@@ -103,6 +113,8 @@ class Manifest(_Strict):
 
 def first_problem(error: ValidationError) -> str:
     """What is wrong with a manifest, in a line of printable characters."""
+    if error.error_count() > FILES:
+        return f"{error.error_count():,} of its fields are missing, unknown or of another type"
     found = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ".".join(ascii(str(part))[1:-1][:60] for part in found["loc"][:8])
     what = found["msg"].removeprefix("Value error, ")

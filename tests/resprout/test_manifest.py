@@ -62,10 +62,28 @@ def test_a_file_that_is_no_plain_name_of_its_own_is_refused(teacher: Path, name:
         artifacts.check(teacher)
 
 
-def test_more_files_than_an_artifact_has_are_refused(teacher: Path) -> None:
-    resealed(teacher, lambda fields: fields.update(files={f"f{index}": SHA for index in range(1000)}))
-    with pytest.raises(ArtifactError, match="at most 100"):
+@pytest.mark.parametrize(
+    ("field", "found", "problem"),
+    [
+        ("files", {f"f{index}": SHA for index in range(1000)}, "files: there are 1,000, and at most 100"),
+        ("inputs", [7] * 1000, "inputs: there are 1,000, and at most 100"),
+        ("resumed", [SHA] * 100_001, "resumed: there are 100,001, and at most 100,000"),
+        ("about", {"it": [[]] * 1_000_001}, "holds more than 1,000,000 values"),
+        ("section", {f"{index}": 1 for index in range(1_000_001)}, "holds more than 1,000,000 values"),
+    ],
+)
+def test_more_than_an_artifact_has_is_refused_before_each_is_judged(
+    teacher: Path, field: str, found: Any, problem: str
+) -> None:
+    resealed(teacher, lambda fields: fields.update({field: found}))
+    with pytest.raises(ArtifactError, match=problem):
         artifacts.read_manifest(teacher)
+
+
+def test_faults_without_number_are_told_by_their_number(teacher: Path) -> None:
+    resealed(teacher, lambda fields: fields["about"]["model"].update(class_names=[1] * 1000))
+    with pytest.raises(ArtifactError, match="1,000 of its fields are missing, unknown or of another type"):
+        artifacts.teacher_info(teacher)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,8 @@ def test_what_was_written_is_read(value: object) -> None:
         (b'"\xff"', "invalid start byte"),
         (b"", "Expecting value"),
         (b"1" * 5000, "integer string conversion"),
+        (b"[" + b"{}," * 1_000_000 + b"{}]", "more than 1,000,000 values"),
+        (b"[" + b"[]," * 3_000_000 + b"[]]", "more than 1,000,000 values"),
     ],
 )
 def test_text_that_reads_in_two_ways_or_breaks_its_reader_is_refused(content: bytes, problem: str) -> None:
