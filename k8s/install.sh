@@ -94,7 +94,9 @@ known() {
         "install Kubeflow Pipelines first, or make the profile: docs/install.md"
 }
 
-users="resprout-storage resprout-publishing resprout-checkpoints"
+users="resprout-storage
+resprout-publishing
+resprout-checkpoints"
 
 apply() {
     known
@@ -106,7 +108,7 @@ apply() {
         secret resprout-checkpoints "checkpointkey: $(random 32)"
     fi
     mentioned=$(kubectl kustomize "$folder" | sed -n 's/.*secretName: *//p')
-    for name in $(printf '%s\n' "$mentioned" $users | sort -u); do
+    for name in $(printf '%s\n' "$mentioned" "$users" | sort -u); do
         kubectl get secret "$name" --namespace "$namespace" >/dev/null 2>&1 ||
             echo "note: the secret $name is not there yet: docs/install.md" >&2
     done
