@@ -160,7 +160,7 @@ def run(recipe: Recipe, *, runs: Path, output: Path | None, plain: bool, in_cont
         raise
     finally:
         screen.close()
-    _conclude(folder, console)
+    _conclude(folder, recipe, console)
 
 
 def _check_places(folder: RunFolder, recipe: Recipe) -> None:
@@ -222,7 +222,7 @@ def interrupted(folder: RunFolder, checkpoints: str | None) -> str:
     return f"interrupted\n  kept: {kept}, in {folder.path}\n  now: {again}   goes on from there"
 
 
-def _conclude(folder: RunFolder, console: Console) -> None:
+def _conclude(folder: RunFolder, recipe: Recipe, console: Console) -> None:
     from resprout import artifacts
     from resprout.evaluation import table, verdict
 
@@ -236,17 +236,16 @@ def _conclude(folder: RunFolder, console: Console) -> None:
         f"report  {folder.path / 'report.html'}",
         f"model   {model}/  (resprout models show {shlex.quote(str(model))})",
         f"digest  {artifacts.digest_of(model)}  (resprout verify {shlex.quote(str(folder.path))})",
-        *_published(folder),
+        *_published(folder, recipe),
     ]
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
-def _published(folder: RunFolder) -> list[str]:
+def _published(folder: RunFolder, recipe: Recipe) -> list[str]:
     path = folder.path / "publication.json"
-    if not path.exists():
+    if recipe.publishing.to is None or not path.exists():  # nowhere, or in a store that went with the run
         return []
-    address = json.loads(path.read_text())["address"]
-    return [f"published  {address}" + (", in the run's own storage" if folder.storage.exists() else "")]
+    return [f"published  {json.loads(path.read_text())['address']}"]
 
 
 def _kfp() -> Any:

@@ -89,8 +89,8 @@ class Server:
         self.stop()
         raise StorageError(
             "the embedded object store did not come up",
-            why=f"it ended with exit code {process.returncode}",
-            now=f"read {self._directory / 'server.log'}",
+            why=f"it ended with exit code {process.returncode}; its last words: {self._last_words()}",
+            now="with RESPROUT_STORAGE_ENDPOINT a server of yours is used instead",
         )
 
     def stop(self, by: signal.Signals = signal.SIGTERM) -> None:
@@ -106,6 +106,10 @@ class Server:
         for service, port in self._ports.items():  # it does not always
             with contextlib.suppress(OSError):  # there is none, or it is another user's
                 Path(_SOCKET.format(service=service, port=port + _GRPC_OFFSET)).unlink()
+
+    def _last_words(self) -> str:
+        lines = (self._directory / "server.log").read_text(errors="replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "none")
 
     def _launch(self) -> subprocess.Popen[bytes]:
         options = {

@@ -25,7 +25,7 @@ from pipeline.watch import Screen, Watch
 from resprout import __version__, statement
 from resprout import recipe as recipe_module
 from resprout.errors import ArtifactError, RecipeError, ResproutError, StorageError
-from resprout.files import appended_to, refuse_links_of_others, write_atomically
+from resprout.files import appended_to, opened, refuse_links_of_others, write_atomically
 from resprout.keys import KEY_FILE, own_key
 from resprout.manifest import MANIFEST, digest_of, record_of
 from resprout.recipe import PlacementSection, Recipe
@@ -55,7 +55,6 @@ RESULTS = (
     "metrics.json",
     "recipe.yaml",
     "log.txt",
-    "storage",
 )
 LOCK = ".lock"
 LOCK_PATIENCE_SECONDS = 20.0
@@ -82,13 +81,8 @@ class RunFolder:
 
     @property
     def work(self) -> Path:
-        """Scratch of the run at work."""
+        """Scratch of the run at work, its own object store's data among it."""
         return self.path / ".work"
-
-    @property
-    def storage(self) -> Path:
-        """The data of the run's own object store, where it had one."""
-        return self.path / "storage"
 
     @property
     def log(self) -> Path:
@@ -171,7 +165,7 @@ class RunFolder:
         """Whether a run was here, has left no result, and is not at work any more."""
         if not (self.path / LOCK).exists() or self.has_result:
             return False
-        with (self.path / LOCK).open() as file:
+        with opened(self.path / LOCK) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -266,7 +260,7 @@ def _stored(recipe: Recipe, folder: RunFolder, screen: Screen) -> Iterator[tuple
     with contextlib.ExitStack() as stack:
         if configured is None and embedded_storage.installed():
             try:
-                configured = stack.enter_context(embedded_storage.serving(folder.storage.resolve()))
+                configured = stack.enter_context(embedded_storage.serving(folder.work.resolve() / "storage"))
                 recipe = embedded_storage.through(recipe, configured)
             except StorageError as error:
                 # it changes no result: what a run needs it for is to go the way of one on a cluster

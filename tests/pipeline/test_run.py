@@ -46,7 +46,6 @@ def test_a_run_leaves_everything_in_its_place_and_nothing_else(unbroken: tuple[P
         "report.html",
         "metrics.json",
         "log.txt",
-        "storage",
         "publication.json",
     } < names
     assert not (folder / ".work").exists()
