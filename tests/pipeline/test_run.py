@@ -23,7 +23,7 @@ from resprout import artifacts, sources
 from resprout import recipe as recipe_module
 from resprout.errors import ArtifactError
 from resprout.keys import KEY_FILE
-from resprout.storage import ObjectAddress, Storage
+from resprout.storage import ObjectAddress, Storage, folders
 from resprout.types import Teacher
 from tests.pipeline.running import ARTIFACTS, contents, digests, read_until, run, run_folder, running, write_recipe
 
@@ -233,7 +233,7 @@ def test_a_teacher_that_was_replaced_in_the_runs_own_store_is_refused(
             stored.upload(file, address / file.name)
 
         def fetch(address: str, folder: Path, report: object) -> Path:
-            return stored.download_any(ObjectAddress.parse(address), folder, lambda done, total: None)
+            return folders.fetch(stored, ObjectAddress.parse(address), folder, lambda done, total: None)
 
         with pytest.raises(ArtifactError, match="have the sha256 that the recipe says"):
             sources.fetch(as_run.teacher, stored=fetch)

@@ -34,6 +34,7 @@ OTHER: dict[str, Any] = {
     "cpu_image": "registry.example.org/cpu:1",
     "gpu_image": "registry.example.org/cuda:1",
     "storage_secret": "mine",
+    "publishing_secret": "mine",
     "checkpoint_secret": "mine",
     "image_pull_secrets": ("registry",),
 }
