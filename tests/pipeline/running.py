@@ -84,13 +84,16 @@ def digests(runs: Path) -> dict[str, str]:
 
 
 def contents(runs: Path) -> dict[str, dict[str, Any]]:
-    """The sha256 of every file of each artifact, but for what a checkpoint that work went on from changes.
+    """The sha256 of every file of each artifact, but for what differs between two ways to the same result.
 
-    That is the manifest, which names it, and in metrics.json how many bytes the model's folder takes.
+    A checkpoint that work went on from is named in the manifest, so that metrics.json counts some bytes more. And
+    summary.json says where the teacher was fetched.
     """
     folder = run_folder(runs)
     found: dict[str, dict[str, Any]] = {name: dict(artifacts.read_manifest(folder / name).files) for name in ARTIFACTS}
     figures = json.loads((folder / "evaluation" / "metrics.json").read_text())
+    summary = json.loads((folder / "evaluation" / "summary.json").read_text())
+    found["evaluation"]["summary.json"] = {**summary, "teacher_fetched_from": ""}
     found["evaluation"]["metrics.json"] = {
         name: value for name, value in figures.items() if not name.endswith("size_bytes")
     }
