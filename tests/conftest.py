@@ -6,6 +6,7 @@ import copy
 import gc
 import importlib.util
 import inspect
+import os
 import signal
 import sys
 import warnings
@@ -35,6 +36,9 @@ from resprout.storage import ObjectAddress, Storage
 from resprout.types import DreamSet, InputSpec, ModelInfo, PruningMask, Student, Teacher
 
 NUM_CLASSES = 4
+# a developer's own object storage and cluster are none of the tests'
+for _name in [name for name in os.environ if name.startswith(("RESPROUT_STORAGE_", "RESPROUT_KFP_", "AWS_"))]:
+    del os.environ[_name]
 SPEC = InputSpec(shape=(3, 16, 16), mean=(0.5, 0.45, 0.4), std=(0.25, 0.2, 0.3))
 
 
