@@ -110,18 +110,22 @@ class RunFolder:
         Raises:
             ResproutError: a run is at work here.
         """
-        there = [name for name in RESULTS if (self.path / name).exists()]
-        if not there:
+        if not any((self.path / name).exists() for name in RESULTS):
             return False
         with _locked(self):
-            if found := self.has_result or (self.path / "metrics.json").exists():
-                _remove(self.earlier)
-                self.earlier.mkdir()
-            for name in there:
-                if found:
-                    (self.path / name).rename(self.earlier / name)
-                elif name != self.log.name:
-                    _remove(self.path / name)
+            return self.clear()
+
+    def clear(self) -> bool:
+        """`set_aside`, for who holds the lock."""
+        found = self.has_result or (self.path / "metrics.json").exists()
+        if found:
+            _remove(self.earlier)
+            self.earlier.mkdir()
+        for name in [name for name in RESULTS if (self.path / name).exists()]:
+            if found:
+                (self.path / name).rename(self.earlier / name)
+            elif name != self.log.name:
+                _remove(self.path / name)
         return found
 
     def refuse_foreign(self, recipe: Recipe) -> None:
@@ -201,9 +205,9 @@ def run(recipe: Recipe, folder: RunFolder, screen: Screen, *, in_containers: boo
         KeyboardInterrupt: on SIGINT and SIGTERM, when everything that was started has been killed.
     """
     folder.path.mkdir(parents=True, exist_ok=True)
-    folder.set_aside()
     started = datetime.now(timezone.utc)
     with _locked(folder) as lock, terminated_like_interrupted():
+        folder.clear()  # also what another run left while this one waited for it
         with appended_to(folder.log) as file:
             log = cast(TextIO, Redacted(file))
             shutil.rmtree(folder.work, ignore_errors=True)

@@ -32,6 +32,21 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
+def read_at_most(path: Path, at_most: int) -> bytes:
+    """All of a file's bytes.
+
+    Raises:
+        OSError: it is not there, or cannot be read.
+        ArtifactError: it is no plain file.
+        ValueError: it is larger.
+    """
+    with opened(path) as file:
+        read = file.read(at_most + 1)
+    if len(read) > at_most:
+        raise ValueError(f"it is larger than {at_most >> 20} MiB")
+    return read
+
+
 @contextmanager
 def appended_to(path: Path) -> Iterator[TextIO]:
     """A text file to write at the end of, made where there is none. Somebody's link in its place is not followed.

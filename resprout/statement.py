@@ -22,7 +22,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from resprout import __version__, strict_json
 from resprout.errors import ArtifactError
-from resprout.files import opened, sha256_of
+from resprout.files import read_at_most, sha256_of
 from resprout.lineage import walk
 from resprout.manifest import MANIFEST, read_manifest
 
@@ -200,11 +200,7 @@ def read(file: Path) -> Statement:
         ArtifactError: there is none, a byte of it was changed, or it says what no statement of Resprout's says.
     """
     try:
-        with opened(file) as stream:
-            content = stream.read(LARGEST_BYTES + 1)
-        if len(content) > LARGEST_BYTES:
-            raise ValueError(f"it has more than {LARGEST_BYTES >> 20} MiB")
-        return parse(content)
+        return parse(read_at_most(file, LARGEST_BYTES))
     except (FileNotFoundError, NotADirectoryError):
         raise ArtifactError(
             f"there is no {file}",

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from resprout import __version__, strict_json
 from resprout.errors import ArtifactError
-from resprout.files import opened, sha256_of
+from resprout.files import read_at_most, sha256_of
 from resprout.manifest.form import MANIFEST, SCHEMA_VERSION, SEAL, Manifest, WrittenBy, first_problem, seal
 
 LIMIT = 1 << 25  # bytes: the names of twenty thousand classes in each record of an evaluation's chain take two thirds
@@ -118,19 +118,15 @@ def _parsed(content: bytes, directory: str | Path) -> Manifest:
 
 def _content(path: Path) -> bytes:
     try:
-        with opened(path) as file:
-            content = file.read(LIMIT + 1)
+        return read_at_most(path, LIMIT)
     except (FileNotFoundError, NotADirectoryError):
         raise ArtifactError(
             f"{path.parent} is not an artifact: it has no {MANIFEST}",
             why="nothing says what it holds",
             now="give the folder that a Resprout stage wrote, and check that it was copied whole",
         ) from None
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise _unreadable(path, error) from None
-    if len(content) > LIMIT:
-        raise _unreadable(path, ValueError(f"it is larger than {LIMIT >> 20} MiB"))
-    return content
 
 
 def _unreadable(path: Path, error: Exception) -> ArtifactError:

@@ -107,7 +107,7 @@ def test_a_file_is_named_by_a_plain_path_below_its_folder(name: str):
         (b"[]", "no statement of Resprout's"),
         (b'{"predicate": {"resprout_seal": 1}}', "changed after it was written"),
         (b"[" * 100_000, "nested too deep"),
-        (b" " * (statement.LARGEST_BYTES + 1), "it has more than 16 MiB"),
+        (b" " * (statement.LARGEST_BYTES + 1), "it is larger than 16 MiB"),
     ],
 )
 def test_what_is_none_is_refused_in_words(content: bytes, said: str, tmp_path: Path):
