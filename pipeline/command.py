@@ -16,7 +16,7 @@ from rich.console import Console
 from pipeline import recipes
 from pipeline.advice import advice
 from pipeline.placement import compiled_in
-from pipeline.runners import RunFolder, folder_for
+from pipeline.run_folder import RunFolder, folder_for
 from pipeline.runners import run as run_in
 from pipeline.watch import screen_for
 from resprout import __version__

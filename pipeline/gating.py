@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.runners import LOCK, RunFolder
+from pipeline.run_folder import LOCK, RunFolder
 from resprout import gate, manifest, verification
 from resprout.errors import GateError
 from resprout.files import write_atomically

@@ -8,7 +8,7 @@ import yaml
 from hypothesis import strategies as st
 
 from pipeline import recipes
-from pipeline.runners import folder_for
+from pipeline.run_folder import folder_for
 from resprout import recipe
 from resprout.errors import ResproutError
 from resprout.recipe.form import fitting, from_inputs, kind_of

@@ -10,7 +10,7 @@ import yaml
 from torch import Tensor
 
 from pipeline import command
-from pipeline.runners import RESULTS, RunFolder
+from pipeline.run_folder import RESULTS, RunFolder
 from resprout.types import Teacher
 from tests.pipeline.running import write_recipe
 from tests.pipeline.test_gate import gate

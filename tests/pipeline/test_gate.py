@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.embedded_storage import Server
-from pipeline.runners import LOCK
+from pipeline.run_folder import LOCK
 from resprout import artifacts
 from resprout.storage import ObjectAddress, Storage, publish
 from resprout.types import Teacher

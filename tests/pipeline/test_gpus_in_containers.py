@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from pipeline import containers, local_kfp, runners
-from pipeline.runners import RunFolder
+from pipeline.run_folder import RunFolder
 from pipeline.watch import PlainScreen
 from resprout.recipe import Recipe
 

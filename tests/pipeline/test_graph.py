@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 import components
-from pipeline import command, recipes, runners
+from pipeline import command, recipes
 from pipeline.containers import KEEPS_CHECKPOINTS
+from pipeline.run_folder import folder_for
 from resprout import recipe as recipe_module
 from resprout.recipe import PlacementSection, Recipe
 from resprout.recipe.form import KINDS, from_inputs
@@ -295,8 +296,8 @@ def test_the_folder_is_the_recipes_own():
     same = recipe_module.validate(Recipe, {**fields, "recovery": {"method": "distillation", "epochs": default}}, "test")
     other = recipe_module.validate(Recipe, {**fields, "seed": 1}, "test")
 
-    folder = runners.folder_for(one, Path("runs")).path
+    folder = folder_for(one, Path("runs")).path
     assert folder.parent == Path("runs")
     assert folder.name.startswith("mine-")
-    assert runners.folder_for(same, Path("runs")).path == folder  # saying a default changes nothing
-    assert runners.folder_for(other, Path("runs")).path != folder
+    assert folder_for(same, Path("runs")).path == folder  # saying a default changes nothing
+    assert folder_for(other, Path("runs")).path != folder

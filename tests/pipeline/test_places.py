@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import command, runners
-from pipeline.runners import LOCK, RunFolder
+from pipeline import command
+from pipeline.run_folder import LOCK, RunFolder, write_recipe
 from resprout.errors import ArtifactError, ResproutError
 from resprout.files import check_writable, room_for, write_atomically
 from tests.pipeline.test_cli import invoke
@@ -78,7 +78,7 @@ def finished(folder: Path, recipe: Path, *changes: str) -> RunFolder:
     folder.mkdir()
     for name in (LOCK, "metrics.json"):
         (folder / name).touch()
-    runners._write_recipe(command.load(recipe, changes), RunFolder(folder))
+    write_recipe(command.load(recipe, changes), RunFolder(folder))
     return RunFolder(folder)
 
 

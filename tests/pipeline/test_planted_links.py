@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pipeline.runners import LOCK, RunFolder, run
+from pipeline.run_folder import LOCK, RunFolder
+from pipeline.runners import run
 from pipeline.watch import PlainScreen
 from resprout.errors import ArtifactError
 from resprout.recipe import Recipe

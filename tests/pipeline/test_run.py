@@ -17,7 +17,7 @@ from rich.console import Console
 from torch import Tensor
 
 from pipeline import embedded_program, runners
-from pipeline.runners import RESULTS, RunFolder
+from pipeline.run_folder import RESULTS, RunFolder
 from pipeline.watch import PlainScreen
 from resprout import artifacts, sources
 from resprout import recipe as recipe_module
